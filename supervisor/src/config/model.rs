@@ -1,0 +1,245 @@
+//! The effective settings, as types. Where they come from is `sources`; which names and defaults
+//! they have is `registry`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::ArchiveName;
+
+/// A text that must not be shown: it prints as `[redacted]`. It serializes in the clear, because
+/// init hands the settings to its own children that way; nothing else may serialize settings.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a text.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself. Every use of it is a place to look at when secrets leak.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// Where the archive is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreChoice {
+    /// A `mongodb://` or `mongodb+srv://` URL.
+    Mongo(Secret),
+    /// A database file, embedded.
+    Sqlite(PathBuf),
+    /// File mode: the directory itself is the storage.
+    None,
+}
+
+/// Which gateway's files they are; decides what is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProfileName {
+    /// WAHA, every engine.
+    Waha,
+    /// Baileys' multi-file auth state.
+    Baileys,
+    /// whatsmeow's SQLite database.
+    Whatsmeow,
+    /// Anything else: everything but what is never archived.
+    Generic,
+}
+
+/// What to do when another instance holds the lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Conflict {
+    /// Wait until it is free.
+    Wait,
+    /// Exit with 75.
+    Refuse,
+}
+
+/// What to do at boot when the store does not answer within `store.wait`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unreachable {
+    /// Exit with 69.
+    Fail,
+    /// Start on the local directory if it has a valid marker, and commit when the store is back.
+    Local,
+}
+
+/// Whether a gateway that ended by itself is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    /// Never: flush and exit with its code (the container's host restarts).
+    No,
+    /// When it failed.
+    OnFailure,
+    /// Always.
+    Always,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Only what a person must act upon.
+    Error,
+    /// And what is worse than it should be.
+    Warn,
+    /// And the lifecycle.
+    Info,
+    /// And each file.
+    Debug,
+    /// And each step.
+    Trace,
+}
+
+/// `store.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreSettings {
+    /// Where the archive is kept.
+    pub choice: StoreChoice,
+    /// How long a boot waits for the store.
+    pub wait: Duration,
+    /// What a boot does when that has passed.
+    pub unreachable: Unreachable,
+    /// Deadline of one store operation.
+    pub timeout: Duration,
+}
+
+/// `lease.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseSettings {
+    /// How long a lease runs unless renewed.
+    pub ttl: Duration,
+    /// How often it is renewed; at most a third of the TTL.
+    pub renew: Duration,
+    /// What to do when another holds it.
+    pub conflict: Conflict,
+}
+
+/// `sync.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncSettings {
+    /// How long a directory must be quiet before its changes are committed.
+    pub quiet: Duration,
+    /// How long changes wait at most when it never is.
+    pub max_delay: Duration,
+    /// How often everything is looked at, whatever the kernel reported.
+    pub rescan: Duration,
+}
+
+/// `stop.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopSettings {
+    /// From the first TERM until exit; below the container host's own limit.
+    pub total: Duration,
+    /// The part of it that is kept for the final flush.
+    pub flush: Duration,
+}
+
+/// `restart.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartSettings {
+    /// Whether at all.
+    pub policy: RestartPolicy,
+    /// How often in a row.
+    pub attempts: u32,
+}
+
+/// `gateway.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewaySettings {
+    /// URL whose answer shows that the gateway is up; `None`: it is up when it runs.
+    pub probe: Option<String>,
+}
+
+/// `http.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpSettings {
+    /// Port for health and status; 0 switches it off.
+    pub port: u16,
+    /// Address to listen on; `None`: all addresses with a token, loopback without.
+    pub bind: Option<std::net::IpAddr>,
+    /// What a client must present for all but the health endpoints.
+    pub token: Option<Secret>,
+}
+
+/// `log.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogSettings {
+    /// How much.
+    pub level: LogLevel,
+    /// In which form.
+    pub format: LogFormat,
+}
+
+/// `history.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistorySettings {
+    /// How long superseded commits and packs are kept; longer than any restore takes.
+    pub grace: Duration,
+}
+
+/// Everything that can be set, with what is in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The session directory, absolute.
+    pub dir: PathBuf,
+    /// The archive's name in the store.
+    pub archive: ArchiveName,
+    /// Which gateway's files they are.
+    pub profile: ProfileName,
+    /// `store.*`
+    pub store: StoreSettings,
+    /// `lease.*`
+    pub lease: LeaseSettings,
+    /// `sync.*`
+    pub sync: SyncSettings,
+    /// `stop.*`
+    pub stop: StopSettings,
+    /// `restart.*`
+    pub restart: RestartSettings,
+    /// `gateway.*`
+    pub gateway: GatewaySettings,
+    /// `http.*`
+    pub http: HttpSettings,
+    /// `log.*`
+    pub log: LogSettings,
+    /// `history.*`
+    pub history: HistorySettings,
+}
+
+impl Settings {
+    /// Whether the directory itself is the storage, so that there is nothing to restore, commit
+    /// or lease.
+    #[must_use]
+    pub fn is_file_mode(&self) -> bool {
+        self.store.choice == StoreChoice::None
+    }
+}

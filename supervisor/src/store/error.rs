@@ -1,0 +1,77 @@
+//! What can go wrong in a store, split by what the caller does about it.
+
+/// A store's result.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// Why a store operation failed. No variant ever carries a password or a whole URL.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The store does not answer, or not in time, or cannot take writes just now: try again. What
+    /// was asked for may or may not have happened.
+    #[error("the store did not {action}")]
+    Unavailable {
+        /// What was asked of it, as in "did not ...": "append a commit".
+        action: &'static str,
+        /// The driver's own words, with secrets removed.
+        #[source]
+        source: BoxError,
+    },
+    /// The store refuses us: wrong password, or a right is missing. Trying again does not help.
+    #[error("the store refused to {action}")]
+    Denied {
+        /// What was asked of it.
+        action: &'static str,
+        /// The driver's own words, with secrets removed.
+        #[source]
+        source: BoxError,
+    },
+    /// Something that must be there is not.
+    #[error("{what} is missing from the store")]
+    Missing {
+        /// What is missing, named so that an operator can look for it.
+        what: String,
+    },
+    /// Something is there but is not what was written.
+    #[error("{what} is damaged: {why}")]
+    Damaged {
+        /// What is damaged.
+        what: String,
+        /// How it shows.
+        why: String,
+    },
+    /// Something was written by a version of sessionkeep that this one does not know.
+    #[error(
+        "{what} is of format {found}, and this version reads up to {}; install a newer sessionkeep",
+        super::FORMAT
+    )]
+    Format {
+        /// What it is.
+        what: String,
+        /// The format found.
+        found: u32,
+    },
+    /// The store's address cannot be used.
+    #[error("{0}")]
+    Address(String),
+    /// Anything else that trying again does not mend.
+    #[error("the store failed to {action}")]
+    Failed {
+        /// What was asked of it.
+        action: &'static str,
+        /// The driver's own words, with secrets removed.
+        #[source]
+        source: BoxError,
+    },
+}
+
+/// A cause of any type.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+impl StoreError {
+    /// Whether the same call may succeed later without anybody mending anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+}

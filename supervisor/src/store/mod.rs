@@ -1,0 +1,202 @@
+//! Where archives are kept. One small trait, [`Store`], whose comments are the contract; one
+//! suite, in `contract.rs`, holds every implementation to it.
+//!
+//! A store knows nothing of sessions, files or compression. It keeps, for each named archive, a
+//! chain of numbered [`Record`]s, a set of immutable packs, and one lease. Everything that makes
+//! the product safe against two writers rests on two of its operations: [`Store::append`], which
+//! succeeds for exactly one writer a number, and [`Store::take_lease`], judged by the store's clock.
+
+mod error;
+mod lease;
+mod record;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub use error::{BoxError, Result, StoreError};
+pub use lease::{Lease, LeaseClaim, LeaseOutcome, Renewal};
+pub use record::{
+    ArchiveName, CommitId, FORMAT, Header, InstanceId, NameError, PackId, Record, RecordKind, Seq,
+};
+
+/// What [`Store::append`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Appended {
+    /// The record is stored, durably; or it was already, by an earlier try of this very record.
+    Done,
+    /// The number is taken by another record, whose header this is. Nothing was stored.
+    Taken(Box<Header>),
+}
+
+/// What is known of a pack without reading it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackInfo {
+    /// Its id, whose first bytes tell when it was made.
+    pub id: PackId,
+    /// Length in bytes, as stored.
+    pub size: u64,
+}
+
+/// How much an archive takes in the store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Number of commits kept.
+    pub commits: u64,
+    /// Bytes of all commits' bodies.
+    pub commit_bytes: u64,
+    /// Number of packs kept.
+    pub packs: u64,
+    /// Bytes of all packs.
+    pub pack_bytes: u64,
+}
+
+/// How severe a [`Finding`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// As it should be.
+    Good,
+    /// Works, but the operator should know.
+    Warning,
+    /// Will not work, or not safely.
+    Bad,
+}
+
+/// One thing that a store found when it examined itself, for `sessionkeep doctor`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What was looked at, in two or three words.
+    pub subject: &'static str,
+    /// How it is.
+    pub severity: Severity,
+    /// What was found, with figures.
+    pub detail: String,
+    /// What to do about it; empty where nothing is to be done.
+    pub remedy: String,
+}
+
+/// Keeps archives.
+///
+/// **Every** operation
+/// - has a deadline of its own (the implementation's; seconds, not minutes) and returns
+///   [`StoreError::Unavailable`] when the store does not answer within it; it never hangs;
+/// - may be dropped at any await point; what it was doing then either happened wholly or not at
+///   all, except that [`Store::put_pack`] may leave pieces which [`Store::packs`] does not list and
+///   [`Store::sweep`] collects;
+/// - never puts a password, a key or a whole URL into an error or a log line;
+/// - when it has returned success, survives the loss of the store's process (and, where the store
+///   replicates, of a minority of its members).
+#[async_trait]
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// The store in words that may be logged: its kind, host and database, never its password.
+    fn describe(&self) -> String;
+
+    /// One round trip that proves that the store answers. Not that it takes writes: that is
+    /// proven by taking the lease.
+    async fn ping(&self) -> Result<()>;
+
+    /// Creates what the store needs (indexes, tables), if it is not there and we may. Idempotent.
+    /// Lacking the right to create what is not strictly needed is not an error.
+    async fn prepare(&self) -> Result<()>;
+
+    /// Stores `record` under `(archive, seq)`, durably, if and only if no record is there.
+    ///
+    /// The fence: of any number of concurrent appends of one number exactly one is
+    /// [`Appended::Done`]. Repeating an append that was done (same [`CommitId`]) is `Done` again, so
+    /// a caller that lost the answer just asks again.
+    ///
+    /// It does not check that `seq - 1` exists: the caller appends to the head it knows.
+    async fn append(&self, record: &Record) -> Result<Appended>;
+
+    /// The header with the highest number, or `None` where the archive has no record. Reads what
+    /// a majority holds: a header once returned is never undone.
+    ///
+    /// # Errors
+    /// [`StoreError::Format`] where the newest record is of a format this version does not know.
+    async fn head(&self, archive: &ArchiveName) -> Result<Option<Header>>;
+
+    /// Up to `limit` headers with `from <= seq <= to`, in descending order of `seq`.
+    async fn headers(
+        &self,
+        archive: &ArchiveName,
+        from: Seq,
+        to: Seq,
+        limit: usize,
+    ) -> Result<Vec<Header>>;
+
+    /// Records with `from <= seq <= to` in ascending order, without gaps being reported: the
+    /// caller compares numbers. Returns as many as fit about 8 MiB of bodies, at least one where
+    /// there is one; the caller goes on after the last. A record that does not decode is returned
+    /// as [`StoreError::Damaged`] naming its number, but only when it is the first of the answer,
+    /// so that everything before it can still be read.
+    async fn records(&self, archive: &ArchiveName, from: Seq, to: Seq) -> Result<Vec<Record>>;
+
+    /// Deletes the records `seqs` of an archive; those absent are passed over. Returns how many went.
+    async fn delete_records(&self, archive: &ArchiveName, seqs: &[Seq]) -> Result<u64>;
+
+    /// Stores an immutable pack, durably. Putting a pack that is there again is a success and
+    /// changes nothing. A pack that was only partly put is not listed and not readable.
+    async fn put_pack(&self, archive: &ArchiveName, id: PackId, content: Bytes) -> Result<()>;
+
+    /// Reads a whole pack.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] where there is no such pack, [`StoreError::Damaged`] where pieces of
+    /// it are missing or of the wrong length.
+    async fn pack(&self, archive: &ArchiveName, id: PackId) -> Result<Bytes>;
+
+    /// All whole packs of an archive, in no order.
+    async fn packs(&self, archive: &ArchiveName) -> Result<Vec<PackInfo>>;
+
+    /// Deletes a pack; one that is absent is a success.
+    async fn delete_pack(&self, archive: &ArchiveName, id: PackId) -> Result<()>;
+
+    /// Collects pieces of packs that were never wholly put and whose id says that they were begun
+    /// before `before_ms` (milliseconds since 1970). Returns how many packs' pieces went.
+    async fn sweep(&self, before_ms: u64) -> Result<u64>;
+
+    /// Takes, continues or is refused the archive's lease, in one atomic step judged by the
+    /// store's clock. It is granted where there is no lease, it has expired, it was released, or
+    /// it is held by `claim.instance` or `claim.predecessor`. Granting it raises the epoch by one
+    /// (the first is 1), except to the holder itself, whose epoch stays.
+    async fn take_lease(&self, archive: &ArchiveName, claim: &LeaseClaim) -> Result<LeaseOutcome>;
+
+    /// Prolongs the lease by `ttl` from the store's now, if `instance` holds it at `epoch`, even
+    /// where it has expired but nobody took it since. Never raises the epoch.
+    async fn renew_lease(
+        &self,
+        archive: &ArchiveName,
+        instance: &InstanceId,
+        epoch: u64,
+        ttl: std::time::Duration,
+    ) -> Result<Renewal>;
+
+    /// Lets the lease go, so that the next can take it at once. The epoch is kept. Not an error
+    /// where `instance` does not hold it.
+    async fn release_lease(
+        &self,
+        archive: &ArchiveName,
+        instance: &InstanceId,
+        epoch: u64,
+    ) -> Result<()>;
+
+    /// The lease as it stands; `None` where none was ever taken.
+    async fn lease(&self, archive: &ArchiveName) -> Result<Option<Lease>>;
+
+    /// The store's clock, in milliseconds since 1970.
+    async fn now_ms(&self) -> Result<u64>;
+
+    /// How much an archive takes.
+    async fn usage(&self, archive: &ArchiveName) -> Result<Usage>;
+
+    /// The names of all archives in the store, sorted.
+    async fn archives(&self) -> Result<Vec<ArchiveName>>;
+
+    /// Looks for what could be wrong with the store itself: reachability, encryption of the
+    /// connection, rights, durability of writes. Never fails: what goes wrong is a finding. Leaves
+    /// nothing behind.
+    async fn examine(&self) -> Vec<Finding>;
+
+    /// Ends connections, within a second or two.
+    async fn close(&self);
+}
