@@ -227,6 +227,8 @@ pub struct Header {
     pub format: u32,
     /// Which archive.
     pub archive: ArchiveName,
+    /// Tells this history from any other that bears the archive's name: the id of its first record.
+    pub history: CommitId,
     /// Which number in it.
     pub seq: Seq,
     /// Tells the writer's own retry from another's commit.
@@ -244,6 +246,8 @@ pub struct Header {
     pub base: Seq,
     /// The newest commit, up to and including this one, that changed the tree; 0 for none.
     pub changed_at: Seq,
+    /// The epoch at which that commit was written; 0 for none.
+    pub changed_epoch: u64,
     /// [`Header::digest`] of the record before; zeros for the first.
     pub parent: Digest,
     /// Root of the tree that results.
@@ -256,8 +260,10 @@ pub struct Header {
     pub live_files: u64,
     /// How many content bytes the resulting tree has.
     pub live_bytes: u64,
-    /// Bytes of the bodies since the checkpoint, this one's included; 0 for a checkpoint.
+    /// Bytes stored since the checkpoint, bodies and packs, this one's included; 0 for a checkpoint.
     pub chain_bytes: u64,
+    /// Bytes that a restore of the checkpoint reads, about; 0 where there is none yet.
+    pub base_bytes: u64,
     /// Packs that this commit is the first to refer to; for a checkpoint, all it refers to.
     pub packs: Vec<PackId>,
     /// Hash over the body.

@@ -1,0 +1,196 @@
+//! The hash of a large file, block by block.
+//!
+//! BLAKE3 is a Merkle tree itself: the hash of a file follows from the chaining values of its
+//! blocks (section 2.1 of the BLAKE3 paper; `blake3::hazmat`). Keeping those, 32 bytes a block, tells
+//! which blocks of a new version differ, gives the new version's ordinary BLAKE3 hash from the
+//! changed blocks alone, and lets pieces be verified in whatever order they arrive.
+
+use blake3::hazmat::{self, HasherExt, Mode};
+
+use crate::entry::Digest;
+
+/// Block size for SQLite databases: their usual page size.
+pub const PAGE_BLOCK: u32 = 4 * 1024;
+/// Block size for other large files.
+pub const LARGE_BLOCK: u32 = 64 * 1024;
+
+/// The chaining values of a file's blocks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockMap {
+    block: u32,
+    size: u64,
+    values: Vec<[u8; 32]>,
+    /// The hash of a file that fits one block: a root is finalized differently from a subtree.
+    single: Option<Digest>,
+}
+
+/// How a block relates to the one known at its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockChange {
+    /// The same content as before.
+    Same,
+    /// New or changed.
+    Different,
+}
+
+impl BlockMap {
+    /// The map of a file of `size` bytes of which nothing is known yet.
+    ///
+    /// `block` is a power of two and at least BLAKE3's chunk of 1024 bytes.
+    #[must_use]
+    pub fn new(block: u32, size: u64) -> Self {
+        debug_assert!(block.is_power_of_two() && block >= 1024);
+        let mut map = Self {
+            block,
+            size: 0,
+            values: Vec::new(),
+            single: None,
+        };
+        map.resize(size);
+        map
+    }
+
+    /// Sets the file's size; blocks that come into being are unknown, those beyond are forgotten.
+    pub fn resize(&mut self, size: u64) {
+        let count = usize::try_from(size.div_ceil(u64::from(self.block))).unwrap_or(usize::MAX);
+        self.values.resize(count, [0; 32]);
+        self.size = size;
+        if size == 0 {
+            self.single = Some(Digest::of(&[]));
+        }
+    }
+
+    /// The block size in bytes.
+    #[must_use]
+    pub fn block(&self) -> u32 {
+        self.block
+    }
+
+    /// The file's size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Takes the content of the block at `offset`, and says whether it differs from the block that
+    /// `before` has there. Only the file's last block may be shorter than a block.
+    pub fn set(&mut self, offset: u64, content: &[u8], before: Option<&BlockMap>) -> BlockChange {
+        let at = usize::try_from(offset / u64::from(self.block)).unwrap_or(usize::MAX);
+        debug_assert!(
+            offset.is_multiple_of(u64::from(self.block)) && content.len() <= self.block as usize
+        );
+        let value = blake3::Hasher::new()
+            .set_input_offset(offset)
+            .update(content)
+            .finalize_non_root();
+        if self.size <= u64::from(self.block) {
+            self.single = Some(Digest::of(content));
+        }
+        let same_end = |map: &BlockMap| {
+            // A shorter last block has another chaining value anyhow, unless it is empty.
+            map.block == self.block && map.values.get(at) == Some(&value)
+        };
+        let change = if before.is_some_and(same_end) {
+            BlockChange::Same
+        } else {
+            BlockChange::Different
+        };
+        if let Some(slot) = self.values.get_mut(at) {
+            *slot = value;
+        }
+        change
+    }
+
+    /// The BLAKE3 hash of the whole file, once every block was set.
+    #[must_use]
+    pub fn hash(&self) -> Digest {
+        if self.values.len() <= 1 {
+            return self.single.unwrap_or_default();
+        }
+        let split = self.split(self.values.len());
+        let left = self.subtree(0, split);
+        let right = self.subtree(split, self.values.len());
+        hazmat::merge_subtrees_root(&left, &right, Mode::Hash).into()
+    }
+
+    /// BLAKE3's left subtree holds the largest power of two of chunks that leaves something for the
+    /// right one; with blocks of a power of two of chunks, the same holds for blocks.
+    fn split(&self, count: usize) -> usize {
+        count.next_power_of_two() / 2
+    }
+
+    fn subtree(&self, from: usize, to: usize) -> [u8; 32] {
+        if to - from == 1 {
+            return self.values[from];
+        }
+        let split = from + self.split(to - from);
+        hazmat::merge_subtrees_non_root(
+            &self.subtree(from, split),
+            &self.subtree(split, to),
+            Mode::Hash,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn map_of(content: &[u8], block: u32) -> BlockMap {
+        let mut map = BlockMap::new(block, content.len() as u64);
+        // In an order that no file is read in: the hash must not depend on it.
+        for (at, part) in content
+            .chunks(block as usize)
+            .enumerate()
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+        {
+            let _ = map.set(at as u64 * u64::from(block), part, None);
+        }
+        map
+    }
+
+    proptest! {
+        #[test]
+        fn the_hash_is_the_plain_blake3_of_the_file(len in 0usize..200_000, seed in any::<u8>()) {
+            let content: Vec<u8> = (0..len).map(|i| (i as u8).wrapping_mul(31) ^ seed ^ ((i >> 8) as u8)).collect();
+            for block in [1024, 4096, 65536] {
+                prop_assert_eq!(map_of(&content, block).hash(), Digest::of(&content));
+            }
+        }
+
+        #[test]
+        fn exactly_the_changed_blocks_differ(blocks in 1usize..40, changed in prop::collection::btree_set(0usize..40, 0..10), cut in 0usize..4096) {
+            let old: Vec<u8> = (0..blocks * 4096 - cut.min(4095)).map(|i| (i % 251) as u8).collect();
+            let mut new = old.clone();
+            let changed: Vec<usize> = changed.into_iter().filter(|c| c * 4096 < new.len()).collect();
+            for c in &changed {
+                new[c * 4096] ^= 1;
+            }
+            let before = map_of(&old, 4096);
+            let mut after = BlockMap::new(4096, new.len() as u64);
+            let mut found = Vec::new();
+            for (at, part) in new.chunks(4096).enumerate() {
+                if after.set(at as u64 * 4096, part, Some(&before)) == BlockChange::Different {
+                    found.push(at);
+                }
+            }
+            prop_assert_eq!(found, changed);
+            prop_assert_eq!(after.hash(), Digest::of(&new));
+        }
+    }
+
+    #[test]
+    fn growing_and_shrinking_give_the_right_hash() {
+        let content: Vec<u8> = (0..100_000u32).map(|i| (i % 253) as u8).collect();
+        for len in [0, 1, 1024, 4095, 4096, 4097, 8192, 65536, 65537, 99_999] {
+            assert_eq!(
+                map_of(&content[..len], 4096).hash(),
+                Digest::of(&content[..len]),
+                "{len}"
+            );
+        }
+    }
+}

@@ -1,0 +1,542 @@
+//! Puts a commit together: contents into frames, frames into the commit or into packs.
+//!
+//! Memory is bounded by one frame and one pack, however much is put in: a pack that is full goes
+//! to the sink before the next is begun, and so is in the store before the commit that refers to it.
+
+use bytes::Bytes;
+use zstd::bulk::Compressor;
+use zstd::zstd_safe::CParameter;
+
+use super::blocks::{BlockChange, BlockMap};
+use super::error::{ArchiveError, Result};
+use super::format::{
+    Body, Change, Extent, FRAME_MAX, FRAME_TARGET, INLINE_MAX, LISTING_INLINE_MAX, Listing,
+    PACK_TARGET, Piece, Place, ZSTD_LEVEL,
+};
+use crate::entry::{Digest, Kind, Meta, RelPath};
+use crate::store::PackId;
+
+/// Takes full packs, and returns once there is room for the next. An error ends the building.
+pub type PackSink = Box<dyn FnMut(PackId, Bytes) -> std::io::Result<()> + Send>;
+
+/// A finished commit, but for its place in the chain.
+#[derive(Debug)]
+pub struct Built {
+    /// The encoded body.
+    pub body: Vec<u8>,
+    /// All packs that it refers to, new or not.
+    pub packs: Vec<PackId>,
+    /// How many changes it holds.
+    pub changes: u32,
+    /// Content bytes that it brings, uncompressed.
+    pub bytes: u64,
+    /// Bytes that it adds to the store: its body and its new packs.
+    pub stored: u64,
+}
+
+/// An extent whose frame, and whose source, are not known before the one and the other is closed.
+#[derive(Debug, Clone, Copy)]
+struct Loose {
+    change: usize,
+    extent: usize,
+}
+
+/// Puts a commit together.
+pub struct Builder {
+    sink: PackSink,
+    compressor: Compressor<'static>,
+    packs: Vec<PackId>,
+    changes: Vec<Option<Change>>,
+    /// Content of the frame that is being filled, and what in it is not placed yet.
+    frame: Vec<u8>,
+    in_frame: Vec<Loose>,
+    /// Frames of the pack that is being filled, and the extents in it.
+    pack: Vec<u8>,
+    in_pack: Vec<Loose>,
+    bytes: u64,
+    /// Bytes of the packs that went to the sink.
+    stored: u64,
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder")
+            .field("changes", &self.changes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    /// Begins a commit whose packs go to `sink`.
+    ///
+    /// # Errors
+    /// If zstd cannot allocate.
+    pub fn new(sink: PackSink) -> Result<Self> {
+        let compressor = Compressor::new(ZSTD_LEVEL)
+            .and_then(|mut compressor| {
+                // Four bytes a frame, so that moving a piece from pack to pack never moves damage.
+                compressor.set_parameter(CParameter::ChecksumFlag(true))?;
+                Ok(compressor)
+            })
+            .map_err(|source| ArchiveError::Io {
+                action: "start zstd",
+                source,
+            })?;
+        Ok(Self {
+            sink,
+            compressor,
+            packs: Vec::new(),
+            changes: Vec::new(),
+            frame: Vec::new(),
+            in_frame: Vec::new(),
+            pack: Vec::new(),
+            in_pack: Vec::new(),
+            bytes: 0,
+            stored: 0,
+        })
+    }
+
+    /// How many changes there are so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.changes.iter().flatten().count()
+    }
+
+    /// Whether nothing has been put in yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changes.iter().all(Option::is_none)
+    }
+
+    /// Puts a whole file in, and gives its hash.
+    ///
+    /// # Errors
+    /// If a pack cannot be handed on.
+    pub fn put_file(&mut self, path: &RelPath, meta: Meta, content: &[u8]) -> Result<Digest> {
+        let hash = Digest::of(content);
+        let kind = Kind::File {
+            size: content.len() as u64,
+            hash,
+        };
+        let at = self.push(Change::Put {
+            path: path.clone(),
+            meta,
+            kind,
+            extents: Vec::new(),
+        });
+        // Cut where a verifier cuts, so that pieces can be verified in any order.
+        for part in content.chunks(FRAME_TARGET) {
+            self.add_content(at, 0, part)?;
+        }
+        Ok(hash)
+    }
+
+    /// Puts a directory or a symbolic link in.
+    pub fn put_other(&mut self, path: &RelPath, meta: Meta, kind: Kind) {
+        self.push(Change::Put {
+            path: path.clone(),
+            meta,
+            kind,
+            extents: Vec::new(),
+        });
+    }
+
+    /// Notes that only the metadata of an entry changed.
+    pub fn touch(&mut self, path: &RelPath, meta: Meta) {
+        self.push(Change::Touch {
+            path: path.clone(),
+            meta,
+        });
+    }
+
+    /// Notes that an entry is gone.
+    pub fn remove(&mut self, path: &RelPath) {
+        self.push(Change::Remove { path: path.clone() });
+    }
+
+    /// Begins a file that comes block by block. `before` is what the archive's newest version of it
+    /// is known to be; blocks that have not changed since are left out.
+    pub fn begin_blocks<'b>(
+        &mut self,
+        path: &RelPath,
+        block: u32,
+        before: Option<&'b BlockMap>,
+    ) -> BlockFile<'b> {
+        let meta = Meta {
+            mode: 0,
+            mtime_ns: 0,
+            owner: crate::entry::Owner { uid: 0, gid: 0 },
+        };
+        let change = match before {
+            Some(_) => Change::Patch {
+                path: path.clone(),
+                meta,
+                size: 0,
+                hash: Digest::default(),
+                pieces: Vec::new(),
+            },
+            None => Change::Put {
+                path: path.clone(),
+                meta,
+                kind: Kind::Dir,
+                extents: Vec::new(),
+            },
+        };
+        let at = self.push(change);
+        BlockFile {
+            at,
+            before,
+            map: BlockMap::new(block, 0),
+            pending: Vec::with_capacity(block as usize),
+            end: 0,
+            changed: false,
+        }
+    }
+
+    /// Puts an entry in whose content lies where it lay: for checkpoints. Extents' sources are
+    /// indices into `sources`, from 1.
+    pub fn put_placed(
+        &mut self,
+        path: &RelPath,
+        meta: Meta,
+        kind: Kind,
+        extents: Vec<Extent>,
+    ) -> usize {
+        self.push(Change::Put {
+            path: path.clone(),
+            meta,
+            kind,
+            extents,
+        })
+    }
+
+    /// The number by which extents refer to an existing pack.
+    pub fn refer(&mut self, pack: PackId) -> u32 {
+        let at = self
+            .packs
+            .iter()
+            .position(|have| *have == pack)
+            .unwrap_or_else(|| {
+                self.packs.push(pack);
+                self.packs.len() - 1
+            });
+        u32::try_from(at + 1).expect("packs are few")
+    }
+
+    /// Lays content into the open frame as the extent number `slot` of change `at` (or as a new
+    /// last one).
+    pub(super) fn move_content(&mut self, at: usize, slot: usize, content: &[u8]) -> Result<()> {
+        self.lay(at, slot, content)
+    }
+
+    fn push(&mut self, change: Change) -> usize {
+        self.changes.push(Some(change));
+        self.changes.len() - 1
+    }
+
+    /// Adds content to a change: a new extent, or a new piece at `offset` of a patch. Adjacent
+    /// pieces that end up side by side become one.
+    fn add_content(&mut self, at: usize, offset: u64, content: &[u8]) -> Result<()> {
+        debug_assert!(content.len() <= FRAME_MAX);
+        if self.frame.len() + content.len() > FRAME_TARGET && !self.frame.is_empty() {
+            self.close_frame()?;
+        }
+        self.bytes += content.len() as u64;
+        let (start, len) = (self.frame.len(), content.len());
+        let joins = self.in_frame.last().is_some_and(|last| last.change == at);
+        let fresh = Extent {
+            source: 0,
+            frame: 0,
+            frame_len: 0,
+            frame_raw: 0,
+            at: start as u32,
+            len: len as u32,
+        };
+        let slot = match self.changes[at]
+            .as_mut()
+            .expect("content is added to changes that stand")
+        {
+            Change::Put { extents, .. } => {
+                if joins
+                    && let Some(last) = extents.last_mut()
+                    && (last.at + last.len) as usize == start
+                {
+                    last.len += len as u32;
+                    None
+                } else {
+                    extents.push(fresh);
+                    Some(extents.len() - 1)
+                }
+            }
+            Change::Patch { pieces, .. } => match pieces.last_mut() {
+                Some(last)
+                    if joins
+                        && (last.extent.at + last.extent.len) as usize == start
+                        && last.offset + u64::from(last.extent.len) == offset =>
+                {
+                    last.extent.len += len as u32;
+                    None
+                }
+                _ => {
+                    pieces.push(Piece {
+                        offset,
+                        extent: fresh,
+                    });
+                    Some(pieces.len() - 1)
+                }
+            },
+            Change::Touch { .. } | Change::Remove { .. } => unreachable!("these have no content"),
+        };
+        self.frame.extend_from_slice(content);
+        self.in_frame
+            .extend(slot.map(|extent| Loose { change: at, extent }));
+        Ok(())
+    }
+
+    fn lay(&mut self, at: usize, slot: usize, content: &[u8]) -> Result<()> {
+        if self.frame.len() + content.len() > FRAME_TARGET && !self.frame.is_empty() {
+            self.close_frame()?;
+        }
+        self.bytes += content.len() as u64;
+        let (start, len) = (self.frame.len() as u32, content.len() as u32);
+        let extent = self.extent_mut(Loose {
+            change: at,
+            extent: slot,
+        });
+        *extent = Extent {
+            source: 0,
+            frame: 0,
+            frame_len: 0,
+            frame_raw: 0,
+            at: start,
+            len,
+        };
+        self.frame.extend_from_slice(content);
+        self.in_frame.push(Loose {
+            change: at,
+            extent: slot,
+        });
+        Ok(())
+    }
+
+    fn extent_mut(&mut self, loose: Loose) -> &mut Extent {
+        match self.changes[loose.change]
+            .as_mut()
+            .expect("loose extents are of changes that stand")
+        {
+            Change::Put { extents, .. } => &mut extents[loose.extent],
+            Change::Patch { pieces, .. } => &mut pieces[loose.extent].extent,
+            Change::Touch { .. } | Change::Remove { .. } => unreachable!("these have no content"),
+        }
+    }
+
+    fn close_frame(&mut self) -> Result<()> {
+        if self.frame.is_empty() {
+            return Ok(());
+        }
+        let packed = self
+            .compressor
+            .compress(&self.frame)
+            .map_err(|source| ArchiveError::Io {
+                action: "compress content",
+                source,
+            })?;
+        let place = (
+            self.pack.len() as u32,
+            packed.len() as u32,
+            self.frame.len() as u32,
+        );
+        self.pack.extend_from_slice(&packed);
+        for loose in std::mem::take(&mut self.in_frame) {
+            if self.changes[loose.change].is_none() {
+                continue;
+            }
+            let extent = self.extent_mut(loose);
+            (extent.frame, extent.frame_len, extent.frame_raw) = place;
+            self.in_pack.push(loose);
+        }
+        self.frame.clear();
+        if self.pack.len() >= PACK_TARGET {
+            self.close_pack()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn close_pack(&mut self) -> Result<()> {
+        let id = PackId::generate();
+        let content = Bytes::from(std::mem::take(&mut self.pack));
+        self.stored += content.len() as u64;
+        (self.sink)(id, content).map_err(|source| ArchiveError::Io {
+            action: "hand a pack to the store",
+            source,
+        })?;
+        let source = self.refer(id);
+        for loose in std::mem::take(&mut self.in_pack) {
+            if self.changes[loose.change].is_some() {
+                self.extent_mut(loose).source = source;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a change back whose content turned out not to be whole. What was laid into frames of
+    /// it stays there unused.
+    fn drop_change(&mut self, at: usize) {
+        self.changes[at] = None;
+        self.in_frame.retain(|loose| loose.change != at);
+        self.in_pack.retain(|loose| loose.change != at);
+    }
+
+    /// Closes what is open and gives the commit.
+    ///
+    /// # Errors
+    /// If a pack cannot be handed on.
+    pub fn finish(mut self) -> Result<Built> {
+        self.close_frame()?;
+        if self.pack.len() > INLINE_MAX {
+            self.close_pack()?;
+        }
+        let changes: Vec<Change> = std::mem::take(&mut self.changes)
+            .into_iter()
+            .flatten()
+            .collect();
+        let count = u32::try_from(changes.len()).unwrap_or(u32::MAX);
+        let mut packs = std::mem::take(&mut self.packs);
+        let listing = Listing {
+            packs: packs.clone(),
+            changes,
+        };
+        let (raw_len, packed) = listing.pack().map_err(|source| ArchiveError::Io {
+            action: "compress a listing",
+            source,
+        })?;
+        drop(listing);
+        let listing = if packed.len() <= LISTING_INLINE_MAX {
+            Place::Here { raw_len, packed }
+        } else {
+            let id = PackId::generate();
+            self.stored += packed.len() as u64;
+            (self.sink)(id, Bytes::from(packed)).map_err(|source| ArchiveError::Io {
+                action: "hand a listing to the store",
+                source,
+            })?;
+            packs.push(id);
+            Place::Pack { id, raw_len }
+        };
+        let body = Body {
+            listing,
+            content: std::mem::take(&mut self.pack),
+        }
+        .encode();
+        let stored = self.stored + body.len() as u64;
+        Ok(Built {
+            body,
+            packs,
+            changes: count,
+            bytes: self.bytes,
+            stored,
+        })
+    }
+}
+
+/// A file that comes block by block.
+#[derive(Debug)]
+pub struct BlockFile<'b> {
+    at: usize,
+    before: Option<&'b BlockMap>,
+    map: BlockMap,
+    /// What has come of the block that is being filled.
+    pending: Vec<u8>,
+    end: u64,
+    changed: bool,
+}
+
+impl BlockFile<'_> {
+    /// Takes the next bytes of the file, in any portions.
+    ///
+    /// # Errors
+    /// If a pack cannot be handed on.
+    pub fn feed(&mut self, builder: &mut Builder, mut content: &[u8]) -> Result<()> {
+        let block = self.map.block() as usize;
+        while !content.is_empty() {
+            let take = (block - self.pending.len()).min(content.len());
+            if self.pending.is_empty() && take == block {
+                let (whole, rest) = content.split_at(block);
+                content = rest;
+                self.block(builder, whole)?;
+                continue;
+            }
+            self.pending.extend_from_slice(&content[..take]);
+            content = &content[take..];
+            if self.pending.len() == block {
+                let whole = std::mem::take(&mut self.pending);
+                self.block(builder, &whole)?;
+                self.pending = whole;
+                self.pending.clear();
+            }
+        }
+        Ok(())
+    }
+
+    fn block(&mut self, builder: &mut Builder, content: &[u8]) -> Result<()> {
+        let offset = self.end;
+        self.end += content.len() as u64;
+        // A file of one block needs to know that it is one; growing keeps what was set.
+        self.map.resize(self.end);
+        if self.map.set(offset, content, self.before) == BlockChange::Different {
+            self.changed = true;
+            builder.add_content(self.at, offset, content)?;
+        }
+        Ok(())
+    }
+
+    /// The file is complete. Gives its blocks and hash, and whether it differs from the version
+    /// before; where it does not, nothing is added to the commit.
+    ///
+    /// # Errors
+    /// If a pack cannot be handed on.
+    pub fn finish(
+        mut self,
+        builder: &mut Builder,
+        meta_now: Meta,
+    ) -> Result<(BlockMap, Digest, bool)> {
+        if !self.pending.is_empty() {
+            let last = std::mem::take(&mut self.pending);
+            self.block(builder, &last)?;
+        }
+        let hash_now = self.map.hash();
+        let changed = match self.before {
+            Some(before) => self.changed || before.size() != self.end,
+            None => true,
+        };
+        if changed {
+            match builder.changes[self.at]
+                .as_mut()
+                .expect("was pushed when it began")
+            {
+                Change::Put { meta, kind, .. } => {
+                    *meta = meta_now;
+                    *kind = Kind::File {
+                        size: self.end,
+                        hash: hash_now,
+                    };
+                }
+                Change::Patch {
+                    meta, size, hash, ..
+                } => {
+                    (*meta, *size, *hash) = (meta_now, self.end, hash_now);
+                }
+                Change::Touch { .. } | Change::Remove { .. } => unreachable!("never begun so"),
+            }
+        } else {
+            builder.drop_change(self.at);
+        }
+        Ok((self.map, hash_now, changed))
+    }
+
+    /// The file did not come whole: nothing of it is committed.
+    pub fn abandon(self, builder: &mut Builder) {
+        builder.drop_change(self.at);
+    }
+}
