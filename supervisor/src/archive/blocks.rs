@@ -132,6 +132,87 @@ impl BlockMap {
     }
 }
 
+/// Cuts a file that comes in portions of any size into blocks, and maps them.
+#[derive(Debug)]
+pub struct BlockReader<'b> {
+    map: BlockMap,
+    before: Option<&'b BlockMap>,
+    /// What has come of the block that is being filled.
+    pending: Vec<u8>,
+    end: u64,
+}
+
+impl<'b> BlockReader<'b> {
+    /// For blocks of `block` bytes, compared with those of `before`.
+    #[must_use]
+    pub fn new(block: u32, before: Option<&'b BlockMap>) -> Self {
+        Self {
+            map: BlockMap::new(block, 0),
+            before,
+            pending: Vec::new(),
+            end: 0,
+        }
+    }
+
+    /// Takes the next bytes of the file; `each` gets every block that they complete, with its
+    /// offset and whether it differs.
+    ///
+    /// # Errors
+    /// Those of `each`.
+    pub fn feed<E>(
+        &mut self,
+        mut content: &[u8],
+        mut each: impl FnMut(u64, &[u8], BlockChange) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let block = self.map.block() as usize;
+        while !content.is_empty() {
+            let take = (block - self.pending.len()).min(content.len());
+            let (now, rest) = content.split_at(take);
+            content = rest;
+            if take == block {
+                self.block(now, &mut each)?;
+                continue;
+            }
+            self.pending.extend_from_slice(now);
+            if self.pending.len() == block {
+                let mut whole = std::mem::take(&mut self.pending);
+                self.block(&whole, &mut each)?;
+                whole.clear();
+                self.pending = whole;
+            }
+        }
+        Ok(())
+    }
+
+    /// The file is complete. `each` gets its last block, if that was not a whole one.
+    ///
+    /// # Errors
+    /// Those of `each`.
+    pub fn finish<E>(
+        mut self,
+        mut each: impl FnMut(u64, &[u8], BlockChange) -> Result<(), E>,
+    ) -> Result<BlockMap, E> {
+        if !self.pending.is_empty() {
+            let last = std::mem::take(&mut self.pending);
+            self.block(&last, &mut each)?;
+        }
+        Ok(self.map)
+    }
+
+    fn block<E>(
+        &mut self,
+        content: &[u8],
+        each: &mut impl FnMut(u64, &[u8], BlockChange) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let offset = self.end;
+        self.end += content.len() as u64;
+        // A file of one block needs to know that it is one; growing keeps what was set.
+        self.map.resize(self.end);
+        let change = self.map.set(offset, content, self.before);
+        each(offset, content, change)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,6 +240,24 @@ mod tests {
             for block in [1024, 4096, 65536] {
                 prop_assert_eq!(map_of(&content, block).hash(), Digest::of(&content));
             }
+        }
+
+        #[test]
+        fn portions_do_not_matter(len in 0usize..40_000, portions in prop::collection::vec(1usize..9000, 1..12)) {
+            let content: Vec<u8> = (0..len).map(|i| (i % 249) as u8).collect();
+            let mut reader = BlockReader::new(4096, None);
+            let (mut rest, mut seen) = (&content[..], Vec::new());
+            for portion in portions.into_iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (now, later) = rest.split_at(portion.min(rest.len()));
+                rest = later;
+                reader.feed::<()>(now, |_, block, _| { seen.extend_from_slice(block); Ok(()) }).expect("no errors");
+            }
+            let map = reader.finish::<()>(|_, block, _| { seen.extend_from_slice(block); Ok(()) }).expect("no errors");
+            prop_assert_eq!(&seen, &content);
+            prop_assert_eq!(map, map_of(&content, 4096));
         }
 
         #[test]

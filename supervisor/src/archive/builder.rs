@@ -7,7 +7,7 @@ use bytes::Bytes;
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::CParameter;
 
-use super::blocks::{BlockChange, BlockMap};
+use super::blocks::{BlockChange, BlockMap, BlockReader};
 use super::error::{ArchiveError, Result};
 use super::format::{
     Body, Change, Extent, FRAME_MAX, FRAME_TARGET, INLINE_MAX, LISTING_INLINE_MAX, Listing,
@@ -185,11 +185,7 @@ impl Builder {
         let at = self.push(change);
         BlockFile {
             at,
-            before,
-            map: BlockMap::new(block, 0),
-            pending: Vec::with_capacity(block as usize),
-            end: 0,
-            changed: false,
+            reader: BlockReader::new(block, before),
         }
     }
 
@@ -232,6 +228,19 @@ impl Builder {
     fn push(&mut self, change: Change) -> usize {
         self.changes.push(Some(change));
         self.changes.len() - 1
+    }
+
+    fn add_block(
+        &mut self,
+        at: usize,
+        offset: u64,
+        content: &[u8],
+        change: BlockChange,
+    ) -> Result<()> {
+        match change {
+            BlockChange::Same => Ok(()),
+            BlockChange::Different => self.add_content(at, offset, content),
+        }
     }
 
     /// Adds content to a change: a new extent, or a new piece at `offset` of a patch. Adjacent
@@ -444,12 +453,7 @@ impl Builder {
 #[derive(Debug)]
 pub struct BlockFile<'b> {
     at: usize,
-    before: Option<&'b BlockMap>,
-    map: BlockMap,
-    /// What has come of the block that is being filled.
-    pending: Vec<u8>,
-    end: u64,
-    changed: bool,
+    reader: BlockReader<'b>,
 }
 
 impl BlockFile<'_> {
@@ -457,82 +461,53 @@ impl BlockFile<'_> {
     ///
     /// # Errors
     /// If a pack cannot be handed on.
-    pub fn feed(&mut self, builder: &mut Builder, mut content: &[u8]) -> Result<()> {
-        let block = self.map.block() as usize;
-        while !content.is_empty() {
-            let take = (block - self.pending.len()).min(content.len());
-            if self.pending.is_empty() && take == block {
-                let (whole, rest) = content.split_at(block);
-                content = rest;
-                self.block(builder, whole)?;
-                continue;
-            }
-            self.pending.extend_from_slice(&content[..take]);
-            content = &content[take..];
-            if self.pending.len() == block {
-                let whole = std::mem::take(&mut self.pending);
-                self.block(builder, &whole)?;
-                self.pending = whole;
-                self.pending.clear();
-            }
-        }
-        Ok(())
+    pub fn feed(&mut self, builder: &mut Builder, content: &[u8]) -> Result<()> {
+        let at = self.at;
+        self.reader.feed(content, |offset, block, change| {
+            builder.add_block(at, offset, block, change)
+        })
     }
 
-    fn block(&mut self, builder: &mut Builder, content: &[u8]) -> Result<()> {
-        let offset = self.end;
-        self.end += content.len() as u64;
-        // A file of one block needs to know that it is one; growing keeps what was set.
-        self.map.resize(self.end);
-        if self.map.set(offset, content, self.before) == BlockChange::Different {
-            self.changed = true;
-            builder.add_content(self.at, offset, content)?;
-        }
-        Ok(())
-    }
-
-    /// The file is complete. Gives its blocks and hash, and whether it differs from the version
-    /// before; where it does not, nothing is added to the commit.
+    /// The file is complete. Gives its blocks and hash, and whether it differs from the committed
+    /// version, whose size and hash are `known`; where it does not, nothing is added to the commit.
     ///
     /// # Errors
     /// If a pack cannot be handed on.
     pub fn finish(
-        mut self,
+        self,
         builder: &mut Builder,
         meta_now: Meta,
+        known: Option<(u64, Digest)>,
     ) -> Result<(BlockMap, Digest, bool)> {
-        if !self.pending.is_empty() {
-            let last = std::mem::take(&mut self.pending);
-            self.block(builder, &last)?;
-        }
-        let hash_now = self.map.hash();
-        let changed = match self.before {
-            Some(before) => self.changed || before.size() != self.end,
-            None => true,
-        };
+        let at = self.at;
+        let map = self
+            .reader
+            .finish(|offset, block, change| builder.add_block(at, offset, block, change))?;
+        let (size_now, hash_now) = (map.size(), map.hash());
+        let changed = known != Some((size_now, hash_now));
         if changed {
-            match builder.changes[self.at]
+            match builder.changes[at]
                 .as_mut()
                 .expect("was pushed when it began")
             {
                 Change::Put { meta, kind, .. } => {
                     *meta = meta_now;
                     *kind = Kind::File {
-                        size: self.end,
+                        size: size_now,
                         hash: hash_now,
                     };
                 }
                 Change::Patch {
                     meta, size, hash, ..
                 } => {
-                    (*meta, *size, *hash) = (meta_now, self.end, hash_now);
+                    (*meta, *size, *hash) = (meta_now, size_now, hash_now);
                 }
                 Change::Touch { .. } | Change::Remove { .. } => unreachable!("never begun so"),
             }
         } else {
-            builder.drop_change(self.at);
+            builder.drop_change(at);
         }
-        Ok((self.map, hash_now, changed))
+        Ok((map, hash_now, changed))
     }
 
     /// The file did not come whole: nothing of it is committed.

@@ -251,6 +251,12 @@ pub struct Verifier {
 }
 
 impl Verifier {
+    /// How many files were complete and what they were.
+    #[must_use]
+    pub fn verified(&self) -> usize {
+        self.verified
+    }
+
     /// Takes a piece. Gives `true` when it was the file's last and the file is what it was.
     ///
     /// # Errors

@@ -26,4 +26,7 @@ pub mod upload;
 pub mod version;
 pub mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use error::{ArchiveError, Result};

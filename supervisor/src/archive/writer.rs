@@ -6,7 +6,7 @@ use super::builder::Built;
 use super::error::Result;
 use crate::entry::Digest;
 use crate::store::{
-    Appended, ArchiveName, CommitId, FORMAT, Header, InstanceId, Record, RecordKind, Store,
+    Appended, ArchiveName, CommitId, FORMAT, Header, InstanceId, Record, RecordKind, Seq, Store,
 };
 
 /// Fewer stored bytes than this since the checkpoint never make a new one.
@@ -42,6 +42,8 @@ pub struct Writer {
     instance: InstanceId,
     epoch: u64,
     head: Option<Header>,
+    /// No commit takes a number up to this one, even where the head is older.
+    after: Seq,
     /// What to add to this machine's clock to get the store's, in milliseconds.
     clock_offset_ms: i64,
     /// A commit whose append was asked for and not answered. It may be in the store or not, and
@@ -65,9 +67,15 @@ impl Writer {
             instance,
             epoch,
             head,
+            after: 0,
             clock_offset_ms,
             pending: None,
         }
+    }
+
+    /// Passes over numbers up to `seq`: they are taken by commits that cannot be read.
+    pub fn skip_to(&mut self, seq: Seq) {
+        self.after = seq;
     }
 
     /// The newest commit that is known to be in the store.
@@ -125,6 +133,17 @@ impl Writer {
         };
         self.append(store, RecordKind::Barrier, built, summary, 0)
             .await
+    }
+
+    /// Appends a barrier, or asks again for the one that was not answered.
+    ///
+    /// # Errors
+    /// As [`Writer::barrier`].
+    pub async fn settle_or_barrier(&mut self, store: &dyn Store) -> Result<Outcome> {
+        match self.settle(store).await? {
+            Some(outcome) => Ok(outcome),
+            None => self.barrier(store).await,
+        }
     }
 
     /// Appends changes. The first commit with content is a checkpoint by itself, since it lists
@@ -199,7 +218,7 @@ impl Writer {
 
     fn compose(&self, kind: RecordKind, built: Built, tree: Summary, base_bytes: u64) -> Record {
         let head = self.head.as_ref();
-        let seq = head.map_or(0, |head| head.seq) + 1;
+        let seq = head.map_or(0, |head| head.seq).max(self.after) + 1;
         let id = CommitId::generate();
         let changes_tree = match kind {
             RecordKind::Barrier => false,

@@ -1,1 +1,331 @@
-//! Placeholder.
+//! Boot: brings the session directory and the archive to one state before the gateway starts.
+//!
+//! ```text
+//! recover ─▶ survey ─▶ wait for the store ─▶ lease ─▶ barrier ─▶ decide ─▶ carry out ─▶ marker
+//! ```
+//!
+//! What the directory holds is compared with what the store holds ([`decide()`]); then the directory
+//! stays, or the store's newest whole commit takes its place. What was there is set aside, never
+//! deleted, and the gateway is never started on an empty directory while a login is stored.
+
+pub mod attach;
+pub mod decide;
+mod error;
+mod heal;
+pub mod progress;
+pub mod restore;
+pub mod survey;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+
+use crate::archive::version::Version;
+use crate::archive::writer::{Outcome as Appended, Writer, now_ms};
+use crate::archive::{ArchiveError, checkpoint};
+use crate::config::{Settings, Unreachable};
+use crate::entry::Digest;
+use crate::session::{Directory, Marker, Mode, Profile, Recovered, marker, recover};
+use crate::store::{Header, Seq, Store};
+
+use attach::{Head, Identity};
+use decide::{KeepReason, Local, Plan, Remote, decide};
+pub use error::BootError;
+use progress::Progress;
+use restore::{FallBack, Staged, stage_newest_whole};
+use survey::{CREDENTIALS, survey};
+
+/// What a boot came to.
+#[derive(Debug)]
+pub struct Booted {
+    /// What was done; `None` where the store could not be reached and the directory was taken as
+    /// it is (`store.unreachable: local`).
+    pub plan: Option<Plan>,
+    /// The commit that the directory stands for; 0 for none.
+    pub seq: Seq,
+    /// Files of the restored tree; 0 where nothing was restored.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Where what was in the directory has been put, if anything.
+    pub replaced: Option<PathBuf>,
+    /// What was found damaged on the way.
+    pub damage: Vec<String>,
+    /// How long it took.
+    pub took: Duration,
+    /// The lease's epoch; 0 where none was taken.
+    pub epoch: u64,
+}
+
+/// Which commit is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// The newest; whether it is restored depends on what the directory holds.
+    Newest,
+    /// This one, whatever the directory holds.
+    Commit(Seq),
+}
+
+/// Boots: brings directory and store together, and leaves the lease with `who`.
+///
+/// `standby` is told when waiting for another instance begins and ends.
+///
+/// # Errors
+/// [`BootError`]; the directory is then as it was.
+pub async fn boot(
+    settings: &Settings,
+    store: &Arc<dyn Store>,
+    who: &Identity,
+    target: Target,
+    progress: &Progress,
+    standby: &mut (dyn FnMut(bool) + Send),
+) -> Result<Booted, BootError> {
+    let begun = Instant::now();
+    let dir_error = |source| BootError::Directory {
+        dir: settings.dir.clone(),
+        source,
+    };
+    match recover(&settings.dir)? {
+        Recovered::Nothing => {}
+        recovered => info!(target: "boot", ?recovered, "an interrupted restore was cleared up"),
+    }
+    let directory =
+        Directory::open(&settings.dir, Profile::new(settings.profile)).map_err(dir_error)?;
+    let local = survey(&directory, &settings.archive)?;
+
+    match attach::wait_for_store(&**store, settings.store.wait).await {
+        Ok(()) => {}
+        Err(unavailable @ BootError::StoreUnavailable { .. })
+            if settings.store.unreachable == Unreachable::Local && may_start_alone(&local) =>
+        {
+            warn!(target: "boot", error = %unavailable, "starting on the local directory; its changes are not safe until the store is back");
+            let seq = local.marker.map_or(0, |marker| marker.seq);
+            return Ok(Booted {
+                plan: None,
+                seq,
+                files: 0,
+                bytes: 0,
+                replaced: None,
+                damage: vec![],
+                took: begun.elapsed(),
+                epoch: 0,
+            });
+        }
+        Err(other) => return Err(other),
+    }
+    let (epoch, keeper) = attach::take_lease(store, settings, who, standby).await?;
+    // Another instance may have used the directory's archive while this one waited.
+    let local = survey(&directory, &settings.archive).map(|again| Local {
+        marker: local.marker,
+        ..again
+    })?;
+    let (head, mut writer) =
+        attach::raise_barrier(&**store, &settings.archive, &who.instance, epoch).await?;
+
+    let mut site = Site {
+        settings,
+        store,
+        directory,
+        progress,
+    };
+    let mut booted = Booted {
+        plan: None,
+        seq: 0,
+        files: 0,
+        bytes: 0,
+        replaced: None,
+        damage: vec![],
+        took: Duration::ZERO,
+        epoch,
+    };
+    let (plan, version) = site.plan(&local, &head, target).await?;
+    info!(target: "boot", because = plan.because(), "plan made");
+    match plan {
+        Plan::FirstBoot | Plan::Adopt => {}
+        Plan::Keep(reason) => {
+            if reason == KeepReason::StoreSetBack {
+                error!(target: "boot", marker = local.marker.as_ref().map(|m| m.seq), head = writer.head().map(|h| h.seq), "the store knows less than this directory; keeping the directory and committing it");
+            }
+            if let Some(version) = version {
+                heal::heal(&site, version).await?;
+            }
+        }
+        Plan::Restore(_) => {
+            let staged = site.stage(head, target, &mut writer).await?;
+            if let Some(reason) = keeper.lost() {
+                staged.stage.discard();
+                return Err(BootError::Fenced { reason });
+            }
+            (booted.files, booted.bytes) =
+                (staged.version.tree.files(), staged.version.tree.bytes());
+            booted.damage = staged.damage;
+            let marker = site.marker(who, epoch, writer.head(), staged.version.tree.root());
+            let installed = staged.stage.install(&marker, &label_now())?;
+            booted.replaced = installed.replaced;
+            if let Some(path) = &booted.replaced {
+                warn!(target: "boot", path = %path.display(), entries = installed.replaced_entries, "what was in the directory was set aside");
+            }
+            if !booted.damage.is_empty() {
+                site.replace_head(&mut writer, staged.version).await?;
+            }
+        }
+    }
+    let root = writer.head().map(|head| head.root).unwrap_or_default();
+    site.marker(who, epoch, writer.head(), root)
+        .write(&settings.dir)
+        .map_err(dir_error)?;
+    if let Some(reason) = keeper.lost() {
+        return Err(BootError::Fenced { reason });
+    }
+    booted.plan = Some(plan);
+    booted.seq = writer.head().map_or(0, |head| head.seq);
+    booted.took = begun.elapsed();
+    Ok(booted)
+}
+
+/// Without the store, only a directory that is known to be of this archive and to hold something
+/// may be used: anything else could be an old login, or none.
+fn may_start_alone(local: &Local) -> bool {
+    local.has_files && local.marker.is_some()
+}
+
+/// The name under which what was in a directory is set aside: the time, fit for a file name.
+fn label_now() -> String {
+    crate::human::Moment::now().to_string().replace(':', "-")
+}
+
+/// Where the boot takes place.
+struct Site<'a> {
+    settings: &'a Settings,
+    store: &'a Arc<dyn Store>,
+    directory: Directory,
+    progress: &'a Progress,
+}
+
+impl Site<'_> {
+    /// Decides; and gives the head's version where it was read for that.
+    async fn plan(
+        &mut self,
+        local: &Local,
+        head: &Head,
+        target: Target,
+    ) -> Result<(Plan, Option<Version>), BootError> {
+        if let Target::Commit(_) = target {
+            let reason = if local.has_files {
+                decide::RestoreReason::MovedOn
+            } else {
+                decide::RestoreReason::Empty
+            };
+            return Ok((Plan::Restore(reason), None));
+        }
+        let header = match head {
+            Head::None => return Ok((decide(local, &Remote::Empty), None)),
+            Head::Unreadable(why) => {
+                warn!(target: "boot", why, "the newest commit cannot be read");
+                return Ok((decide(local, &Remote::Damaged), None));
+            }
+            Head::Known(header) if header.base == 0 => {
+                return Ok((decide(local, &Remote::Empty), None));
+            }
+            Head::Known(header) => header,
+        };
+        let known = Remote::Head {
+            header: header.clone(),
+            has_credentials: None,
+        };
+        let plan = decide(local, &known);
+        if !matches!(plan, Plan::Keep(_)) {
+            return Ok((plan, None));
+        }
+        // Only a directory that would stay is worth comparing with the stored tree.
+        match Version::load(&**self.store, (**header).clone()).await {
+            Ok(version) => {
+                let stored = version
+                    .tree
+                    .iter()
+                    .any(|(path, _)| path.name() == CREDENTIALS);
+                let remote = Remote::Head {
+                    header: header.clone(),
+                    has_credentials: Some(stored),
+                };
+                Ok((decide(local, &remote), Some(version)))
+            }
+            Err(error) if error.is_damage() => {
+                warn!(target: "boot", %error, "the archive's newest commit is damaged; the directory will be committed whole");
+                Ok((plan, None))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn stage(
+        &mut self,
+        head: Head,
+        target: Target,
+        writer: &mut Writer,
+    ) -> Result<Staged, BootError> {
+        let store = &**self.store;
+        let (header, fall_back, note) = match (target, head) {
+            (Target::Commit(seq), _) => {
+                let header =
+                    crate::archive::version::header_of(store, &self.settings.archive, seq).await?;
+                (header, FallBack::No, None)
+            }
+            (Target::Newest, Head::Known(header)) => (*header, FallBack::Yes, None),
+            (Target::Newest, Head::Unreadable(why)) => {
+                let last = writer.head().map_or(0, |head| head.seq);
+                let header = restore::older(store, &self.settings.archive, last).await?;
+                let damaged = ArchiveError::DamagedCommit {
+                    seq: last,
+                    why: why.clone(),
+                };
+                (
+                    header.ok_or(BootError::NothingWhole(damaged))?,
+                    FallBack::Yes,
+                    Some(why),
+                )
+            }
+            (Target::Newest, Head::None) => {
+                unreachable!("nothing to restore where nothing is stored")
+            }
+        };
+        let mut staged =
+            stage_newest_whole(store, header, &self.settings.dir, fall_back, self.progress).await?;
+        staged
+            .damage
+            .extend(note.map(|why| format!("the newest commit cannot be read: {why}")));
+        Ok(staged)
+    }
+
+    /// Puts an older whole version at the head of the chain, so that the damage is behind it.
+    async fn replace_head(&self, writer: &mut Writer, version: Version) -> Result<(), BootError> {
+        let seq = version.header.seq;
+        match checkpoint::write_version(self.store, writer, version).await? {
+            Appended::Done(header) => {
+                error!(target: "boot", restored = seq, checkpoint = header.seq, "the newest commits were damaged; an older whole one was restored and is now the head");
+                Ok(())
+            }
+            Appended::Fenced(other) => Err(BootError::Fenced {
+                reason: format!("{} took commit {}", other.instance, other.seq),
+            }),
+        }
+    }
+
+    fn marker(&self, who: &Identity, epoch: u64, head: Option<&Header>, root: Digest) -> Marker {
+        Marker {
+            version: marker::VERSION,
+            archive: self.settings.archive.to_string(),
+            instance: who.instance.to_string(),
+            epoch,
+            seq: head.map_or(0, |head| head.seq),
+            root,
+            mode: Mode::Store,
+            history: head
+                .map(|head| head.history.to_string())
+                .unwrap_or_default(),
+            updated_ms: now_ms(),
+        }
+    }
+}

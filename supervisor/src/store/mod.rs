@@ -7,8 +7,10 @@
 //! succeeds for exactly one writer a number, and [`Store::take_lease`], judged by the store's clock.
 
 mod error;
+pub mod keeper;
 mod lease;
 mod record;
+pub mod retry;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -114,6 +116,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`StoreError::Format`] where the newest record is of a format this version does not know.
     async fn head(&self, archive: &ArchiveName) -> Result<Option<Header>>;
+
+    /// The highest number, from the key alone, even where the record does not decode.
+    async fn last_seq(&self, archive: &ArchiveName) -> Result<Option<Seq>>;
 
     /// Up to `limit` headers with `from <= seq <= to`, in descending order of `seq`.
     async fn headers(

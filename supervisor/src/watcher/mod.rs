@@ -1,1 +1,498 @@
-//! Placeholder.
+//! The watcher: commits each change of the session directory, keeps the lease, probes the gateway,
+//! answers HTTP, and at the end saves the last byte.
+//!
+//! ```text
+//!  inotify ─▶ Dirty ─(quiet 50 ms / at most 1 s)─▶ Replicator::commit ─▶ store
+//!  rescan ──▶   ▲                                     │ fails
+//!               └───────────── put back ◀─────────────┘   (outage: retry, lag grows, gateway runs on)
+//!  init ─ lifecycle, flush ─▶        ─▶ ready, gateway_ready, lease_lost, flushed
+//! ```
+//!
+//! One commit is in flight at a time; what changes meanwhile joins the next. With nothing dirty,
+//! nothing is written to the store but the lease.
+
+pub mod dirty;
+mod files;
+mod guard;
+pub mod link;
+mod probe;
+mod replica;
+mod replicator;
+pub mod status;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::io::unix::AsyncFd;
+use tokio::time::{interval, sleep_until, timeout_at};
+use tracing::{error, info, warn};
+
+use crate::config::Settings;
+use crate::control::{Lifecycle, MonotonicMs, ToInit, ToWatcher};
+use crate::exit;
+use crate::session::{Directory, Events, Hint, Profile};
+use crate::store::keeper::LeaseHealth;
+use crate::store::retry::Backoff;
+use crate::store::{InstanceId, Store};
+
+use dirty::{Dirty, Work};
+use link::Link;
+use probe::{Answer, Probe};
+use replica::{Pass, Replica};
+use replicator::{OUTAGE_POLL_MAX, Replicator, StepError};
+use status::{Shared, ShownCommit, ShownSession};
+
+/// How often the final flush looks again for files that were not whole.
+const FLUSH_ROUNDS: u32 = 3;
+/// What is left of the flush's deadline for letting go of the lease and for the answer.
+const FLUSH_MARGIN: Duration = Duration::from_millis(100);
+
+/// How the watcher ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Flushed, or told that there is nothing to do any more.
+    Done,
+    /// The final flush failed.
+    FlushFailed,
+    /// Another instance owns the session.
+    Fenced,
+}
+
+impl End {
+    /// The exit code that says so.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::FlushFailed => exit::FLUSH_FAILED,
+            Self::Fenced => exit::FENCED,
+        }
+    }
+}
+
+/// Replicates until init says to flush, or until another instance owns the session.
+///
+/// # Errors
+/// If the session directory cannot be opened or watched at all.
+pub async fn watch(
+    settings: &Settings,
+    store: Arc<dyn Store>,
+    instance: InstanceId,
+    link: Link,
+    shared: Shared,
+) -> std::io::Result<End> {
+    let directory = Directory::open(&settings.dir, Profile::new(settings.profile))?;
+    let events = Arc::new(Mutex::new(Events::new()?));
+    let fd = events
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .fd()
+        .try_clone_to_owned()?;
+    // SAFETY: the descriptor is owned by what it is registered with, so it stays open as long.
+    let readiness = unsafe { AsyncFd::register(fd) }?;
+    let replica = Replica::new(directory.clone(), events.clone());
+    let mut watcher = Watcher {
+        settings: settings.clone(),
+        store: store.clone(),
+        replicator: Replicator::new(settings.clone(), store, instance, replica),
+        directory,
+        events,
+        dirty: Dirty::default(),
+        link,
+        shared,
+        failures: 0,
+        blocked_until: None,
+        outage: None,
+        announced: false,
+        probe: None,
+    };
+    watcher.dirty.add(Work::everything(), Instant::now());
+    let end = watcher.run(&readiness).await;
+    watcher.store.close().await;
+    Ok(end)
+}
+
+/// In file mode there is nothing to replicate: the gateway is probed, HTTP is answered, and a
+/// flush is done as soon as it is asked for.
+pub async fn watch_nothing(settings: &Settings, mut link: Link, shared: Shared) -> End {
+    link.send(ToInit::Ready).await;
+    let mut probe: Option<Probe> = None;
+    loop {
+        tokio::select! {
+            message = link.next() => match message {
+                None => return End::Done,
+                Some(ToWatcher::Flush { .. }) => {
+                    link.send(ToInit::Flushed { seq: 0 }).await;
+                    return End::Done;
+                }
+                Some(ToWatcher::Lifecycle { state, gateway_pid, restarts }) => {
+                    note_lifecycle(settings, &shared, &mut probe, state, gateway_pid, restarts);
+                }
+            },
+            answer = next_answer(&mut probe) => note_answer(answer, &shared, &mut link).await,
+        }
+    }
+}
+
+struct Watcher {
+    settings: Settings,
+    store: Arc<dyn Store>,
+    replicator: Replicator,
+    directory: Directory,
+    events: Arc<Mutex<Events>>,
+    dirty: Dirty,
+    link: Link,
+    shared: Shared,
+    /// How often in a row it failed.
+    failures: u32,
+    /// After a failure, nothing is tried before then.
+    blocked_until: Option<Instant>,
+    /// Since when the store fails.
+    outage: Option<Instant>,
+    /// Whether init knows that every change is seen.
+    announced: bool,
+    probe: Option<Probe>,
+}
+
+impl Watcher {
+    async fn run(&mut self, readiness: &AsyncFd<std::os::fd::OwnedFd>) -> End {
+        let mut rescan = interval(self.settings.sync.rescan);
+        rescan.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        rescan.tick().await;
+        loop {
+            let due = self.next_step();
+            let mut health = self
+                .replicator
+                .keeper()
+                .map(crate::store::keeper::LeaseKeeper::health);
+            tokio::select! {
+                biased;
+                message = self.link.next() => match message {
+                    None => return End::Done,
+                    Some(ToWatcher::Flush { deadline }) => return self.flush(deadline).await,
+                    Some(ToWatcher::Lifecycle { state, gateway_pid, restarts }) => {
+                        note_lifecycle(&self.settings, &self.shared, &mut self.probe, state, gateway_pid, restarts);
+                        if let Some(replica) = self.replicator.replica() {
+                            replica.set_gateway(gateway_pid);
+                        }
+                    }
+                },
+                lost = lease_lost(&mut health) => return self.fenced(lost).await,
+                ready = readiness.readable() => {
+                    if let Ok(mut guard) = ready {
+                        self.read_hints();
+                        guard.clear_ready();
+                    }
+                }
+                _ = rescan.tick() => self.dirty.add(Work::everything(), Instant::now()),
+                () = until(due) => {
+                    if let Err(reason) = self.step().await {
+                        return self.fenced(reason).await;
+                    }
+                }
+                answer = next_answer(&mut self.probe) => {
+                    note_answer(answer, &self.shared, &mut self.link).await;
+                }
+            }
+            self.shared.waiting(self.dirty.since(), self.dirty.count());
+        }
+    }
+
+    /// When something is to be done next.
+    fn next_step(&self) -> Option<Instant> {
+        let due = if !self.replicator.is_attached() || self.replicator.is_pending() {
+            Some(Instant::now())
+        } else {
+            self.dirty
+                .due(self.settings.sync.quiet, self.settings.sync.max_delay)
+        };
+        match (due, self.blocked_until) {
+            (Some(due), Some(blocked)) => Some(due.max(blocked)),
+            (due, _) => due,
+        }
+    }
+
+    fn read_hints(&mut self) {
+        let now = Instant::now();
+        let dirty = &mut self.dirty;
+        let mut gone = false;
+        let read = self
+            .events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .read(&self.directory, &mut |hint| {
+                gone |= hint == Hint::RootGone;
+                dirty.hint(hint, now);
+            });
+        if let Err(error) = read {
+            warn!(target: "sync", %error, "change notices cannot be read; looking at everything");
+            self.dirty.add(Work::everything(), now);
+        }
+        if gone {
+            warn!(target: "sync", "the session directory itself was moved or deleted");
+        }
+    }
+
+    /// Attaches, or commits what is due. `Err`: fenced, with the reason.
+    async fn step(&mut self) -> Result<(), String> {
+        if !self.replicator.is_attached() {
+            match self.replicator.attach().await {
+                Ok(()) => {
+                    self.recovered();
+                    self.dirty.add(Work::everything(), Instant::now());
+                    let epoch = self.replicator.epoch();
+                    self.shared.update(|status| status.epoch = epoch);
+                }
+                Err(error) => return self.failed(error),
+            }
+        }
+        // Events may have come since the last look: they join this commit.
+        self.read_hints();
+        let (work, since) = self.dirty.take(Instant::now());
+        let committed = match self.replicator.commit(work.clone(), Pass::Live).await {
+            Ok(committed) => committed,
+            Err(error) => {
+                self.dirty.put_back(work, since);
+                return self.failed(error);
+            }
+        };
+        self.recovered();
+        if let Some(refusal) = &committed.refused {
+            error!(target: "sync", reason = %refusal, "nothing is committed");
+            let words = refusal.to_string();
+            self.shared.update(|status| status.problem = words);
+            self.blocked_until = Some(Instant::now() + self.settings.sync.rescan);
+            self.dirty.put_back(work, since);
+            return Ok(());
+        }
+        self.blocked_until = None;
+        for (path, when) in committed.later {
+            self.dirty.look_later(path, when, since);
+        }
+        self.show(
+            committed.header.as_ref().map(ShownCommit::from),
+            committed.not_whole,
+            work.everything,
+        );
+        if !self.announced {
+            self.announced = true;
+            self.link.send(ToInit::Ready).await;
+        }
+        match self.replicator.keep_short().await {
+            Ok(()) => {
+                if self.replicator.begins_anew() {
+                    self.dirty.add(Work::everything(), Instant::now());
+                }
+                Ok(())
+            }
+            Err(error) => self.failed(error),
+        }
+    }
+
+    /// Notes a failure. Fenced is the one that cannot be waited out.
+    fn failed(&mut self, error: StepError) -> Result<(), String> {
+        let words = match error {
+            StepError::Fenced(reason) => return Err(reason),
+            other => other.chain(),
+        };
+        if self.outage.is_none() {
+            self.outage = Some(Instant::now());
+            warn!(target: "sync", error = %words, "changes cannot be saved now; the gateway goes on, and they are kept for later");
+        }
+        self.blocked_until =
+            Some(Instant::now() + Backoff::STORE.jittered(self.failures).min(OUTAGE_POLL_MAX));
+        self.failures = self.failures.saturating_add(1);
+        let lag = self.dirty.since();
+        self.shared.update(|status| {
+            status.store_reachable = false;
+            status.failures += 1;
+            status.problem = format!("changes cannot be saved: {words}");
+        });
+        self.shared.waiting(lag.or(self.outage), self.dirty.count());
+        Ok(())
+    }
+
+    fn recovered(&mut self) {
+        self.failures = 0;
+        self.blocked_until = None;
+        if let Some(since) = self.outage.take() {
+            info!(target: "sync", after = %crate::human::Took(since.elapsed()), "changes can be saved again");
+        }
+        self.shared.update(|status| {
+            status.store_reachable = true;
+            status.problem.clear();
+        });
+    }
+
+    fn show(&mut self, head: Option<ShownCommit>, not_whole: u64, everything: bool) {
+        let current = self.replicator.head().map(ShownCommit::from);
+        let Some(replica) = self.replicator.replica() else {
+            return;
+        };
+        let summary = replica.summary();
+        // Walking the whole tree for each small commit would cost more than the commit.
+        let sessions = everything.then(|| replica.sessions());
+        self.shared.update(|status| {
+            (status.files, status.bytes) = (summary.files, summary.bytes);
+            if let Some(sessions) = sessions {
+                status.not_whole = not_whole;
+                status.sessions = sessions
+                    .into_iter()
+                    .map(|(name, (files, bytes))| (name, ShownSession { files, bytes }))
+                    .collect();
+            }
+            status.commits += u64::from(head.is_some());
+            status.head = head.or(current);
+        });
+    }
+
+    async fn fenced(&mut self, reason: String) -> End {
+        error!(target: "sync", reason, "another instance owns this session; stopping the gateway");
+        self.link.send(ToInit::LeaseLost { reason }).await;
+        End::Fenced
+    }
+
+    /// Saves everything that is there, and lets go.
+    async fn flush(&mut self, deadline: MonotonicMs) -> End {
+        let begun = Instant::now();
+        let left = deadline
+            .until(MonotonicMs::now())
+            .saturating_sub(FLUSH_MARGIN);
+        let limit = tokio::time::Instant::now() + left;
+        let outcome = timeout_at(limit, self.flush_all()).await;
+        match outcome {
+            Ok(Ok(())) => {
+                let seq = self.replicator.head().map_or(0, |head| head.seq);
+                let why =
+                    match timeout_at(limit + FLUSH_MARGIN / 2, self.replicator.release()).await {
+                        Ok(Ok(())) => None,
+                        Ok(Err(error)) => Some(error.chain()),
+                        Err(_) => Some("the store did not answer in time".to_owned()),
+                    };
+                if let Some(why) = why {
+                    warn!(target: "sync", why, "everything is saved, but the lease could not be released; it will expire");
+                }
+                info!(target: "sync", seq, took = %crate::human::Took(begun.elapsed()), "everything is saved");
+                self.link.send(ToInit::Flushed { seq }).await;
+                End::Done
+            }
+            Ok(Err(StepError::Fenced(reason))) => self.fenced(reason).await,
+            Ok(Err(error)) => self.flush_failed(error.chain()).await,
+            Err(_) => {
+                self.flush_failed("the store did not take them in time".into())
+                    .await
+            }
+        }
+    }
+
+    async fn flush_all(&mut self) -> Result<(), StepError> {
+        let mut pause = Duration::from_millis(50);
+        let mut round = 0;
+        loop {
+            let attempt = async {
+                if !self.replicator.is_attached() {
+                    self.replicator.attach().await?;
+                }
+                self.replicator
+                    .commit(Work::everything(), Pass::Final)
+                    .await
+            };
+            match attempt.await {
+                Ok(committed) => {
+                    round += 1;
+                    if let Some(refusal) = committed.refused {
+                        let source = std::io::Error::other(refusal.to_string());
+                        return Err(crate::archive::ArchiveError::Io {
+                            action: "save the last changes",
+                            source,
+                        }
+                        .into());
+                    }
+                    if committed.later.is_empty() || round >= FLUSH_ROUNDS {
+                        return Ok(());
+                    }
+                }
+                Err(StepError::Fenced(reason)) => return Err(StepError::Fenced(reason)),
+                Err(error) => {
+                    let transient = match &error {
+                        StepError::Archive(error) => error.is_transient(),
+                        _ => true,
+                    };
+                    if !transient {
+                        return Err(error);
+                    }
+                    warn!(target: "sync", error = %error.chain(), "the last changes cannot be saved yet; trying on");
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+    }
+
+    async fn flush_failed(&mut self, reason: String) -> End {
+        let waiting = self.dirty.count();
+        error!(target: "sync", reason, ?waiting, "the last changes could not be saved; the directory holds them, keep it");
+        self.link.send(ToInit::FlushFailed { reason }).await;
+        End::FlushFailed
+    }
+}
+
+async fn until(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn lease_lost(health: &mut Option<tokio::sync::watch::Receiver<LeaseHealth>>) -> String {
+    let Some(health) = health else {
+        return std::future::pending().await;
+    };
+    loop {
+        if let LeaseHealth::Lost { reason } = &*health.borrow_and_update() {
+            return reason.clone();
+        }
+        if health.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+fn note_lifecycle(
+    settings: &Settings,
+    shared: &Shared,
+    probe: &mut Option<Probe>,
+    state: Lifecycle,
+    gateway_pid: Option<i32>,
+    restarts: u32,
+) {
+    let mut another = false;
+    shared.update(|status| {
+        another = status.gateway_pid != gateway_pid;
+        (status.state, status.gateway_pid, status.gateway_restarts) =
+            (state, gateway_pid, restarts);
+    });
+    if another {
+        *probe = match (&settings.gateway.probe, gateway_pid) {
+            (Some(url), Some(_)) => Some(Probe::start(url.clone())),
+            _ => None,
+        };
+        shared.update(|status| status.gateway_answers = probe.as_ref().map(|_| false));
+    }
+}
+
+async fn next_answer(probe: &mut Option<Probe>) -> Answer {
+    if let Some(probe) = probe
+        && let Some(answer) = probe.next().await
+    {
+        return answer;
+    }
+    std::future::pending().await
+}
+
+async fn note_answer(answer: Answer, shared: &Shared, link: &mut Link) {
+    shared.update(|status| status.gateway_answers = Some(answer.up));
+    if answer.first {
+        link.send(ToInit::GatewayReady).await;
+    }
+}

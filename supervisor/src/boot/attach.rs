@@ -1,0 +1,217 @@
+//! Getting hold of the archive: waiting for the store, taking the lease, raising the barrier.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use super::error::BootError;
+use crate::archive::writer::{Outcome, Writer};
+use crate::config::{Conflict, Settings};
+use crate::store::keeper::LeaseKeeper;
+use crate::store::retry::Backoff;
+use crate::store::{ArchiveName, Header, InstanceId, LeaseClaim, LeaseOutcome, Store, StoreError};
+
+/// How often a waiting instance asks for the lease.
+const LEASE_POLL: Duration = Duration::from_secs(1);
+/// How often a wait is mentioned in the log.
+const WAIT_NOTICE: Duration = Duration::from_secs(10);
+/// How often a barrier is tried again where a stale writer takes its number. Each collision is a
+/// commit that a stale writer still had on its way; it cannot have many.
+const BARRIER_TRIES: u32 = 20;
+
+/// Who boots.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// This life.
+    pub instance: InstanceId,
+    /// The life whose lease may be continued at once.
+    pub predecessor: Option<InstanceId>,
+}
+
+/// Waits until the store answers and has what it needs.
+///
+/// # Errors
+/// After `store.wait`, or at once where waiting does not help.
+pub async fn wait_for_store(store: &dyn Store, wait: Duration) -> Result<(), BootError> {
+    let begun = Instant::now();
+    let mut attempt = 0;
+    let mut noticed: Option<Instant> = None;
+    loop {
+        let tried = async {
+            store.ping().await?;
+            store.prepare().await
+        };
+        match tried.await {
+            Ok(()) => {
+                if noticed.is_some() {
+                    info!(target: "boot", store = %store.describe(), after = ?begun.elapsed(), "the store is ready");
+                }
+                return Ok(());
+            }
+            Err(error) if !error.is_transient() => {
+                return Err(BootError::StoreRefused {
+                    store: store.describe(),
+                    source: error,
+                });
+            }
+            Err(error) => {
+                let pause = Backoff::STORE.jittered(attempt);
+                attempt += 1;
+                if begun.elapsed() + pause >= wait {
+                    return Err(BootError::StoreUnavailable {
+                        store: store.describe(),
+                        waited: wait,
+                        source: error,
+                    });
+                }
+                if noticed.is_none_or(|at| at.elapsed() >= WAIT_NOTICE) {
+                    noticed = Some(Instant::now());
+                    warn!(target: "boot", store = %store.describe(), %error, waited = ?begun.elapsed(), limit = ?wait, "waiting for the store");
+                }
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+}
+
+/// Takes the lease, or waits for it, and keeps it from then on. `standby` is told when the waiting
+/// begins and ends.
+///
+/// # Errors
+/// The store's, or [`BootError::Owned`].
+pub async fn take_lease(
+    store: &Arc<dyn Store>,
+    settings: &Settings,
+    who: &Identity,
+    standby: &mut (dyn FnMut(bool) + Send),
+) -> Result<(u64, LeaseKeeper), BootError> {
+    let claim = LeaseClaim {
+        instance: who.instance.clone(),
+        predecessor: who.predecessor.clone(),
+        ttl: settings.lease.ttl,
+    };
+    let mut waiting: Option<Instant> = None;
+    let mut noticed: Option<Instant> = None;
+    loop {
+        let owner = match store.take_lease(&settings.archive, &claim).await {
+            Ok(LeaseOutcome::Granted { epoch }) => {
+                if waiting.is_some() {
+                    standby(false);
+                }
+                let keeper = LeaseKeeper::start(
+                    store.clone(),
+                    settings.archive.clone(),
+                    who.instance.clone(),
+                    epoch,
+                    settings.lease.ttl,
+                    settings.lease.renew,
+                );
+                return Ok((epoch, keeper));
+            }
+            Ok(LeaseOutcome::Held(owner)) => owner,
+            Err(error) if error.is_transient() && waiting.is_some() => {
+                warn!(target: "boot", %error, "the store does not answer while waiting for the lease");
+                tokio::time::sleep(LEASE_POLL).await;
+                continue;
+            }
+            Err(source) if source.is_transient() => {
+                return Err(BootError::StoreUnavailable {
+                    store: store.describe(),
+                    waited: settings.store.timeout,
+                    source,
+                });
+            }
+            Err(source) => {
+                return Err(BootError::StoreRefused {
+                    store: store.describe(),
+                    source,
+                });
+            }
+        };
+        if settings.lease.conflict == Conflict::Refuse {
+            return Err(BootError::Owned {
+                owner: owner.instance.to_string(),
+            });
+        }
+        if waiting.is_none() {
+            waiting = Some(Instant::now());
+            standby(true);
+        }
+        if noticed.is_none_or(|at| at.elapsed() >= WAIT_NOTICE) {
+            noticed = Some(Instant::now());
+            info!(target: "boot", owner = %owner.instance, lease_runs_for = ?owner.remaining, "another instance owns this session; waiting for it");
+        }
+        // A lease that runs out sooner than the next poll is asked for when it has.
+        let pause = LEASE_POLL.min(owner.remaining + Duration::from_millis(20));
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// What is known of the archive before this boot writes to it.
+#[derive(Debug)]
+pub enum Head {
+    /// Nothing was ever written.
+    None,
+    /// The newest commit.
+    Known(Box<Header>),
+    /// There is a newest commit, and it cannot be read.
+    Unreadable(String),
+}
+
+/// Appends a barrier after whatever is newest. From here on every writer that does not hold this
+/// epoch collides, so what the head holds now is what there will ever be of it.
+///
+/// # Errors
+/// The store's.
+pub async fn raise_barrier(
+    store: &dyn Store,
+    archive: &ArchiveName,
+    instance: &InstanceId,
+    epoch: u64,
+) -> Result<(Head, Writer), BootError> {
+    let now = store
+        .now_ms()
+        .await
+        .map_err(crate::archive::ArchiveError::from)?;
+    for _ in 0..BARRIER_TRIES {
+        let head = match store.head(archive).await {
+            Ok(None) => Head::None,
+            Ok(Some(header)) => Head::Known(Box::new(header)),
+            Err(StoreError::Damaged { why, .. }) => Head::Unreadable(why),
+            Err(error) => return Err(crate::archive::ArchiveError::from(error).into()),
+        };
+        let (known, after) = match &head {
+            Head::None => (None, 0),
+            Head::Known(header) => (Some((**header).clone()), header.seq),
+            Head::Unreadable(_) => {
+                let last = store
+                    .last_seq(archive)
+                    .await
+                    .map_err(crate::archive::ArchiveError::from)?
+                    .unwrap_or(0);
+                (super::restore::older(store, archive, last).await?, last)
+            }
+        };
+        let mut writer = Writer::new(archive.clone(), instance.clone(), epoch, known, now);
+        writer.skip_to(after);
+        let outcome = loop {
+            match writer.settle_or_barrier(store).await {
+                Err(error) if error.is_transient() => {
+                    warn!(target: "boot", %error, "the barrier was not answered; asking again");
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                }
+                other => break other?,
+            }
+        };
+        match outcome {
+            Outcome::Done(_) => return Ok((head, writer)),
+            Outcome::Fenced(other) => {
+                info!(target: "boot", seq = other.seq, instance = %other.instance, "a stale writer's commit came before the barrier; reading again");
+            }
+        }
+    }
+    Err(BootError::Fenced {
+        reason: "other writers go on appending".into(),
+    })
+}

@@ -1,0 +1,90 @@
+//! Why a boot did not get to the gateway, and the exit code that says so.
+
+use std::path::PathBuf;
+
+use crate::archive::ArchiveError;
+use crate::exit;
+use crate::session::{MarkerError, StageError};
+use crate::store::{NameError, StoreError};
+
+/// Why a boot ended early.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BootError {
+    /// The store did not answer within `store.wait`.
+    #[error("the store ({store}) did not become ready within {waited:?}; run `sessionkeep doctor`")]
+    StoreUnavailable {
+        /// The store, redacted.
+        store: String,
+        /// How long.
+        waited: std::time::Duration,
+        /// Its last error.
+        #[source]
+        source: StoreError,
+    },
+    /// The store refuses us, or cannot be used as it is set.
+    #[error("the store ({store}) cannot be used; run `sessionkeep doctor`")]
+    StoreRefused {
+        /// The store, redacted.
+        store: String,
+        /// Its error.
+        #[source]
+        source: StoreError,
+    },
+    /// Another instance holds the lease, and `lease.conflict` is `refuse`.
+    #[error("instance {owner} owns this session; stop it, or set lease.conflict to wait")]
+    Owned {
+        /// Who.
+        owner: String,
+    },
+    /// The lease was lost while booting.
+    #[error("another instance took the session over while this one was starting: {reason}")]
+    Fenced {
+        /// Who, in words.
+        reason: String,
+    },
+    /// The directory cannot be read.
+    #[error("failed to look at the session directory {}", dir.display())]
+    Directory {
+        /// Which.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The marker cannot be used.
+    #[error(transparent)]
+    Marker(#[from] MarkerError),
+    /// The restored directory could not be built or put in place.
+    #[error("failed to restore; the directory is as it was")]
+    Stage(#[from] StageError),
+    /// The archive could not be read.
+    #[error("failed to read the archive; the directory is as it was")]
+    Archive(#[from] ArchiveError),
+    /// Not one commit is whole.
+    #[error(
+        "no commit of this archive is whole; nothing is started, since an empty directory would be a new login. \
+         Run `sessionkeep verify --all`, or set another SESSIONKEEP_ARCHIVE to begin anew"
+    )]
+    NothingWhole(#[source] ArchiveError),
+    /// A name that was handed over cannot be used.
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
+impl BootError {
+    /// The exit code that says so.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::StoreUnavailable { .. } => exit::STORE_UNAVAILABLE,
+            Self::Archive(error) if error.is_transient() => exit::STORE_UNAVAILABLE,
+            Self::Owned { .. } | Self::Fenced { .. } => exit::FENCED,
+            Self::StoreRefused { .. }
+            | Self::Directory { .. }
+            | Self::Marker(_)
+            | Self::Name(_) => exit::CONFIG,
+            Self::Stage(_) | Self::Archive(_) | Self::NothingWhole(_) => exit::INTERNAL,
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Builds a version of the tree beside the session directory, verified, ready to be put in place.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use tracing::warn;
+
+use crate::archive::fetch::{At, Fetch, Sink, Verifier, Wanted};
+use crate::archive::version::{Source, Version, check_header};
+use crate::archive::{ArchiveError, Result as ArchiveResult};
+use crate::entry::{Kind, Meta, symlink_stays_inside};
+use crate::session::{Stage, StageError, StagedFile};
+use crate::store::{ArchiveName, Header, Seq, Store};
+
+use super::error::BootError;
+use super::progress::Progress;
+
+/// A version that is staged and verified.
+#[derive(Debug)]
+pub struct Staged {
+    /// Where it is.
+    pub stage: Stage,
+    /// What it is.
+    pub version: Version,
+    /// What was found damaged on the way to it, newest first; empty where it is the wanted one.
+    pub damage: Vec<String>,
+}
+
+/// Stages the version of `target`, or, where that is damaged and `fall_back` says so, the newest
+/// one before it that is whole.
+///
+/// # Errors
+/// The store's and the disk's; [`BootError::NothingWhole`] where every version is damaged. Nothing
+/// is left behind then.
+pub async fn stage_newest_whole(
+    store: &dyn Store,
+    target: Header,
+    root: &Path,
+    fall_back: FallBack,
+    progress: &Progress,
+) -> Result<Staged, BootError> {
+    let archive = target.archive.clone();
+    let mut lost: HashSet<Source> = HashSet::new();
+    let mut damage = Vec::new();
+    let mut candidate = target;
+    loop {
+        let seq = candidate.seq;
+        let (error, blame) = match stage_version(store, candidate, root, &lost, progress).await {
+            Ok((stage, version)) => {
+                return Ok(Staged {
+                    stage,
+                    version,
+                    damage,
+                });
+            }
+            Err(Failure::Stage(error)) => return Err(error.into()),
+            Err(Failure::Archive(error, source)) => {
+                if !error.is_damage() {
+                    return Err(error.into());
+                }
+                lost.extend(source);
+                let blame = match &error {
+                    ArchiveError::DamagedCommit { seq, .. }
+                    | ArchiveError::MissingCommit { seq } => *seq,
+                    _ => seq,
+                };
+                (error, blame)
+            }
+        };
+        if fall_back == FallBack::No {
+            return Err(error.into());
+        }
+        warn!(target: "boot", seq, why = %error, "commit cannot be restored; trying an older one");
+        damage.push(format!("commit {seq}: {error}"));
+        candidate = match older(store, &archive, seq.min(blame.max(1))).await? {
+            Some(header) => header,
+            None => return Err(BootError::NothingWhole(error)),
+        };
+    }
+}
+
+/// Whether an older version will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FallBack {
+    /// The newest whole one, since an old login is better than none.
+    Yes,
+    /// Only the one that was asked for.
+    No,
+}
+
+/// The newest commit with content before `seq` whose header can be read.
+pub(super) async fn older(
+    store: &dyn Store,
+    archive: &ArchiveName,
+    seq: Seq,
+) -> ArchiveResult<Option<Header>> {
+    let mut below = seq;
+    while below > 1 {
+        match store.headers(archive, 1, below - 1, 1).await {
+            Ok(headers) => {
+                let Some(header) = headers.into_iter().next() else {
+                    return Ok(None);
+                };
+                if header.base > 0 && check_header(&header).is_ok() {
+                    return Ok(Some(header));
+                }
+                below = header.seq;
+            }
+            Err(error) => {
+                let error = ArchiveError::from(error);
+                if !error.is_damage() {
+                    return Err(error);
+                }
+                below -= 1;
+            }
+        }
+    }
+    Ok(None)
+}
+
+enum Failure {
+    Archive(ArchiveError, Option<Source>),
+    Stage(StageError),
+}
+
+impl From<StageError> for Failure {
+    fn from(error: StageError) -> Self {
+        Self::Stage(error)
+    }
+}
+
+async fn stage_version(
+    store: &dyn Store,
+    header: Header,
+    root: &Path,
+    lost: &HashSet<Source>,
+    progress: &Progress,
+) -> Result<(Stage, Version), Failure> {
+    let mut version = Version::load(store, header)
+        .await
+        .map_err(|e| Failure::Archive(e, None))?;
+    let fetch = Fetch::plan(&version, |_| true);
+    if let Some(source) = fetch
+        .sources(&version)
+        .iter()
+        .find(|source| lost.contains(source))
+    {
+        let why = format!("it needs {source:?}, which is damaged");
+        let seq = version.header.seq;
+        return Err(Failure::Archive(
+            ArchiveError::DamagedCommit { seq, why },
+            None,
+        ));
+    }
+    progress.begin(version.tree.files(), version.tree.bytes());
+    let mut stage = Stage::begin(root)?;
+    let mut metas = Vec::with_capacity(fetch.files.len());
+    for (path, leaf) in version.tree.iter() {
+        match &leaf.kind {
+            Kind::Dir => stage.dir(&path)?,
+            Kind::Symlink { target } => {
+                if !symlink_stays_inside(&path, target) {
+                    stage.discard();
+                    let error = ArchiveError::Refused(format!(
+                        "{path} is a link that leaves the directory"
+                    ));
+                    return Err(Failure::Archive(error, None));
+                }
+                stage.symlink(&path, target, &leaf.meta)?;
+            }
+            Kind::File { size: 0, .. } => {
+                metas.push(leaf.meta);
+                stage.file(&path, &leaf.meta, &[])?;
+            }
+            Kind::File { .. } => metas.push(leaf.meta),
+        }
+    }
+    let sink = StageSink {
+        stage,
+        metas,
+        open: HashMap::new(),
+        verifier: Verifier::default(),
+        progress: progress.clone(),
+    };
+    let wanted = fetch.files.iter().filter(|file| file.size > 0).count();
+    let mut sink = match fetch.run(store, &mut version, sink).await {
+        Ok(sink) => sink,
+        Err((error, source)) => {
+            // A disk that is full comes through the sink as an I/O error with the cause inside.
+            if let ArchiveError::Io { source: cause, .. } = error {
+                return Err(match cause.downcast::<StageError>() {
+                    Ok(stage) => Failure::Stage(stage),
+                    Err(source) => Failure::Archive(
+                        ArchiveError::Io {
+                            action: "restore contents",
+                            source,
+                        },
+                        None,
+                    ),
+                });
+            }
+            return Err(Failure::Archive(error, source));
+        }
+    };
+    if sink.verifier.verified() != wanted {
+        let why = "not all of its files have come".to_owned();
+        let seq = version.header.seq;
+        sink.stage.discard();
+        return Err(Failure::Archive(
+            ArchiveError::DamagedCommit { seq, why },
+            None,
+        ));
+    }
+    for (path, leaf) in version.tree.iter() {
+        if leaf.kind == Kind::Dir {
+            sink.stage.set_dir_meta(&path, &leaf.meta)?;
+        }
+    }
+    Ok((sink.stage, version))
+}
+
+/// Writes pieces into the stage, and verifies each file as it completes.
+struct StageSink {
+    stage: Stage,
+    /// By the index of the wanted file.
+    metas: Vec<Meta>,
+    open: HashMap<usize, StagedFile>,
+    verifier: Verifier,
+    progress: Progress,
+}
+
+impl StageSink {
+    fn write(
+        &mut self,
+        at: At,
+        wanted: &Wanted,
+        content: &[u8],
+        complete: bool,
+    ) -> Result<(), StageError> {
+        let meta = &self.metas[at.file];
+        if wanted.whole {
+            return self.stage.file(&wanted.path, meta, content);
+        }
+        let file = match self.open.remove(&at.file) {
+            Some(file) => file,
+            None => self.stage.begin_file(&wanted.path, wanted.size)?,
+        };
+        file.write_at(at.offset, content)?;
+        if complete {
+            file.finish(meta)
+        } else {
+            self.open.insert(at.file, file);
+            Ok(())
+        }
+    }
+}
+
+impl Sink for StageSink {
+    fn piece(&mut self, at: At, wanted: &Wanted, content: &[u8]) -> ArchiveResult<()> {
+        let complete = self.verifier.piece(at, wanted, content)?;
+        self.write(at, wanted, content, complete)
+            .map_err(|error| ArchiveError::Io {
+                action: "write a restored file",
+                source: std::io::Error::other(error),
+            })?;
+        self.progress.add(u64::from(complete), content.len() as u64);
+        Ok(())
+    }
+}

@@ -1,0 +1,51 @@
+//! Looks at what the session directory holds, before anything is decided.
+
+use tracing::warn;
+
+use super::decide::{Local, is_of};
+use super::error::BootError;
+use crate::session::{Directory, FoundKind, Marker, MarkerError};
+use crate::store::ArchiveName;
+
+/// The file that is a Baileys login.
+pub const CREDENTIALS: &[u8] = b"creds.json";
+
+/// Looks at the directory.
+///
+/// # Errors
+/// If it cannot be read, or was left by a newer version.
+pub fn survey(directory: &Directory, archive: &ArchiveName) -> Result<Local, BootError> {
+    let marker = match Marker::read(directory.root()) {
+        Ok(marker) => marker.filter(|marker| {
+            let own = is_of(marker, archive);
+            if !own {
+                warn!(target: "boot", belongs_to = %marker.archive, wanted = %archive, "the directory belongs to another archive");
+            }
+            own
+        }),
+        // Without a readable marker nothing says that the directory is newer than the archive.
+        Err(error @ MarkerError::Malformed { .. }) => {
+            warn!(target: "boot", %error, "the directory is treated as unknown");
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut local = Local {
+        has_files: false,
+        has_credentials: false,
+        marker,
+    };
+    let report = directory.scan(None, &mut |_| {}, &mut |found| {
+        if found.kind != FoundKind::Dir {
+            local.has_files = true;
+            local.has_credentials |= found.path.name() == CREDENTIALS && found.print.size > 0;
+        }
+    });
+    match report.root_unreadable {
+        Some(source) => Err(BootError::Directory {
+            dir: directory.root().to_owned(),
+            source,
+        }),
+        None => Ok(local),
+    }
+}

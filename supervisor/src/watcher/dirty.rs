@@ -1,0 +1,243 @@
+//! What is known to have changed and is not committed yet, and when that is due. No clock and no
+//! I/O inside: the caller says what time it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use crate::entry::RelPath;
+use crate::session::Hint;
+
+/// More changed paths than this are not remembered one by one: everything is looked at instead.
+/// Bounds the memory of a long outage.
+const PATHS_MAX: usize = 10_000;
+
+/// What to look at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Work {
+    /// The whole directory.
+    pub everything: bool,
+    /// Directories with all that is below them.
+    pub subtrees: BTreeSet<RelPath>,
+    /// Single paths.
+    pub paths: BTreeSet<RelPath>,
+}
+
+impl Work {
+    /// Everything there is.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self {
+            everything: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether there is nothing to look at.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.everything && self.subtrees.is_empty() && self.paths.is_empty()
+    }
+
+    fn add(&mut self, other: Self) {
+        self.everything |= other.everything;
+        self.subtrees.extend(other.subtrees);
+        self.paths.extend(other.paths);
+        self.fold();
+    }
+
+    fn fold(&mut self) {
+        if self.paths.len() + self.subtrees.len() > PATHS_MAX {
+            self.everything = true;
+        }
+        if self.everything {
+            self.paths.clear();
+            self.subtrees.clear();
+        }
+    }
+}
+
+/// What has changed and is not committed yet.
+#[derive(Debug, Default)]
+pub struct Dirty {
+    work: Work,
+    /// Since when anything is waiting.
+    first: Option<Instant>,
+    /// When something last changed.
+    last: Option<Instant>,
+    /// Paths that could not be read whole, by when to look again.
+    later: BTreeMap<Instant, BTreeSet<RelPath>>,
+    later_since: Option<Instant>,
+}
+
+impl Dirty {
+    /// Takes a hint.
+    pub fn hint(&mut self, hint: Hint, now: Instant) {
+        let work = match hint {
+            Hint::Closed(path) | Hint::Touched(path) => Work {
+                paths: [path].into(),
+                ..Work::default()
+            },
+            Hint::Subtree(Some(path)) => Work {
+                subtrees: [path].into(),
+                ..Work::default()
+            },
+            Hint::Subtree(None) | Hint::Overflow | Hint::RootGone => Work::everything(),
+        };
+        self.add(work, now);
+    }
+
+    /// Takes work whose change was seen at `now`.
+    pub fn add(&mut self, work: Work, now: Instant) {
+        if work.is_empty() {
+            return;
+        }
+        self.work.add(work);
+        self.first.get_or_insert(now);
+        self.last = Some(now);
+    }
+
+    /// Takes back work that could not be committed and has been waiting since `since`.
+    pub fn put_back(&mut self, work: Work, since: Option<Instant>) {
+        if work.is_empty() {
+            return;
+        }
+        self.work.add(work);
+        self.first = match (self.first, since) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        self.last = self.last.or(self.first);
+    }
+
+    /// Looks at `path` again at `when`.
+    pub fn look_later(&mut self, path: RelPath, when: Instant, since: Option<Instant>) {
+        self.later.entry(when).or_default().insert(path);
+        self.later_since = match (self.later_since, since) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+
+    /// When the next commit is due: once it has been quiet for `quiet`, at latest `max_delay` after
+    /// the first change; or when a path is to be looked at again.
+    #[must_use]
+    pub fn due(&self, quiet: Duration, max_delay: Duration) -> Option<Instant> {
+        let settled = match (self.first, self.last) {
+            (Some(first), Some(last)) => Some((last + quiet).min(first + max_delay)),
+            _ => None,
+        };
+        let later = self.later.first_key_value().map(|(when, _)| *when);
+        match (settled, later) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Takes out all that is due at `now`, with the moment since when it has been waiting.
+    pub fn take(&mut self, now: Instant) -> (Work, Option<Instant>) {
+        let mut work = std::mem::take(&mut self.work);
+        let mut since = self.first.take();
+        self.last = None;
+        let waiting = self.later.split_off(&(now + Duration::from_nanos(1)));
+        for paths in std::mem::replace(&mut self.later, waiting).into_values() {
+            work.paths.extend(paths);
+            since = match (since, self.later_since) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+        }
+        if self.later.is_empty() {
+            self.later_since = None;
+        }
+        work.fold();
+        (work, since)
+    }
+
+    /// Since when anything is waiting.
+    #[must_use]
+    pub fn since(&self) -> Option<Instant> {
+        match (self.first, self.later_since) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// How many paths are waiting; `None` where it is everything.
+    #[must_use]
+    pub fn count(&self) -> Option<usize> {
+        let later: usize = self.later.values().map(BTreeSet::len).sum();
+        (!self.work.everything).then_some(self.work.paths.len() + self.work.subtrees.len() + later)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUIET: Duration = Duration::from_millis(50);
+    const MAX: Duration = Duration::from_secs(1);
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text).expect("a path")
+    }
+
+    #[test]
+    fn a_change_is_due_when_it_has_been_quiet() {
+        let t0 = Instant::now();
+        let mut dirty = Dirty::default();
+        assert_eq!(dirty.due(QUIET, MAX), None);
+        dirty.hint(Hint::Closed(path("a")), t0);
+        assert_eq!(dirty.due(QUIET, MAX), Some(t0 + QUIET));
+        dirty.hint(Hint::Closed(path("b")), t0 + QUIET / 2);
+        assert_eq!(dirty.due(QUIET, MAX), Some(t0 + QUIET / 2 + QUIET));
+    }
+
+    #[test]
+    fn constant_change_does_not_starve_the_commit() {
+        let t0 = Instant::now();
+        let mut dirty = Dirty::default();
+        for n in 0..500 {
+            dirty.hint(Hint::Closed(path("a")), t0 + Duration::from_millis(10) * n);
+        }
+        assert_eq!(dirty.due(QUIET, MAX), Some(t0 + MAX));
+    }
+
+    #[test]
+    fn what_is_put_back_keeps_its_age() {
+        let t0 = Instant::now();
+        let mut dirty = Dirty::default();
+        dirty.hint(Hint::Closed(path("a")), t0);
+        let (work, since) = dirty.take(t0 + MAX);
+        assert_eq!(dirty.since(), None);
+        dirty.hint(Hint::Closed(path("b")), t0 + MAX);
+        dirty.put_back(work, since);
+        assert_eq!(dirty.since(), Some(t0));
+        let (work, _) = dirty.take(t0 + MAX);
+        assert_eq!(work.paths, [path("a"), path("b")].into());
+    }
+
+    #[test]
+    fn a_long_outage_does_not_fill_the_memory() {
+        let t0 = Instant::now();
+        let mut dirty = Dirty::default();
+        for n in 0..PATHS_MAX * 3 {
+            dirty.hint(Hint::Closed(path(&n.to_string())), t0);
+        }
+        assert_eq!(dirty.count(), None);
+        assert_eq!(dirty.take(t0).0, Work::everything());
+    }
+
+    #[test]
+    fn a_path_for_later_waits_and_does_not_hold_up_the_rest() {
+        let t0 = Instant::now();
+        let mut dirty = Dirty::default();
+        dirty.look_later(path("slow"), t0 + MAX, Some(t0));
+        assert_eq!(dirty.due(QUIET, MAX), Some(t0 + MAX));
+        dirty.hint(Hint::Touched(path("fast")), t0);
+        assert_eq!(dirty.due(QUIET, MAX), Some(t0 + QUIET));
+        assert_eq!(dirty.take(t0 + QUIET).0.paths, [path("fast")].into());
+        assert_eq!(dirty.take(t0 + QUIET).0, Work::default());
+        assert_eq!(dirty.take(t0 + MAX).0.paths, [path("slow")].into());
+        assert_eq!(dirty.since(), None);
+    }
+}

@@ -1,0 +1,74 @@
+//! The last look before a commit: would it replace a good copy by a bad one?
+
+use std::fmt;
+
+use super::replica::{Edit, Seen};
+use crate::archive::tree::Tree;
+use crate::boot::survey::CREDENTIALS;
+use crate::entry::{Kind, RelPath};
+use crate::session::{Directory, Look, Marker};
+
+/// Why nothing may be committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The session directory is not the one that was opened, or cannot be read.
+    DirectoryGone,
+    /// Files are gone, and so is our own marker: not the gateway deleted them.
+    Wiped,
+    /// The last `creds.json` is gone, but was not deleted: something else stands in its place.
+    CredentialsReplaced(RelPath),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DirectoryGone => f.write_str(
+                "the session directory was unmounted, replaced or became unreadable while running; \
+                 the archive keeps its last state, restart to restore it",
+            ),
+            Self::Wiped => f.write_str(
+                "the session directory was wiped from outside while running; \
+                 the archive keeps its last state, restart to restore it",
+            ),
+            Self::CredentialsReplaced(path) => write!(
+                f,
+                "the last creds.json ({path}) was replaced by something else; \
+                 the archive keeps the login, restart to restore it"
+            ),
+        }
+    }
+}
+
+/// Checks what is about to be committed.
+#[must_use]
+pub fn check(directory: &Directory, tree: &Tree<Seen>, edits: &[Edit]) -> Option<Refusal> {
+    let is_credentials = |path: &RelPath| path.name() == CREDENTIALS;
+    let removes = edits.iter().any(|edit| matches!(edit, Edit::Remove(_)));
+    let replaces = edits.iter().find_map(|edit| match edit {
+        Edit::Set(path, leaf)
+            if is_credentials(path)
+                && !matches!(leaf.kind, Kind::File { .. })
+                && matches!(tree.get(path).map(|l| &l.kind), Some(Kind::File { .. })) =>
+        {
+            Some(path)
+        }
+        _ => None,
+    });
+    if !removes && replaces.is_none() {
+        return None;
+    }
+    if !directory.is_intact() {
+        return Some(Refusal::DirectoryGone);
+    }
+    if removes && matches!(Marker::read(directory.root()), Ok(None)) {
+        return Some(Refusal::Wiped);
+    }
+    let path = replaces?;
+    let others = tree.iter().any(|(other, leaf)| {
+        is_credentials(&other)
+            && other != *path
+            && matches!(leaf.kind, Kind::File { .. })
+            && matches!(directory.look(&other), Look::Found(_))
+    });
+    (!others).then(|| Refusal::CredentialsReplaced(path.clone()))
+}

@@ -1,0 +1,642 @@
+//! What the watcher knows of the directory as committed, and the finding of what differs from it.
+//!
+//! Looking is apart from taking over: [`Replica::gather`] reads the directory and fills a commit,
+//! [`Replica::apply`] makes the result the known state once the commit's packs are stored. So a
+//! commit that could not be made leaves nothing behind, and is simply gathered again.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use tracing::{debug, warn};
+
+use super::dirty::Work;
+use super::files::{FileOutcome, Files, Later};
+use super::guard::{self, Refusal};
+use crate::archive::blocks::BlockMap;
+use crate::archive::builder::{Builder, Built, PackSink};
+use crate::archive::tree::{Leaf, Tree};
+use crate::archive::writer::Summary;
+use crate::archive::{ArchiveError, Result};
+use crate::boot::progress::Progress;
+use crate::entry::{Kind, RelPath};
+use crate::session::{Directory, Events, Found, FoundKind, Look, SkipReason};
+
+/// What is kept beside each entry: a hash over the fingerprint, and in its lowest bit the
+/// generation of the scan that last saw it. 0 (or 1): no fingerprint proves anything yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Seen(u64);
+
+impl Seen {
+    fn new(print: u64, generation: bool) -> Self {
+        Self(print & !1 | u64::from(generation))
+    }
+
+    fn print(self) -> u64 {
+        self.0 & !1
+    }
+
+    fn generation(self) -> bool {
+        self.0 & 1 == 1
+    }
+}
+
+/// Whether this is the last look before the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// The gateway runs; what is not whole now is looked at again.
+    Live,
+    /// Nobody writes any more.
+    Final,
+}
+
+/// One difference between the directory and what is committed.
+#[derive(Debug)]
+pub enum Edit {
+    /// The entry is now this.
+    Set(RelPath, Leaf<Seen>),
+    /// The entry is gone, with all below it.
+    Remove(RelPath),
+}
+
+/// What gathering found.
+#[derive(Debug)]
+pub struct Gathered {
+    /// The commit, if there is anything to commit.
+    pub built: Option<Built>,
+    /// What [`Replica::apply`] takes over with it.
+    edits: Vec<Edit>,
+    blocks: Vec<(RelPath, BlockMap)>,
+    /// Fingerprints of entries whose content turned out to be as committed.
+    refreshed: Vec<(RelPath, Seen)>,
+    /// Files whose content was added, changed or removed.
+    pub files: u64,
+    /// What is to be looked at again, and when.
+    pub later: Vec<(RelPath, Instant)>,
+    /// Files that are not whole and not committed; the last good version stays.
+    pub not_whole: u64,
+    /// Why nothing may be committed, where that is so.
+    pub refused: Option<Refusal>,
+}
+
+/// The directory as committed.
+#[derive(Debug)]
+pub struct Replica {
+    directory: Directory,
+    events: Arc<Mutex<Events>>,
+    tree: Tree<Seen>,
+    blocks: HashMap<RelPath, BlockMap>,
+    files: Files,
+    /// Entries of which only the time changed: committed with the next change, not by themselves.
+    touched: BTreeSet<RelPath>,
+    generation: bool,
+    keyed: RandomState,
+    /// What was said before, so that it is said once.
+    reported: HashSet<(RelPath, &'static str)>,
+}
+
+impl Replica {
+    /// A replica of which nothing is committed yet.
+    #[must_use]
+    pub fn new(directory: Directory, events: Arc<Mutex<Events>>) -> Self {
+        Self {
+            directory,
+            events,
+            tree: Tree::new(),
+            blocks: HashMap::new(),
+            files: Files::default(),
+            touched: BTreeSet::new(),
+            generation: false,
+            keyed: RandomState::new(),
+            reported: HashSet::new(),
+        }
+    }
+
+    /// Takes `tree` as what is committed. Every file will be read once to learn its fingerprint.
+    pub fn committed<T>(&mut self, tree: Tree<T>) {
+        let generation = self.generation;
+        self.tree = tree.map(|_| Seen::new(0, generation));
+        self.tree.shrink();
+        self.blocks.clear();
+    }
+
+    /// The tree as committed, for a commit's header.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        Summary {
+            root: self.tree.root(),
+            files: self.tree.files(),
+            bytes: self.tree.bytes(),
+        }
+    }
+
+    /// The session directory.
+    #[must_use]
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// The gateway's main process, for databases that only a freeze can copy.
+    pub fn set_gateway(&mut self, pid: Option<i32>) {
+        self.files.set_gateway(pid);
+    }
+
+    /// Files that a gather found and that are committed, per top directory, for the status.
+    #[must_use]
+    pub fn sessions(&self) -> BTreeMap<String, (u64, u64)> {
+        let mut sessions = BTreeMap::new();
+        for (path, leaf) in self.tree.iter() {
+            if let Kind::File { size, .. } = leaf.kind {
+                let dir = path
+                    .parent()
+                    .map_or_else(|| ".".to_owned(), |dir| dir.to_string());
+                let entry: &mut (u64, u64) = sessions.entry(dir).or_default();
+                entry.0 += 1;
+                entry.1 += size;
+            }
+        }
+        sessions
+    }
+
+    /// Looks at `work` and puts what differs into a commit whose packs go to `sink`.
+    ///
+    /// # Errors
+    /// If a pack cannot be handed on. Files that cannot be read are no error: they are reported,
+    /// and the rest goes on.
+    pub fn gather(
+        &mut self,
+        work: &Work,
+        pass: Pass,
+        sink: PackSink,
+        progress: &Progress,
+    ) -> Result<Gathered> {
+        let mut gather = Gather {
+            builder: Builder::new(sink)?,
+            pass,
+            out: Gathered {
+                built: None,
+                edits: Vec::new(),
+                blocks: Vec::new(),
+                refreshed: Vec::new(),
+                files: 0,
+                later: Vec::new(),
+                not_whole: 0,
+                refused: None,
+            },
+            removed: Vec::new(),
+            progress: progress.clone(),
+        };
+        if !self.directory.is_intact() {
+            gather.out.refused = Some(Refusal::DirectoryGone);
+            return Ok(gather.out);
+        }
+        if work.everything {
+            self.look_everywhere(&mut gather)?;
+        } else {
+            for path in &work.subtrees {
+                self.look_below(path, &mut gather)?;
+            }
+            for path in &work.paths {
+                self.look_at(path, &mut gather)?;
+            }
+        }
+        self.sort_out_removals(&mut gather);
+        if let Some(refusal) = guard::check(&self.directory, &self.tree, &gather.out.edits) {
+            gather.out.refused = Some(refusal);
+            return Ok(gather.out);
+        }
+        self.add_touched(&mut gather);
+        let Gather {
+            builder, mut out, ..
+        } = gather;
+        if !builder.is_empty() {
+            out.built = Some(builder.finish()?);
+        }
+        Ok(out)
+    }
+
+    /// Makes what was gathered the known state.
+    pub fn apply(&mut self, gathered: &mut Gathered) {
+        for edit in gathered.edits.drain(..) {
+            match edit {
+                Edit::Set(path, leaf) => {
+                    let was_dir = matches!(
+                        self.tree.get(&path),
+                        Some(Leaf {
+                            kind: Kind::Dir,
+                            ..
+                        })
+                    );
+                    if was_dir && leaf.kind != Kind::Dir {
+                        self.drop_below(&path);
+                    }
+                    self.touched.remove(&path);
+                    self.tree.insert(&path, leaf);
+                }
+                Edit::Remove(path) => {
+                    self.drop_below(&path);
+                    self.tree.remove(&path);
+                    self.blocks.remove(&path);
+                    self.touched.remove(&path);
+                }
+            }
+        }
+        self.refresh(gathered);
+    }
+
+    /// Takes over only what was learned of entries that are as committed.
+    pub fn refresh(&mut self, gathered: &mut Gathered) {
+        for (path, seen) in gathered.refreshed.drain(..) {
+            if let Some(extra) = self.tree.extra_mut(&path) {
+                *extra = seen;
+            }
+        }
+        self.blocks.extend(gathered.blocks.drain(..));
+    }
+
+    fn drop_below(&mut self, path: &RelPath) {
+        for inner in self.tree.below(path) {
+            self.tree.remove(&inner);
+            self.blocks.remove(&inner);
+            self.touched.remove(&inner);
+        }
+    }
+
+    fn look_everywhere(&mut self, gather: &mut Gather) -> Result<()> {
+        self.generation = !self.generation;
+        let generation = self.generation;
+        let mut fresh = Vec::new();
+        let (tree, keyed, events, directory) =
+            (&mut self.tree, &self.keyed, &self.events, &self.directory);
+        let mut watch_failure = None;
+        let report = directory.scan(
+            None,
+            &mut |dir| {
+                let mut events = events.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Err(error) = events.watch(directory, dir) {
+                    watch_failure.get_or_insert(error);
+                }
+            },
+            &mut |found| {
+                let same = tree
+                    .get(&found.path)
+                    .is_some_and(|leaf| is_as_committed(leaf, &found, keyed));
+                if let Some(seen) = tree.extra_mut(&found.path) {
+                    *seen = Seen::new(seen.print(), generation);
+                }
+                if !same {
+                    fresh.push(found);
+                }
+            },
+        );
+        if let Some(error) = watch_failure {
+            self.report_once(None, "watch", &error.to_string());
+        }
+        if let Some(error) = report.root_unreadable {
+            warn!(target: "sync", %error, "the session directory cannot be read");
+            gather.out.refused = Some(Refusal::DirectoryGone);
+            return Ok(());
+        }
+        for (path, reason) in &report.skipped {
+            self.report_once(Some(path), "skipped", &reason.to_string());
+        }
+        let unreadable: Vec<RelPath> = report
+            .unreadable
+            .iter()
+            .map(|(path, _)| path.clone())
+            .collect();
+        for (path, why) in &report.unreadable {
+            self.report_once(Some(path), "unreadable", why);
+        }
+        for found in fresh {
+            self.found(found, Trust::Fingerprint, gather)?;
+        }
+        // What the scan did not come by is gone, unless it could not be looked at.
+        gather.removed.extend(
+            self.tree
+                .iter()
+                .filter(|(_, leaf)| leaf.extra.generation() != generation)
+                .map(|(path, _)| path)
+                .filter(|path| !unreadable.iter().any(|dir| path.is_within(dir)))
+                .filter(|path| {
+                    matches!(
+                        self.directory.look(path),
+                        Look::Absent | Look::Skipped(SkipReason::Profile)
+                    )
+                }),
+        );
+        Ok(())
+    }
+
+    fn look_below(&mut self, dir: &RelPath, gather: &mut Gather) -> Result<()> {
+        self.look_at(dir, gather)?;
+        let mut fresh = Vec::new();
+        let (events, directory) = (&self.events, &self.directory);
+        let report = directory.scan(
+            Some(dir),
+            &mut |inner| {
+                let mut events = events.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Err(error) = events.watch(directory, inner) {
+                    debug!(target: "sync", %error, "a directory cannot be watched");
+                }
+            },
+            &mut |found| fresh.push(found),
+        );
+        let seen: HashSet<RelPath> = fresh.iter().map(|found| found.path.clone()).collect();
+        for found in fresh {
+            self.found(found, Trust::Nothing, gather)?;
+        }
+        if report.root_unreadable.is_none() && report.unreadable.is_empty() {
+            gather.removed.extend(
+                self.tree
+                    .below(dir)
+                    .into_iter()
+                    .filter(|path| !seen.contains(path)),
+            );
+        }
+        Ok(())
+    }
+
+    fn look_at(&mut self, path: &RelPath, gather: &mut Gather) -> Result<()> {
+        match self.directory.look(path) {
+            Look::Found(found) => self.found(found, Trust::Nothing, gather),
+            Look::Absent => {
+                if self.tree.get(path).is_some() {
+                    gather.removed.push(path.clone());
+                }
+                Ok(())
+            }
+            Look::Skipped(SkipReason::Profile) => Ok(()),
+            Look::Skipped(reason) => {
+                self.report_once(Some(path), "skipped", &reason.to_string());
+                Ok(())
+            }
+            Look::Unreadable(error) => {
+                self.report_once(Some(path), "unreadable", &error.to_string());
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes an entry that is there, and adds to the commit what differs.
+    fn found(&mut self, found: Found, trust: Trust, gather: &mut Gather) -> Result<()> {
+        let known = self.tree.get(&found.path);
+        let kind = match &found.kind {
+            FoundKind::File => {
+                if trust == Trust::Fingerprint
+                    && known.is_some_and(|leaf| is_as_committed(leaf, &found, &self.keyed))
+                {
+                    return Ok(());
+                }
+                return self.found_file(found, gather);
+            }
+            FoundKind::Dir => Kind::Dir,
+            FoundKind::Symlink { target } => Kind::Symlink {
+                target: target.clone(),
+            },
+        };
+        match known {
+            Some(leaf) if leaf.kind == kind && same_rights(&leaf.meta, &found.meta) => {
+                if kind != Kind::Dir && leaf.meta.mtime_ns != found.meta.mtime_ns {
+                    self.touched.insert(found.path.clone());
+                }
+            }
+            _ => {
+                gather
+                    .builder
+                    .put_other(&found.path, found.meta, kind.clone());
+                let leaf = Leaf {
+                    meta: found.meta,
+                    kind,
+                    extra: Seen::new(0, self.generation),
+                };
+                gather.out.edits.push(Edit::Set(found.path, leaf));
+            }
+        }
+        Ok(())
+    }
+
+    fn found_file(&mut self, found: Found, gather: &mut Gather) -> Result<()> {
+        let path = found.path.clone();
+        let known = self.tree.get(&path);
+        let outcome = self.files.read(
+            &self.directory,
+            &found,
+            known.map(|leaf| &leaf.kind),
+            self.blocks.get(&path),
+            gather.pass,
+            &mut gather.builder,
+        )?;
+        match outcome {
+            FileOutcome::Changed {
+                meta,
+                kind,
+                blocks,
+                print,
+            } => {
+                let seen = self.seen(print);
+                gather.out.files += 1;
+                if let Kind::File { size, .. } = kind {
+                    gather.progress.add(1, size);
+                }
+                gather.out.edits.push(Edit::Set(
+                    path.clone(),
+                    Leaf {
+                        meta,
+                        kind,
+                        extra: seen,
+                    },
+                ));
+                gather.out.blocks.extend(blocks.map(|map| (path, map)));
+            }
+            FileOutcome::Same {
+                meta,
+                blocks,
+                print,
+            } => {
+                let seen = self.seen(print);
+                let leaf = known.expect("the same as something");
+                if !same_rights(&leaf.meta, &meta) {
+                    gather.builder.touch(&path, meta);
+                    let leaf = Leaf {
+                        meta,
+                        kind: leaf.kind.clone(),
+                        extra: seen,
+                    };
+                    gather.out.edits.push(Edit::Set(path.clone(), leaf));
+                } else if leaf.meta.mtime_ns != meta.mtime_ns {
+                    self.touched.insert(path.clone());
+                }
+                gather.out.refreshed.push((path.clone(), seen));
+                gather.out.blocks.extend(blocks.map(|map| (path, map)));
+            }
+            FileOutcome::Gone => {
+                if known.is_some() && matches!(self.directory.look(&path), Look::Absent) {
+                    gather.removed.push(path);
+                }
+            }
+            FileOutcome::Later(Later { when, why }) => {
+                debug!(target: "sync", %path, why, "file is not ready; looking again");
+                gather.out.later.push((path, when));
+            }
+            FileOutcome::NotWhole(why) => {
+                gather.out.not_whole += 1;
+                self.report_once(Some(&path), "not whole", &why);
+            }
+            FileOutcome::Unreadable(why) => self.report_once(Some(&path), "unreadable", &why),
+        }
+        Ok(())
+    }
+
+    /// What to keep of a fingerprint: nothing where a write could hide behind it.
+    fn seen(&self, print: crate::session::Fingerprint) -> Seen {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let now = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
+        let hash = if print.may_hide_a_write(now) {
+            0
+        } else {
+            hash_of(&print, &self.keyed)
+        };
+        Seen::new(hash, self.generation)
+    }
+
+    /// Turns paths that are gone into removals: only the topmost of what went together, and none
+    /// that has come back meanwhile.
+    fn sort_out_removals(&self, gather: &mut Gather) {
+        let mut removed = std::mem::take(&mut gather.removed);
+        removed.sort();
+        removed.dedup();
+        let gone: HashSet<RelPath> = removed.iter().cloned().collect();
+        for path in removed {
+            let mut above = path.parent();
+            let mut covered = false;
+            while let Some(dir) = above {
+                if gone.contains(&dir) {
+                    covered = true;
+                    break;
+                }
+                above = dir.parent();
+            }
+            if !covered {
+                gather.out.files += self.tree.below(&path).len() as u64 + 1;
+                gather.builder.remove(&path);
+                gather.out.edits.push(Edit::Remove(path));
+            }
+        }
+    }
+
+    /// Adds the times that changed without content, and those of the directories around what is
+    /// committed: not worth a commit of their own, except at the end.
+    fn add_touched(&mut self, gather: &mut Gather) {
+        if gather.builder.is_empty() && (gather.pass == Pass::Live || self.touched.is_empty()) {
+            return;
+        }
+        let mut paths = self.touched.clone();
+        let mut edited = HashSet::new();
+        for edit in &gather.out.edits {
+            let path = match edit {
+                Edit::Set(path, _) | Edit::Remove(path) => path,
+            };
+            edited.insert(path.clone());
+            paths.extend(path.parent());
+        }
+        for path in paths {
+            let (false, Some(leaf)) = (edited.contains(&path), self.tree.get(&path)) else {
+                continue;
+            };
+            let Look::Found(found) = self.directory.look(&path) else {
+                continue;
+            };
+            let same_kind = match (&leaf.kind, &found.kind) {
+                (Kind::File { size, .. }, FoundKind::File) => *size == found.print.size,
+                (Kind::Dir, FoundKind::Dir) => true,
+                (Kind::Symlink { target }, FoundKind::Symlink { target: now }) => target == now,
+                _ => false,
+            };
+            if same_kind && leaf.meta != found.meta && same_rights(&leaf.meta, &found.meta) {
+                gather.builder.touch(&path, found.meta);
+                let leaf = Leaf {
+                    meta: found.meta,
+                    ..leaf.clone()
+                };
+                gather.out.edits.push(Edit::Set(path, leaf));
+            }
+        }
+    }
+
+    fn report_once(&mut self, path: Option<&RelPath>, what: &'static str, why: &str) {
+        let key = path
+            .cloned()
+            .unwrap_or_else(|| RelPath::new("session-directory").expect("a path"));
+        // Forgetting now and then is better than remembering without end.
+        if self.reported.len() > 1000 {
+            self.reported.clear();
+        }
+        if self.reported.insert((key.clone(), what)) {
+            warn!(target: "sync", path = %key, why, "{}", match what {
+                "skipped" => "entry is not archived",
+                "unreadable" => "entry cannot be read; its last committed state stays",
+                "not whole" => "file is not whole; its last committed version stays",
+                _ => "changes are found by rescans only",
+            });
+        }
+    }
+}
+
+/// Whether a fingerprint may stand for the content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// A scan looks at everything; what looks the same is the same.
+    Fingerprint,
+    /// The kernel reported a change here; two writes within a tick of the clock look the same.
+    Nothing,
+}
+
+struct Gather {
+    builder: Builder,
+    pass: Pass,
+    out: Gathered,
+    removed: Vec<RelPath>,
+    progress: Progress,
+}
+
+fn hash_of(print: &crate::session::Fingerprint, keyed: &RandomState) -> u64 {
+    let facts = (
+        print.size,
+        print.mtime_ns,
+        print.ctime_ns,
+        print.ino,
+        print.sidecars,
+    );
+    // 0 and 1 stand for "nothing known".
+    keyed.hash_one(facts).max(2)
+}
+
+fn is_as_committed(leaf: &Leaf<Seen>, found: &Found, keyed: &RandomState) -> bool {
+    match (&leaf.kind, &found.kind) {
+        (Kind::File { .. }, FoundKind::File) => {
+            leaf.extra.print() == hash_of(&found.print, keyed) & !1
+        }
+        (Kind::Dir, FoundKind::Dir) => same_rights(&leaf.meta, &found.meta),
+        (Kind::Symlink { target }, FoundKind::Symlink { target: now }) => {
+            target == now && same_rights(&leaf.meta, &found.meta)
+        }
+        _ => false,
+    }
+}
+
+fn same_rights(a: &crate::entry::Meta, b: &crate::entry::Meta) -> bool {
+    a.mode == b.mode && a.owner == b.owner
+}
+
+/// Turns a failure to gather into one that the loop understands.
+#[must_use]
+pub fn thread_failed(panic: tokio::task::JoinError) -> ArchiveError {
+    ArchiveError::Io {
+        action: "look at the session directory",
+        source: std::io::Error::other(panic),
+    }
+}

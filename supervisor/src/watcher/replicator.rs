@@ -1,0 +1,458 @@
+//! One writer's work on the archive: attach to it, commit what is dirty, checkpoint, let go.
+//!
+//! It knows no timers and no events; the loop in [`super`] decides when.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{debug, error, info, warn};
+
+use super::dirty::Work;
+use super::replica::{Gathered, Pass, Replica, thread_failed};
+use crate::archive::upload::Upload;
+use crate::archive::version::Version;
+use crate::archive::writer::{Outcome, Writer, now_ms};
+use crate::archive::{ArchiveError, checkpoint, collect};
+use crate::boot::attach::{Head, Identity, raise_barrier, take_lease};
+use crate::boot::decide::{Plan, Remote, decide};
+use crate::boot::progress::Progress;
+use crate::boot::survey::survey;
+use crate::config::{Conflict, Settings};
+use crate::human;
+use crate::session::{Marker, Mode, marker};
+use crate::store::keeper::LeaseKeeper;
+use crate::store::{Header, InstanceId, Store};
+
+/// Why a step did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// Another instance owns the archive now.
+    #[error("{0}")]
+    Fenced(String),
+    /// The archive or the store failed.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// Attaching failed in a way of its own.
+    #[error(transparent)]
+    Boot(#[from] crate::boot::BootError),
+}
+
+impl StepError {
+    /// The error with all its causes, in one line.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        let mut words = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(inner) = cause {
+            let text = inner.to_string();
+            if !words.ends_with(&text) {
+                words.push_str(": ");
+                words.push_str(&text);
+            }
+            cause = inner.source();
+        }
+        words
+    }
+}
+
+/// What a commit came to.
+#[derive(Debug)]
+pub struct Committed {
+    /// The commit; `None` where nothing differed.
+    pub header: Option<Header>,
+    /// What is to be looked at again, and when.
+    pub later: Vec<(crate::entry::RelPath, Instant)>,
+    /// Files that are not whole.
+    pub not_whole: u64,
+    /// Why nothing may be committed, where that is so.
+    pub refused: Option<super::guard::Refusal>,
+}
+
+/// What is held while attached to the archive.
+#[derive(Debug)]
+struct Hold {
+    writer: Writer,
+    keeper: LeaseKeeper,
+    /// The archive's chain is damaged: the next commit lists everything anew.
+    anew: bool,
+}
+
+/// One writer's work on the archive.
+#[derive(Debug)]
+pub struct Replicator {
+    settings: Settings,
+    store: Arc<dyn Store>,
+    instance: InstanceId,
+    /// Always there, except while a thread has it.
+    replica: Option<Replica>,
+    hold: Option<Hold>,
+    /// How far a gather has come.
+    pub progress: Progress,
+}
+
+impl Replicator {
+    /// Not attached yet.
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        store: Arc<dyn Store>,
+        instance: InstanceId,
+        replica: Replica,
+    ) -> Self {
+        Self {
+            settings,
+            store,
+            instance,
+            replica: Some(replica),
+            hold: None,
+            progress: Progress::default(),
+        }
+    }
+
+    /// The lease, while attached.
+    #[must_use]
+    pub fn keeper(&self) -> Option<&LeaseKeeper> {
+        self.hold.as_ref().map(|hold| &hold.keeper)
+    }
+
+    /// The lease's epoch, while attached.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.hold.as_ref().map_or(0, |hold| hold.writer.epoch())
+    }
+
+    /// The newest commit, while attached.
+    #[must_use]
+    pub fn head(&self) -> Option<&Header> {
+        self.hold.as_ref().and_then(|hold| hold.writer.head())
+    }
+
+    /// The replica, while no thread has it.
+    pub fn replica(&mut self) -> Option<&mut Replica> {
+        self.replica.as_mut()
+    }
+
+    /// Whether it is attached.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        self.hold.is_some()
+    }
+
+    /// Takes up the lease that the restorer took (or that an earlier watcher of this life held),
+    /// and learns what is committed. Where the restorer could not reach the store, takes the lease
+    /// now and makes sure that the directory may still be committed.
+    ///
+    /// # Errors
+    /// [`StepError::Fenced`] where another instance owns the archive; else the store's.
+    pub async fn attach(&mut self) -> Result<(), StepError> {
+        let store = self.store.clone();
+        store.ping().await.map_err(ArchiveError::from)?;
+        let marker = Marker::read(&self.settings.dir).map_err(crate::boot::BootError::from)?;
+        let ours = marker
+            .as_ref()
+            .is_some_and(|marker| marker.instance == self.instance.as_str());
+        let who = Identity {
+            instance: self.instance.clone(),
+            // Init holds the directory's lock, so whoever the marker names is gone.
+            predecessor: marker
+                .as_ref()
+                .and_then(|marker| marker.instance.parse().ok())
+                .filter(|_| !ours),
+        };
+        let refusing = Settings {
+            lease: crate::config::LeaseSettings {
+                conflict: Conflict::Refuse,
+                ..self.settings.lease.clone()
+            },
+            ..self.settings.clone()
+        };
+        let (epoch, keeper) = match take_lease(&store, &refusing, &who, &mut |_| {}).await {
+            Ok(taken) => taken,
+            Err(crate::boot::BootError::Owned { owner }) => {
+                return Err(StepError::Fenced(format!(
+                    "instance {owner} owns this session"
+                )));
+            }
+            Err(other) => return Err(other.into()),
+        };
+        let (head, mut writer) =
+            if ours && marker.as_ref().is_some_and(|marker| marker.epoch == epoch) {
+                let head = store
+                    .head(&self.settings.archive)
+                    .await
+                    .map_err(ArchiveError::from)?;
+                if let Some(other) = head
+                    .as_ref()
+                    .filter(|head| head.epoch > epoch || head.instance != self.instance)
+                {
+                    return Err(StepError::Fenced(format!(
+                        "{} has appended commit {}",
+                        other.instance, other.seq
+                    )));
+                }
+                let now = store.now_ms().await.map_err(ArchiveError::from)?;
+                let writer = Writer::new(
+                    self.settings.archive.clone(),
+                    self.instance.clone(),
+                    epoch,
+                    head.clone(),
+                    now,
+                );
+                (head, writer)
+            } else {
+                let (head, writer) =
+                    raise_barrier(&*store, &self.settings.archive, &self.instance, epoch).await?;
+                self.may_continue(&head)?;
+                (writer.head().cloned(), writer)
+            };
+        let mut anew = false;
+        let tree = match head.filter(|head| head.base > 0) {
+            None => crate::archive::tree::Tree::new(),
+            Some(head) => match Version::load(&*store, head).await {
+                Ok(version) => version.tree,
+                Err(error) if error.is_damage() => {
+                    error!(target: "sync", %error, "the archive's chain is damaged; committing the whole directory anew");
+                    anew = true;
+                    crate::archive::tree::Tree::new()
+                }
+                Err(error) => return Err(error.into()),
+            },
+        };
+        if writer.head().is_none() {
+            // Nothing was ever written, not even a barrier: an archive that was deleted under us.
+            match writer.barrier(&*store).await? {
+                Outcome::Done(_) => {}
+                Outcome::Fenced(other) => return Err(fenced(&other)),
+            }
+        }
+        let replica = self
+            .replica
+            .as_mut()
+            .expect("no thread has it while attaching");
+        replica.committed(tree);
+        self.hold = Some(Hold {
+            writer,
+            keeper,
+            anew,
+        });
+        self.write_marker();
+        trim_memory();
+        Ok(())
+    }
+
+    /// After a start without the store: whether the directory may be committed over the head.
+    fn may_continue(&mut self, head: &Head) -> Result<(), StepError> {
+        let directory = self
+            .replica
+            .as_ref()
+            .expect("no thread has it while attaching")
+            .directory();
+        let local = survey(directory, &self.settings.archive)?;
+        let remote = match head {
+            Head::None => Remote::Empty,
+            Head::Known(header) if header.base == 0 => Remote::Empty,
+            Head::Known(header) => Remote::Head {
+                header: header.clone(),
+                has_credentials: None,
+            },
+            Head::Unreadable(_) => Remote::Damaged,
+        };
+        match decide(&local, &remote) {
+            Plan::Restore(_) if local.has_files => Err(StepError::Fenced(
+                "the archive moved on while this instance ran without the store; restart it to restore".into(),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks at `work` and commits what differs.
+    ///
+    /// # Errors
+    /// [`StepError::Fenced`]; a transient error leaves everything as it was, or a commit pending
+    /// that the next call settles first.
+    pub async fn commit(&mut self, work: Work, pass: Pass) -> Result<Committed, StepError> {
+        self.settle().await?;
+        let begun = Instant::now();
+        let mut gathered = self.gather(work, pass).await?;
+        let hold = self.hold.as_mut().expect("commits are made while attached");
+        let replica = self.replica.as_mut().expect("the thread has ended");
+        let mut committed = Committed {
+            header: None,
+            later: std::mem::take(&mut gathered.later),
+            not_whole: gathered.not_whole,
+            refused: gathered.refused.take(),
+        };
+        if committed.refused.is_some() {
+            return Ok(committed);
+        }
+        let Some(built) = gathered.built.take() else {
+            replica.refresh(&mut gathered);
+            return Ok(committed);
+        };
+        replica.apply(&mut gathered);
+        let (files, large) = (gathered.files, built.stored > (4 << 20));
+        let summary = replica.summary();
+        let outcome = if hold.anew {
+            let base_bytes = built.stored;
+            hold.writer
+                .checkpoint(&*self.store, built, summary, base_bytes)
+                .await
+        } else {
+            hold.writer.commit(&*self.store, built, summary).await
+        };
+        match outcome {
+            Ok(Outcome::Done(header)) => {
+                hold.anew = false;
+                info!(target: "sync", seq = header.seq, files, bytes = %human::Bytes(header.bytes), took = %human::Took(begun.elapsed()), "committed");
+                committed.header = Some(header);
+                if large {
+                    trim_memory();
+                }
+                Ok(committed)
+            }
+            Ok(Outcome::Fenced(other)) => Err(fenced(&other)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether a commit was asked for and not answered.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.hold
+            .as_ref()
+            .is_some_and(|hold| hold.writer.is_pending())
+    }
+
+    /// Asks again for a commit that was not answered.
+    async fn settle(&mut self) -> Result<(), StepError> {
+        let hold = self.hold.as_mut().expect("commits are made while attached");
+        match hold.writer.settle(&*self.store).await? {
+            None => Ok(()),
+            Some(Outcome::Done(header)) => {
+                hold.anew = false;
+                info!(target: "sync", seq = header.seq, "commit that was not answered is in the store");
+                Ok(())
+            }
+            Some(Outcome::Fenced(other)) => Err(fenced(&other)),
+        }
+    }
+
+    async fn gather(&mut self, work: Work, pass: Pass) -> Result<Gathered, StepError> {
+        let (sink, upload) = Upload::start(self.store.clone(), self.settings.archive.clone());
+        let mut replica = self.replica.take().expect("one gather at a time");
+        let progress = self.progress.clone();
+        let thread = tokio::task::spawn_blocking(move || {
+            let gathered = replica.gather(&work, pass, sink, &progress);
+            (replica, gathered)
+        });
+        let (replica, gathered) = thread.await.map_err(thread_failed)?;
+        self.replica = Some(replica);
+        Ok(upload.finish(gathered).await?)
+    }
+
+    /// Writes a checkpoint and collects, if the chain has outgrown its last one.
+    ///
+    /// # Errors
+    /// [`StepError::Fenced`]; others leave the chain as it is.
+    pub async fn keep_short(&mut self) -> Result<(), StepError> {
+        let Some(hold) = self
+            .hold
+            .as_mut()
+            .filter(|hold| hold.writer.wants_checkpoint())
+        else {
+            return Ok(());
+        };
+        let begun = Instant::now();
+        match checkpoint::write(&self.store, &mut hold.writer).await {
+            Ok(Some(Outcome::Done(header))) => {
+                info!(target: "sync", seq = header.seq, files = header.live_files, took = %human::Took(begun.elapsed()), "checkpoint");
+            }
+            Ok(Some(Outcome::Fenced(other))) => return Err(fenced(&other)),
+            Ok(None) => return Ok(()),
+            Err(error) if error.is_damage() => {
+                error!(target: "sync", %error, "the archive's chain is damaged; committing the whole directory anew");
+                hold.anew = true;
+                let replica = self.replica.as_mut().expect("no thread has it");
+                replica.committed(crate::archive::tree::Tree::<()>::new());
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let collected = collect::collect(
+            &*self.store,
+            &self.settings.archive,
+            self.settings.history.grace,
+        )
+        .await?;
+        debug!(target: "sync", commits = collected.commits.len(), packs = collected.packs.len(), "collected");
+        trim_memory();
+        Ok(())
+    }
+
+    /// Whether everything has to be looked at because the archive's chain is damaged.
+    #[must_use]
+    pub fn begins_anew(&self) -> bool {
+        self.hold.as_ref().is_some_and(|hold| hold.anew)
+    }
+
+    /// Lets the archive go: the marker says what the directory holds, and the next instance may
+    /// take the lease at once.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn release(&mut self) -> Result<(), StepError> {
+        self.write_marker();
+        if let Some(hold) = self.hold.take() {
+            let epoch = hold.writer.epoch();
+            drop(hold);
+            self.store
+                .release_lease(&self.settings.archive, &self.instance, epoch)
+                .await
+                .map_err(ArchiveError::from)?;
+        }
+        Ok(())
+    }
+
+    /// Notes in the directory which commit it stands for. Failing to is no loss: the epoch in an
+    /// older marker says as much.
+    fn write_marker(&self) {
+        let Some(head) = self.head() else { return };
+        let marker = Marker {
+            version: marker::VERSION,
+            archive: self.settings.archive.to_string(),
+            instance: self.instance.to_string(),
+            epoch: self.epoch(),
+            seq: head.seq,
+            root: head.root,
+            mode: Mode::Store,
+            history: head.history.to_string(),
+            updated_ms: now_ms(),
+        };
+        let replica = self.replica.as_ref();
+        if replica.is_some_and(|replica| !replica.directory().is_intact()) {
+            return;
+        }
+        if let Err(error) = marker.write(&self.settings.dir) {
+            warn!(target: "sync", %error, "the marker could not be written");
+        }
+    }
+}
+
+fn fenced(other: &Header) -> StepError {
+    StepError::Fenced(format!(
+        "{} has taken commit {} at epoch {}",
+        other.instance, other.seq, other.epoch
+    ))
+}
+
+/// Gives memory that a large commit needed back to the kernel; the allocator would keep it.
+pub fn trim_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim takes no pointer and may be called at any time from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// How long after a failure the store is asked again at the latest.
+pub const OUTAGE_POLL_MAX: Duration = Duration::from_secs(2);
