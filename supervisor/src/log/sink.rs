@@ -86,6 +86,9 @@ mod tests {
         let (mut reader, writer) = std::io::pipe().expect("a pipe");
         let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
         let own = reopen(writer.as_fd(), &path).expect("a pipe can be opened again");
+        // Another writer may fill the pipe after it was found writable; only the flag covers that.
+        let flags = nix::fcntl::fcntl(&own, nix::fcntl::F_GETFL).expect("flags");
+        assert_ne!(flags & libc::O_NONBLOCK, 0);
         let sink = Stderr { own: Some(own) };
         let line = [b'x'; 1000];
         let mut taken = 0;
