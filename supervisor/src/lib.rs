@@ -9,6 +9,7 @@ pub mod control;
 pub mod entry;
 pub mod exit;
 pub mod http;
+pub mod human;
 pub mod init;
 pub mod log;
 pub mod session;

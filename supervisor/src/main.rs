@@ -1,3 +1,7 @@
 //! The binary: parse, dispatch, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sessionkeep::cli::main(std::env::args_os())
+}

@@ -1,9 +1,27 @@
 //! Settings: what can be set, from where, and what is in force.
+//!
+//! One table (`registry`) lists every setting; `sources` collects texts from flags, environment
+//! and file, reads them by that table, and reports everything that is wrong at once; `checks`
+//! looks for what is wrong only in combination. The result is [`Settings`].
 
+mod checks;
+mod duration;
+mod file;
+mod flags;
 mod model;
+mod problem;
+mod reference;
+mod registry;
+mod sources;
+mod store_url;
+mod suggest;
 
+pub use flags::Flags;
 pub use model::{
     Conflict, GatewaySettings, HistorySettings, HttpSettings, LeaseSettings, LogFormat, LogLevel,
     LogSettings, ProfileName, RestartPolicy, RestartSettings, Secret, Settings, StopSettings,
     StoreChoice, StoreSettings, SyncSettings, Unreachable,
 };
+pub use problem::{ConfigErrors, Problem};
+pub use reference::page as reference;
+pub use sources::{Loaded, Origin, Source, load};

@@ -1,0 +1,27 @@
+//! `sessionkeep run`: the container's init.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::bail;
+
+use crate::config::Flags;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The first TERM or INT stops the gateway in order and saves the last changes; a
+second one shortens the gateway's time to zero, and never skips the saving.
+The exit code is the gateway's own; for others see sessionkeep config --reference.
+
+Examples:
+  sessionkeep run -- node bot.js
+  MONGO_ENABLED=false sessionkeep run -- /entrypoint.sh")]
+pub(super) struct Args {
+    /// The gateway's command and its arguments
+    #[arg(last = true, value_name = "CMD")]
+    pub(super) command: Vec<OsString>,
+}
+
+pub(super) fn main(_: &Args, _: &Flags) -> anyhow::Result<ExitCode> {
+    bail!("not built into this binary")
+}

@@ -1,0 +1,127 @@
+//! The reference page, `docs/configuration.md`, written by the program it describes.
+
+use std::fmt::Write as _;
+
+use super::registry::{self, Default, Setting};
+use crate::exit;
+
+const BEFORE: &str = "\
+# Settings and exit codes
+
+<!-- Written by `sessionkeep config --reference`. A test compares the two: change the program, then
+     write this file anew. -->
+
+Every setting can be given in four places. The first that has it wins:
+
+1. a flag: `--dir`, `--store`, `--archive`, `--profile`, `--log-level`, `--log-format`, and
+   `--set KEY=VALUE` for any setting;
+2. an environment variable;
+3. the settings file: the one named by `--config` or `SESSIONKEEP_CONFIG`, else `sessionkeep.yaml`
+   in the working directory, else `/etc/sessionkeep.yaml`;
+4. the default.
+
+`sessionkeep config` shows what is in force, and where each value comes from. Unknown names and
+contradictions are errors, all reported at once; nothing starts before they are mended. An empty
+variable counts as one that is not set. Time spans are a whole number and a unit: `500ms`, `3s`,
+`2m`, `1h`.
+
+The file may be nested or dotted, and `store:` may be just an address:
+
+```yaml
+store: mongodb://user:password@db.example/sessionkeep
+stop:
+  total: 55s
+  flush: 10s
+log.level: debug
+```
+
+";
+
+const AFTER_TABLE: &str = "
+Further variables:
+
+- `MONGO_ENABLED` (`true`, `false`, `1`, `0`, `yes`, `no`, `on`, `off`) switches MongoDB on and off.
+  `false` beats any MongoDB address and leaves the session in its directory alone, so that one
+  variable is enough to go back to plain files, and forth again. Together with an SQLite store it is
+  an error. `true` asks for a MongoDB address.
+- `PORT` is the gateway's own port; for profile `waha` it is part of the default of `gateway.probe`.
+- `SESSIONKEEP_CONFIG` names the settings file.
+- Variables that begin with `_SESSIONKEEP_` pass between sessionkeep's own processes.
+- Two variables of one setting must not differ, except `LOG_LEVEL` and `LOG_FORMAT`: the gateway
+  reads them as well, so `SESSIONKEEP_LOG_LEVEL` and `SESSIONKEEP_LOG_FORMAT` win over them.
+- Variables that Kubernetes makes for a service named like `sessionkeep` are passed over.
+
+User names, passwords, options of addresses, and tokens are never shown or logged. In a MongoDB
+address, percent-encode what is special in a password: `@` as `%40`, `/` as `%2F`, `:` as `%3A`.
+
+## Exit codes
+
+`sessionkeep run` exits with the gateway's own code, or 128 and the signal's number where the
+gateway died of one. Codes of its own:
+
+| code | meaning | next step |
+|---|---|---|
+";
+
+const AFTER_CODES: &str = "
+The other commands exit with 0 where all is well, with 1 where a check (`health`, `verify`, `doctor`)
+found something, with 2 where the command line could not be understood, and else with a code from
+the table.
+";
+
+/// The page, in Markdown.
+#[must_use]
+pub fn page() -> String {
+    let mut page = String::from(BEFORE);
+    page.push_str("| setting | takes | default | meaning |\n|---|---|---|---|\n");
+    for setting in registry::ALL {
+        let default = match setting.default {
+            Default::Is(text) => format!("`{text}`"),
+            Default::Depends(words) => words.to_owned(),
+        };
+        let Setting {
+            key,
+            takes,
+            meaning,
+            ..
+        } = setting;
+        let _ = writeln!(page, "| `{key}` | {takes} | {default} | {meaning} |");
+    }
+    page.push_str("\n| setting | environment | flag |\n|---|---|---|\n");
+    for setting in registry::ALL {
+        let names: Vec<String> = registry::env_names(setting)
+            .map(|name| format!("`{name}`"))
+            .collect();
+        let flag = setting
+            .flag
+            .map_or_else(String::new, |flag| format!("`{flag}`"));
+        let _ = writeln!(
+            page,
+            "| `{}` | {} | {flag} |",
+            setting.key,
+            names.join(", ")
+        );
+    }
+    page.push_str(AFTER_TABLE);
+    for (code, meaning, step) in exit::ALL {
+        let _ = writeln!(page, "| {code} | {meaning} | {step} |");
+    }
+    page.push_str(AFTER_CODES);
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_in_the_repository_is_what_the_program_writes() {
+        let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+        let kept = std::fs::read_to_string(kept).unwrap_or_default();
+        assert!(
+            kept == page(),
+            "docs/configuration.md differs; write it anew: \
+             cargo run -- config --reference > docs/configuration.md"
+        );
+    }
+}

@@ -1,0 +1,643 @@
+//! The one table of all settings. Parsing, the names of environment variables, `sessionkeep
+//! config`, the reference page and suggestions all come from it.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::model::{
+    Conflict, GatewaySettings, HistorySettings, HttpSettings, LeaseSettings, LogFormat, LogLevel,
+    LogSettings, ProfileName, RestartPolicy, RestartSettings, Secret, Settings, StopSettings,
+    StoreChoice, StoreSettings, SyncSettings, Unreachable,
+};
+use super::{duration, store_url, suggest};
+
+/// Why a value cannot be taken. Neither text ever repeats the value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Invalid {
+    /// Continues the setting's name as a sentence: "is longer than a year".
+    pub(super) reason: String,
+    /// What to write instead.
+    pub(super) remedy: String,
+}
+
+impl Invalid {
+    pub(super) fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            remedy: remedy.into(),
+        }
+    }
+}
+
+/// What holds where nothing is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Default {
+    /// This value.
+    Is(&'static str),
+    /// It depends on other settings, as these words say; `sources` works it out.
+    Depends(&'static str),
+}
+
+/// Whether an older name of a variable is read by the gateway, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sharing {
+    /// It is ours: a different value under our own name is a contradiction.
+    Ours,
+    /// The gateway reads it as well, so our own name may say something else.
+    WithGateway,
+}
+
+/// One setting.
+#[derive(Debug)]
+pub(super) struct Setting {
+    /// Its key in the file and for `--set`.
+    pub(super) key: &'static str,
+    /// Its environment variable.
+    pub(super) env: &'static str,
+    /// Further variables that mean the same, most of them older than sessionkeep.
+    pub(super) aliases: &'static [&'static str],
+    /// Whether the gateway reads the aliases, too.
+    pub(super) sharing: Sharing,
+    /// The flag of its own, if it has one.
+    pub(super) flag: Option<&'static str>,
+    /// What can be written, in words.
+    pub(super) takes: &'static str,
+    /// What holds where nothing is set.
+    pub(super) default: Default,
+    /// What it is for, in one line.
+    pub(super) meaning: &'static str,
+    /// Whether its text must never be shown as it was given.
+    pub(super) secret: bool,
+    /// Reads a text and puts it into the settings.
+    pub(super) set: fn(&mut Settings, &str) -> Result<(), Invalid>,
+    /// The value in force, as it may be shown.
+    pub(super) show: fn(&Settings) -> String,
+}
+
+/// What most rows have in common.
+const ROW: Setting = Setting {
+    key: "",
+    env: "",
+    aliases: &[],
+    sharing: Sharing::Ours,
+    flag: None,
+    takes: "a time span",
+    default: Default::Is(""),
+    meaning: "",
+    secret: false,
+    set: |_, _| Ok(()),
+    show: |_| String::new(),
+};
+
+/// All settings, in the order in which they are listed.
+pub(super) const ALL: &[Setting] = &[
+    Setting {
+        key: "dir",
+        env: "SESSIONKEEP_DIR",
+        aliases: &["SESSIONS_PATH"],
+        flag: Some("--dir"),
+        takes: "a directory",
+        default: Default::Depends("`/app/.sessions` for profile `waha`, `./session` for others"),
+        meaning: "the session directory: what the gateway keeps its login in",
+        set: |s, v| {
+            s.dir = v.into();
+            Ok(())
+        },
+        show: |s| s.dir.display().to_string(),
+        ..ROW
+    },
+    Setting {
+        key: "archive",
+        env: "SESSIONKEEP_ARCHIVE",
+        flag: Some("--archive"),
+        takes: "a name",
+        default: Default::Is("default"),
+        meaning: "the name of this directory's history in the store",
+        set: |s, v| {
+            s.archive = v.parse().map_err(|_| {
+                Invalid::new(
+                    "is not usable as a name",
+                    "write 1 to 64 letters, digits, `-`, `_` or `.`",
+                )
+            })?;
+            Ok(())
+        },
+        show: |s| s.archive.to_string(),
+        ..ROW
+    },
+    Setting {
+        key: "profile",
+        env: "SESSIONKEEP_PROFILE",
+        flag: Some("--profile"),
+        takes: "`waha`, `baileys`, `whatsmeow` or `generic`",
+        default: Default::Is("waha"),
+        meaning: "which gateway's files they are; decides what is left out",
+        set: |s, v| choice(PROFILES, v).map(|v| s.profile = v),
+        show: |s| name_of(PROFILES, s.profile),
+        ..ROW
+    },
+    Setting {
+        key: "store.url",
+        env: "SESSIONKEEP_STORE",
+        aliases: &[
+            "SESSIONKEEP_STORE_URL",
+            "MONGO_URL",
+            "WHATSAPP_SESSIONS_MONGO_URL",
+        ],
+        flag: Some("--store"),
+        takes: "`mongodb://…`, `mongodb+srv://…`, `sqlite:PATH` or `none`",
+        default: Default::Depends("none: it must be set, or `MONGO_ENABLED=false`"),
+        meaning: "where the archive is kept; `none` leaves it in the directory alone",
+        secret: true,
+        set: |s, v| store_url::parse(v).map(|v| s.store.choice = v),
+        show: |s| store_url::show(&s.store.choice),
+        ..ROW
+    },
+    Setting {
+        key: "store.wait",
+        env: "SESSIONKEEP_STORE_WAIT",
+        default: Default::Is("60s"),
+        meaning: "how long a start waits for the store",
+        set: |s, v| span(v, Duration::ZERO).map(|v| s.store.wait = v),
+        show: |s| duration::show(s.store.wait),
+        ..ROW
+    },
+    Setting {
+        key: "store.unreachable",
+        env: "SESSIONKEEP_STORE_UNREACHABLE",
+        takes: "`fail` or `local`",
+        default: Default::Is("fail"),
+        meaning: "what a start does then: exit with 69, or go on with a directory known to be good",
+        set: |s, v| choice(UNREACHABLE, v).map(|v| s.store.unreachable = v),
+        show: |s| name_of(UNREACHABLE, s.store.unreachable),
+        ..ROW
+    },
+    Setting {
+        key: "store.timeout",
+        env: "SESSIONKEEP_STORE_TIMEOUT",
+        default: Default::Is("5s"),
+        meaning: "how long one operation of the store may take",
+        set: |s, v| span(v, Duration::from_millis(100)).map(|v| s.store.timeout = v),
+        show: |s| duration::show(s.store.timeout),
+        ..ROW
+    },
+    Setting {
+        key: "lease.ttl",
+        env: "SESSIONKEEP_LEASE_TTL",
+        default: Default::Is("15s"),
+        meaning: "how long a session stays reserved for an instance that has gone silent",
+        set: |s, v| span(v, Duration::from_millis(300)).map(|v| s.lease.ttl = v),
+        show: |s| duration::show(s.lease.ttl),
+        ..ROW
+    },
+    Setting {
+        key: "lease.renew",
+        env: "SESSIONKEEP_LEASE_RENEW",
+        default: Default::Is("5s"),
+        meaning: "how often the reservation is renewed; at most a third of `lease.ttl`",
+        set: |s, v| span(v, Duration::from_millis(100)).map(|v| s.lease.renew = v),
+        show: |s| duration::show(s.lease.renew),
+        ..ROW
+    },
+    Setting {
+        key: "lease.conflict",
+        env: "SESSIONKEEP_LEASE_CONFLICT",
+        takes: "`wait` or `refuse`",
+        default: Default::Is("wait"),
+        meaning: "when another instance owns the session: wait for it, or exit with 75",
+        set: |s, v| {
+            if v.eq_ignore_ascii_case("takeover") {
+                return Err(Invalid::new(
+                    "cannot be `takeover` yet",
+                    "write `wait` or `refuse`",
+                ));
+            }
+            choice(CONFLICT, v).map(|v| s.lease.conflict = v)
+        },
+        show: |s| name_of(CONFLICT, s.lease.conflict),
+        ..ROW
+    },
+    Setting {
+        key: "sync.quiet",
+        env: "SESSIONKEEP_SYNC_QUIET",
+        default: Default::Is("50ms"),
+        meaning: "how long nothing must change before changes are committed",
+        set: |s, v| span(v, Duration::ZERO).map(|v| s.sync.quiet = v),
+        show: |s| duration::show(s.sync.quiet),
+        ..ROW
+    },
+    Setting {
+        key: "sync.max_delay",
+        env: "SESSIONKEEP_SYNC_MAX_DELAY",
+        default: Default::Is("1s"),
+        meaning: "how long changes wait at most where it never is quiet",
+        set: |s, v| span(v, Duration::ZERO).map(|v| s.sync.max_delay = v),
+        show: |s| duration::show(s.sync.max_delay),
+        ..ROW
+    },
+    Setting {
+        key: "sync.rescan",
+        env: "SESSIONKEEP_SYNC_RESCAN",
+        default: Default::Is("60s"),
+        meaning: "how often everything is looked at, whatever the kernel has reported",
+        set: |s, v| span(v, Duration::from_millis(100)).map(|v| s.sync.rescan = v),
+        show: |s| duration::show(s.sync.rescan),
+        ..ROW
+    },
+    Setting {
+        key: "stop.total",
+        env: "SESSIONKEEP_STOP_TOTAL",
+        default: Default::Is("9s"),
+        meaning: "from the first TERM to the exit; keep it below the host's own limit",
+        set: |s, v| span(v, Duration::from_millis(100)).map(|v| s.stop.total = v),
+        show: |s| duration::show(s.stop.total),
+        ..ROW
+    },
+    Setting {
+        key: "stop.flush",
+        env: "SESSIONKEEP_STOP_FLUSH",
+        default: Default::Is("3s"),
+        meaning: "the part of `stop.total` that is kept for saving the last changes",
+        set: |s, v| span(v, Duration::from_millis(50)).map(|v| s.stop.flush = v),
+        show: |s| duration::show(s.stop.flush),
+        ..ROW
+    },
+    Setting {
+        key: "restart.policy",
+        env: "SESSIONKEEP_RESTART_POLICY",
+        takes: "`no`, `on-failure` or `always`",
+        default: Default::Is("no"),
+        meaning: "whether a gateway that ended by itself is started again",
+        set: |s, v| choice(RESTART, v).map(|v| s.restart.policy = v),
+        show: |s| name_of(RESTART, s.restart.policy),
+        ..ROW
+    },
+    Setting {
+        key: "restart.attempts",
+        env: "SESSIONKEEP_RESTART_ATTEMPTS",
+        takes: "a number",
+        default: Default::Is("5"),
+        meaning: "how often in a row",
+        set: |s, v| number(v, 1_000_000).map(|v| s.restart.attempts = v),
+        show: |s| s.restart.attempts.to_string(),
+        ..ROW
+    },
+    Setting {
+        key: "gateway.probe",
+        env: "SESSIONKEEP_GATEWAY_PROBE",
+        takes: "an `http://` address or `off`",
+        default: Default::Depends(
+            "`http://127.0.0.1:$PORT/ping` for profile `waha` (`PORT`: 3000), `off` for others",
+        ),
+        meaning: "any answer from it shows that the gateway is up",
+        set: |s, v| probe(v).map(|v| s.gateway.probe = v),
+        show: |s| {
+            s.gateway
+                .probe
+                .as_deref()
+                .map_or("off".to_owned(), probe_shown)
+        },
+        ..ROW
+    },
+    Setting {
+        key: "http.port",
+        env: "SESSIONKEEP_HTTP_PORT",
+        takes: "a port or `off`",
+        default: Default::Is("3001"),
+        meaning: "where sessionkeep answers questions about health and status",
+        set: |s, v| {
+            s.http.port = if v.eq_ignore_ascii_case("off") {
+                0
+            } else {
+                u16::try_from(number(v, u16::MAX.into())?).expect("number() held it below 65536")
+            };
+            Ok(())
+        },
+        show: |s| match s.http.port {
+            0 => "off".to_owned(),
+            port => port.to_string(),
+        },
+        ..ROW
+    },
+    Setting {
+        key: "http.bind",
+        env: "SESSIONKEEP_HTTP_BIND",
+        takes: "an IP address or `auto`",
+        default: Default::Is("auto"),
+        meaning: "the address it listens on; `auto`: all with a token, loopback without",
+        set: |s, v| {
+            s.http.bind = if v.eq_ignore_ascii_case("auto") {
+                None
+            } else {
+                Some(v.parse().map_err(|_| {
+                    Invalid::new(
+                        "is no IP address",
+                        "write one, such as `0.0.0.0` or `127.0.0.1`, or `auto`",
+                    )
+                })?)
+            };
+            Ok(())
+        },
+        show: |s| s.http.bind.map_or("auto".to_owned(), |ip| ip.to_string()),
+        ..ROW
+    },
+    Setting {
+        key: "http.token",
+        env: "SESSIONKEEP_HTTP_TOKEN",
+        aliases: &["ADMIN_TOKEN"],
+        takes: "a secret text",
+        default: Default::Depends("none"),
+        meaning: "what a client must present for all but the health pages",
+        secret: true,
+        set: |s, v| {
+            s.http.token = Some(Secret::new(v));
+            Ok(())
+        },
+        show: |s| match s.http.token {
+            Some(_) => "[redacted]".to_owned(),
+            None => "none".to_owned(),
+        },
+        ..ROW
+    },
+    Setting {
+        key: "log.level",
+        env: "SESSIONKEEP_LOG_LEVEL",
+        aliases: &["LOG_LEVEL"],
+        sharing: Sharing::WithGateway,
+        flag: Some("--log-level"),
+        takes: "`error`, `warn`, `info`, `debug` or `trace`",
+        default: Default::Is("info"),
+        meaning: "how much is logged; the names of WAHA, pino and winston are understood",
+        set: |s, v| choice(LEVELS, v).map(|v| s.log.level = v),
+        show: |s| name_of(LEVELS, s.log.level),
+        ..ROW
+    },
+    Setting {
+        key: "log.format",
+        env: "SESSIONKEEP_LOG_FORMAT",
+        aliases: &["LOG_FORMAT"],
+        sharing: Sharing::WithGateway,
+        flag: Some("--log-format"),
+        takes: "`text` or `json`",
+        default: Default::Is("text"),
+        meaning: "lines for people, or one JSON object a line",
+        set: |s, v| choice(FORMATS, v).map(|v| s.log.format = v),
+        show: |s| name_of(FORMATS, s.log.format),
+        ..ROW
+    },
+    Setting {
+        key: "history.grace",
+        env: "SESSIONKEEP_HISTORY_GRACE",
+        default: Default::Is("1h"),
+        meaning: "how long superseded commits are kept; longer than any restore takes",
+        set: |s, v| span(v, Duration::from_secs(1)).map(|v| s.history.grace = v),
+        show: |s| duration::show(s.history.grace),
+        ..ROW
+    },
+];
+
+/// Names of values, the one that is shown first.
+type Names<T> = &'static [(&'static str, T)];
+
+const PROFILES: Names<ProfileName> = &[
+    ("waha", ProfileName::Waha),
+    ("baileys", ProfileName::Baileys),
+    ("whatsmeow", ProfileName::Whatsmeow),
+    ("generic", ProfileName::Generic),
+];
+const UNREACHABLE: Names<Unreachable> =
+    &[("fail", Unreachable::Fail), ("local", Unreachable::Local)];
+const CONFLICT: Names<Conflict> = &[("wait", Conflict::Wait), ("refuse", Conflict::Refuse)];
+const RESTART: Names<RestartPolicy> = &[
+    ("no", RestartPolicy::No),
+    ("on-failure", RestartPolicy::OnFailure),
+    ("always", RestartPolicy::Always),
+];
+/// Ours first; then what gateways take for `LOG_LEVEL`, which is theirs as well.
+const LEVELS: Names<LogLevel> = &[
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+    ("trace", LogLevel::Trace),
+    ("silent", LogLevel::Error),
+    ("fatal", LogLevel::Error),
+    ("critical", LogLevel::Error),
+    ("warning", LogLevel::Warn),
+    ("notice", LogLevel::Info),
+    ("log", LogLevel::Info),
+    ("http", LogLevel::Info),
+    ("verbose", LogLevel::Debug),
+    ("silly", LogLevel::Trace),
+];
+const FORMATS: Names<LogFormat> = &[
+    ("text", LogFormat::Text),
+    ("json", LogFormat::Json),
+    ("pretty", LogFormat::Text),
+];
+
+fn choice<T: Copy>(names: Names<T>, text: &str) -> Result<T, Invalid> {
+    let found = names
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(text));
+    if let Some((_, value)) = found {
+        return Ok(*value);
+    }
+    let mut remedy = String::from("write ");
+    if let Some(meant) = suggest::nearest(text, names.iter().map(|(name, _)| *name)) {
+        let _ = write!(remedy, "`{meant}`");
+    } else {
+        let all: Vec<String> = names.iter().map(|(name, _)| format!("`{name}`")).collect();
+        let _ = write!(remedy, "one of {}", all.join(", "));
+    }
+    Err(Invalid::new("is none of the known values", remedy))
+}
+
+fn name_of<T: Copy + PartialEq>(names: Names<T>, value: T) -> String {
+    names
+        .iter()
+        .find(|(_, known)| *known == value)
+        .map_or_else(String::new, |(name, _)| (*name).to_owned())
+}
+
+fn span(text: &str, least: Duration) -> Result<Duration, Invalid> {
+    let span = duration::parse(text)?;
+    if span < least {
+        let least = duration::show(least);
+        return Err(Invalid::new(
+            "is too short to work",
+            format!("write `{least}` or more"),
+        ));
+    }
+    Ok(span)
+}
+
+fn number(text: &str, most: u32) -> Result<u32, Invalid> {
+    match text.parse::<u32>() {
+        Ok(number) if number <= most => Ok(number),
+        _ => Err(Invalid::new(
+            "is no such number",
+            format!("write a whole number from 0 to {most}"),
+        )),
+    }
+}
+
+fn probe(text: &str) -> Result<Option<String>, Invalid> {
+    if text.eq_ignore_ascii_case("off") {
+        return Ok(None);
+    }
+    let Some(rest) = text.strip_prefix("http://") else {
+        return Err(Invalid::new(
+            "is no plain HTTP address",
+            "write one such as `http://127.0.0.1:3000/ping`, or `off`",
+        ));
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.is_empty() || authority.starts_with(':') {
+        return Err(Invalid::new(
+            "names no host",
+            "write one such as `http://127.0.0.1:3000/ping`",
+        ));
+    }
+    // A probe counts any answer, a 401 too, so that a password has no use in it.
+    if rest.contains('@') || text.chars().any(|c| c.is_control() || c == ' ') {
+        return Err(Invalid::new(
+            "holds a user name, a password or a blank",
+            "leave them out: a 401 counts as an answer, too",
+        ));
+    }
+    Ok(Some(text.to_owned()))
+}
+
+/// Some put a key into the query.
+fn probe_shown(url: &str) -> String {
+    match url.split_once('?') {
+        Some((address, _)) => format!("{address}?[redacted]"),
+        None => url.to_owned(),
+    }
+}
+
+/// The setting of this key.
+pub(super) fn find(key: &str) -> Option<&'static Setting> {
+    ALL.iter().find(|setting| setting.key == key)
+}
+
+/// The names of environment variables of a setting, our own first.
+pub(super) fn env_names(setting: &Setting) -> impl Iterator<Item = &'static str> + use<> {
+    std::iter::once(setting.env).chain(setting.aliases.iter().copied())
+}
+
+/// The settings with every default in force that depends on nothing.
+pub(super) fn defaults() -> Settings {
+    let mut settings = Settings {
+        dir: "session".into(),
+        archive: "default".parse().expect("the name is well formed"),
+        profile: ProfileName::Waha,
+        store: StoreSettings {
+            choice: StoreChoice::None,
+            wait: Duration::ZERO,
+            unreachable: Unreachable::Fail,
+            timeout: Duration::ZERO,
+        },
+        lease: LeaseSettings {
+            ttl: Duration::ZERO,
+            renew: Duration::ZERO,
+            conflict: Conflict::Wait,
+        },
+        sync: SyncSettings {
+            quiet: Duration::ZERO,
+            max_delay: Duration::ZERO,
+            rescan: Duration::ZERO,
+        },
+        stop: StopSettings {
+            total: Duration::ZERO,
+            flush: Duration::ZERO,
+        },
+        restart: RestartSettings {
+            policy: RestartPolicy::No,
+            attempts: 0,
+        },
+        gateway: GatewaySettings { probe: None },
+        http: HttpSettings {
+            port: 0,
+            bind: None,
+            token: None,
+        },
+        log: LogSettings {
+            level: LogLevel::Info,
+            format: LogFormat::Text,
+        },
+        history: HistorySettings {
+            grace: Duration::ZERO,
+        },
+    };
+    for setting in ALL {
+        if let Default::Is(text) = setting.default {
+            (setting.set)(&mut settings, text).expect("a test reads every default");
+        }
+    }
+    settings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_readable_and_shown_as_it_is_documented() {
+        let settings = defaults();
+        for setting in ALL {
+            if let Default::Is(text) = setting.default {
+                let shown = (setting.show)(&settings);
+                let same = shown == text
+                    || duration::parse(text).is_ok_and(|span| duration::show(span) == shown);
+                assert!(same, "{}: {shown} is not {text}", setting.key);
+            }
+        }
+    }
+
+    #[test]
+    fn every_value_that_the_documentation_names_is_taken() {
+        for setting in ALL {
+            for value in setting.takes.split('`').skip(1).step_by(2) {
+                let value = match value {
+                    "mongodb://…" => "mongodb://h/db",
+                    "mongodb+srv://…" => "mongodb+srv://h/db",
+                    "http://" => "http://h/",
+                    value => value,
+                };
+                let result = (setting.set)(&mut defaults(), value);
+                assert_eq!(result, Ok(()), "{} = {value}", setting.key);
+            }
+        }
+    }
+
+    #[test]
+    fn every_variable_is_named_after_its_key_and_none_twice() {
+        let mut names: Vec<&str> = ALL.iter().flat_map(env_names).collect();
+        for setting in ALL {
+            let derived = format!(
+                "SESSIONKEEP_{}",
+                setting.key.to_uppercase().replace('.', "_")
+            );
+            assert!(
+                env_names(setting).any(|name| name == derived),
+                "{} has no {derived}",
+                setting.key
+            );
+        }
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn a_probe_has_no_password_and_its_query_is_not_shown() {
+        assert!(probe("http://u:p@127.0.0.1/ping").is_err());
+        assert!(probe("https://127.0.0.1/ping").is_err());
+        assert!(probe("http://:80/").is_err());
+        assert_eq!(probe("OFF"), Ok(None));
+        assert_eq!(probe_shown("http://h/?key=canary"), "http://h/?[redacted]");
+    }
+}

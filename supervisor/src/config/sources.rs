@@ -1,0 +1,439 @@
+//! Where settings come from: flags over environment over file over defaults. Everything that is
+//! wrong is collected, so that an operator sees it all at once.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::problem::{ConfigErrors, Problem, shown, shown_name};
+use super::registry::{self, Default, Setting, Sharing};
+use super::store_url::Switch;
+use super::{Flags, ProfileName, Settings, checks, file, store_url, suggest};
+use crate::control::SETTINGS_ENV;
+
+/// Names the settings file in the environment.
+const FILE_ENV: &str = "SESSIONKEEP_CONFIG";
+/// What all variables of ours begin with.
+const PREFIX: &str = "SESSIONKEEP_";
+/// The gateway's port; WAHA and most hosts use this name.
+const PORT_ENV: &str = "PORT";
+/// The gateway's port where `PORT` is not set: WAHA's.
+const PORT_DEFAULT: u16 = 3000;
+
+/// Where a setting's value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A flag.
+    Flag(&'static str),
+    /// An environment variable.
+    Env(&'static str),
+    /// The settings file, and the line where it is known.
+    File(String, Option<usize>),
+    /// Nobody set it.
+    Default,
+    /// From init, which had read it from one of the others.
+    Init,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(flag) => f.write_str(flag),
+            Self::Env(name) => f.write_str(name),
+            Self::File(path, Some(line)) => write!(f, "{path} line {line}"),
+            Self::File(path, None) => f.write_str(path),
+            Self::Default => f.write_str("default"),
+            Self::Init => f.write_str("init"),
+        }
+    }
+}
+
+/// A setting in force and where it comes from, as it may be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The setting's key.
+    pub key: &'static str,
+    /// Its value, without secrets.
+    pub value_shown: String,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// Settings that were read without an error.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// What is in force.
+    pub settings: Settings,
+    /// Where each comes from.
+    pub origins: Vec<Origin>,
+}
+
+/// Reads the settings of this process.
+///
+/// # Errors
+/// [`ConfigErrors`] with everything that is wrong.
+pub fn load(flags: &Flags) -> Result<Loaded, ConfigErrors> {
+    if let Some(json) = std::env::var_os(SETTINGS_ENV) {
+        return from_init(&json);
+    }
+    let cwd = std::env::current_dir().map_err(|error| {
+        ConfigErrors::alone(Problem {
+            name: "the working directory".to_owned(),
+            value: None,
+            reason: format!("cannot be found out ({})", error.kind()),
+            remedy: "start in a directory that exists".to_owned(),
+        })
+    })?;
+    resolve(flags, std::env::vars_os().collect(), &cwd, file::read)
+}
+
+/// Takes the settings that init handed to its child: they were read once and stay as they were.
+fn from_init(json: &OsString) -> Result<Loaded, ConfigErrors> {
+    let settings: Option<Settings> = json
+        .to_str()
+        .and_then(|json| serde_json::from_str(json).ok());
+    let settings = settings.ok_or_else(|| {
+        ConfigErrors::alone(Problem {
+            name: SETTINGS_ENV.to_owned(),
+            value: None,
+            reason: "holds no settings of this version".to_owned(),
+            remedy: "unset it: only `sessionkeep run` sets it, for its children".to_owned(),
+        })
+    })?;
+    let origins = origins(&settings, |_| Source::Init);
+    Ok(Loaded { settings, origins })
+}
+
+fn origins(settings: &Settings, source: impl Fn(&Setting) -> Source) -> Vec<Origin> {
+    registry::ALL
+        .iter()
+        .map(|setting| Origin {
+            key: setting.key,
+            value_shown: (setting.show)(settings),
+            source: source(setting),
+        })
+        .collect()
+}
+
+/// How the settings file is read: `(named by and path, working directory)`.
+type ReadFile = fn(Option<(&str, &Path)>, &Path) -> Result<Option<(PathBuf, Vec<u8>)>, Problem>;
+
+/// [`load`] with everything it looks at as an argument.
+pub(super) fn resolve(
+    flags: &Flags,
+    env: Vec<(OsString, OsString)>,
+    cwd: &Path,
+    read_file: ReadFile,
+) -> Result<Loaded, ConfigErrors> {
+    let mut given = Given::default();
+    let env = given.environment(env);
+    let named = flags
+        .config
+        .as_deref()
+        .map(|path| ("--config", path))
+        .or_else(|| Some((FILE_ENV, Path::new(env.get(FILE_ENV)?))));
+    match read_file(named, cwd) {
+        Ok(Some((path, content))) => given.file(&path.display().to_string(), &content),
+        Ok(None) => {}
+        Err(problem) => given.problems.push(problem),
+    }
+    let switch = given.switch(&env);
+    given.variables(&env, switch);
+    given.flags(flags);
+    let port = given.port(&env);
+    given.settle(switch, port, cwd)
+}
+
+/// A text and where it comes from.
+#[derive(Debug)]
+struct Text {
+    text: String,
+    source: Source,
+}
+
+/// What was given, and what is wrong with it, so far.
+#[derive(Debug, Default)]
+struct Given {
+    texts: BTreeMap<&'static str, Text>,
+    problems: Vec<Problem>,
+    /// Whether `MONGO_ENABLED` was given and could not be read: then nothing more is said about
+    /// the store, since nobody knows what was meant.
+    switch_is_wrong: bool,
+}
+
+/// The environment as far as it concerns us, without empty values.
+type Env = BTreeMap<String, String>;
+
+impl Given {
+    fn complain(
+        &mut self,
+        name: impl Into<String>,
+        value: Option<String>,
+        reason: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.problems.push(Problem {
+            name: name.into(),
+            value,
+            reason: reason.into(),
+            remedy: remedy.into(),
+        });
+    }
+
+    /// Picks what concerns us, and refuses names that begin as ours do and are not.
+    fn environment(&mut self, env: Vec<(OsString, OsString)>) -> Env {
+        let known: Vec<&str> = registry::ALL
+            .iter()
+            .flat_map(registry::env_names)
+            .chain([FILE_ENV, Switch::NAME, PORT_ENV])
+            .collect();
+        let mut ours = Env::new();
+        for (name, value) in env {
+            let Some(name) = name.to_str() else { continue };
+            let value = value.into_string();
+            if value.as_ref().is_ok_and(|value| injected(name, value)) {
+                continue;
+            }
+            if known.contains(&name) {
+                match value {
+                    Ok(value) if value.trim().is_empty() => {}
+                    Ok(value) => drop(ours.insert(name.to_owned(), value)),
+                    Err(_) => self.complain(name, None, "is no text in UTF-8", "write it anew"),
+                }
+            } else if let Some(rest) = name.strip_prefix(PREFIX) {
+                let candidates = known.iter().filter_map(|name| name.strip_prefix(PREFIX));
+                let remedy = suggest::nearest(rest, candidates).map_or_else(
+                    || "see `sessionkeep config --reference`".to_owned(),
+                    |near| format!("did you mean `{PREFIX}{near}`?"),
+                );
+                let name = shown_name(name).unwrap_or("a variable that begins with SESSIONKEEP_");
+                self.complain(name, None, "is no known setting", remedy);
+            }
+        }
+        ours
+    }
+
+    fn file(&mut self, name: &str, content: &[u8]) {
+        for entry in file::parse(name, content, &mut self.problems) {
+            let source = Source::File(name.to_owned(), entry.line);
+            let text = entry.text;
+            self.texts.insert(entry.key, Text { text, source });
+        }
+    }
+
+    fn switch(&mut self, env: &Env) -> Option<Switch> {
+        let text = env.get(Switch::NAME)?;
+        match Switch::parse(text.trim()) {
+            Ok(switch) => Some(switch),
+            Err(why) => {
+                self.complain(Switch::NAME, Some(shown(text)), why.reason, why.remedy);
+                self.switch_is_wrong = true;
+                None
+            }
+        }
+    }
+
+    fn variables(&mut self, env: &Env, switch: Option<Switch>) {
+        for setting in registry::ALL {
+            let mut found = registry::env_names(setting)
+                .filter_map(|name| Some((name, env.get_key_value(name)?.1)));
+            let Some((name, text)) = found.next() else {
+                continue;
+            };
+            // Where MongoDB is switched off, addresses do not matter, and going back to plain
+            // files must not fail because of one. A name that the gateway reads, too, may well
+            // say something else to it.
+            let tolerant = setting.sharing == Sharing::WithGateway
+                || (setting.key == "store.url" && switch == Some(Switch::Off));
+            if let Some((other, _)) = found.find(|(_, other)| *other != text && !tolerant) {
+                self.complain(
+                    format!("{name} and {other}"),
+                    None,
+                    format!("both set `{}`, to different values", setting.key),
+                    "keep one of them",
+                );
+            }
+            let source = Source::Env(name);
+            let text = text.clone();
+            self.texts.insert(setting.key, Text { text, source });
+        }
+    }
+
+    fn flags(&mut self, flags: &Flags) {
+        for (flag, text) in flags.named() {
+            let setting = registry::ALL.iter().find(|s| s.flag == Some(flag));
+            let setting = setting.expect("a test finds a setting for every flag");
+            self.flag(setting, flag, text);
+        }
+        for pair in &flags.set {
+            let Some((key, text)) = pair.expose().split_once('=') else {
+                self.complain("--set", None, "has no `=`", "write `--set KEY=VALUE`");
+                continue;
+            };
+            let key = key.trim();
+            if let Some(setting) = registry::find(key) {
+                self.flag(setting, "--set", text);
+                continue;
+            }
+            let remedy = suggest::nearest(key, registry::ALL.iter().map(|s| s.key)).map_or_else(
+                || "see `sessionkeep config --reference`".to_owned(),
+                |near| format!("did you mean `{near}`?"),
+            );
+            let name = shown_name(key).map_or("--set".to_owned(), |key| format!("--set {key}"));
+            self.complain(name, None, "is no known setting", remedy);
+        }
+    }
+
+    fn flag(&mut self, setting: &Setting, flag: &'static str, text: &str) {
+        let source = Source::Flag(flag);
+        let text = text.to_owned();
+        if text.trim().is_empty() {
+            self.complain(flag, None, "is empty", format!("write {}", setting.takes));
+            return;
+        }
+        match self.texts.get(setting.key) {
+            Some(Text {
+                source: Source::Flag(other),
+                text: before,
+            }) if *before != text => {
+                let name = format!("{other} and {flag}");
+                let reason = format!("both set `{}`, to different values", setting.key);
+                self.complain(name, None, reason, "keep one of them");
+            }
+            _ => drop(self.texts.insert(setting.key, Text { text, source })),
+        }
+    }
+
+    /// The gateway's port, if it is set.
+    fn port(&mut self, env: &Env) -> Option<u16> {
+        let text = env.get(PORT_ENV)?;
+        let port = text.trim().parse().ok().filter(|port| *port != 0);
+        // Where the probe is given, `PORT` is nobody's business but the gateway's.
+        if port.is_none() && !self.texts.contains_key("gateway.probe") {
+            let remedy = "write the number of the gateway's port, or set SESSIONKEEP_GATEWAY_PROBE";
+            self.complain(PORT_ENV, Some(shown(text)), "is no port", remedy);
+        }
+        port
+    }
+
+    /// Reads the texts, works out the defaults that depend on others, and looks for contradictions.
+    fn settle(
+        mut self,
+        switch: Option<Switch>,
+        port: Option<u16>,
+        cwd: &Path,
+    ) -> Result<Loaded, ConfigErrors> {
+        let mut settings = registry::defaults();
+        let texts = std::mem::take(&mut self.texts);
+        let mut wrong: Vec<&'static str> = Vec::new();
+        for setting in registry::ALL {
+            let Some(Text { text, source }) = texts.get(setting.key) else {
+                continue;
+            };
+            // Blanks around a value come with quoting; in a secret they may be meant.
+            let text = if setting.key == "http.token" {
+                text
+            } else {
+                text.trim()
+            };
+            if setting.key == "store.url" && switch == Some(Switch::Off) && !is_sqlite(text) {
+                continue;
+            }
+            if let Err(why) = (setting.set)(&mut settings, text) {
+                let value = if setting.secret {
+                    "[redacted]".to_owned()
+                } else {
+                    shown(text)
+                };
+                let name = format!("{} ({source})", setting.key);
+                self.complain(name, Some(value), why.reason, why.remedy);
+                wrong.push(setting.key);
+            }
+        }
+
+        let is_given = |key| texts.contains_key(key) && !wrong.contains(&key);
+        if !is_given("dir") {
+            settings.dir = match settings.profile {
+                ProfileName::Waha => "/app/.sessions".into(),
+                _ => "session".into(),
+            };
+        }
+        if !is_given("gateway.probe") && settings.profile == ProfileName::Waha {
+            let port = port.unwrap_or(PORT_DEFAULT);
+            settings.gateway.probe = Some(format!("http://127.0.0.1:{port}/ping"));
+        }
+        checks::make_absolute(&mut settings, cwd);
+        let choice = is_given("store.url").then(|| settings.store.choice.clone());
+        if !wrong.contains(&"store.url") && !self.switch_is_wrong {
+            match Switch::apply(switch, choice) {
+                Ok(choice) => settings.store.choice = choice,
+                Err(why) => {
+                    let from = texts.get("store.url").map(|text| &text.source);
+                    let name = from.map_or_else(
+                        || "store.url".to_owned(),
+                        |source| format!("store.url ({source})"),
+                    );
+                    let value = from.map(|_| store_url::show(&settings.store.choice));
+                    self.complain(name, value, why.reason, why.remedy);
+                }
+            }
+        }
+        self.problems
+            .extend(checks::contradictions(&settings, port, &wrong));
+
+        let origins = origins(&settings, |setting| match texts.get(setting.key) {
+            _ if setting.key == "store.url" && switch == Some(Switch::Off) => {
+                Source::Env(Switch::NAME)
+            }
+            Some(text) if !wrong.contains(&setting.key) => text.source.clone(),
+            _ => match setting.default {
+                Default::Depends(_)
+                    if setting.key == "gateway.probe"
+                        && port.is_some()
+                        && settings.profile == ProfileName::Waha =>
+                {
+                    Source::Env(PORT_ENV)
+                }
+                _ => Source::Default,
+            },
+        });
+        if self.problems.is_empty() {
+            return Ok(Loaded { settings, origins });
+        }
+        Err(ConfigErrors {
+            problems: self.problems,
+            origins,
+            partial: Some(Box::new(settings)),
+        })
+    }
+}
+
+fn is_sqlite(text: &str) -> bool {
+    text.starts_with("sqlite:")
+}
+
+/// Whether a variable is one that Kubernetes (or an old Docker link) puts into every container for
+/// a service whose name begins with `sessionkeep`: addresses such as
+/// `SESSIONKEEP_HTTP_PORT=tcp://10.0.0.7:3001`, which nobody meant as a setting.
+fn injected(name: &str, value: &str) -> bool {
+    let Some(rest) = name.strip_prefix(PREFIX) else {
+        return false;
+    };
+    let address = ["tcp://", "udp://", "sctp://"]
+        .iter()
+        .any(|scheme| value.starts_with(scheme));
+    let about_a_port = rest.split("PORT_").nth(1).is_some_and(|port| {
+        port.split('_')
+            .next()
+            .is_some_and(|n| n.parse::<u16>().is_ok())
+    });
+    (address && rest.ends_with("PORT"))
+        || about_a_port
+        || rest.ends_with("SERVICE_HOST")
+        || rest.contains("SERVICE_PORT")
+}
+
+#[cfg(test)]
+#[path = "sources_tests.rs"]
+mod tests;
