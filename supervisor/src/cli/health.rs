@@ -37,7 +37,7 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
             None => return Err(errors.into()),
         },
     };
-    match ask(&http) {
+    match ask(&http, "/health") {
         Ok(answer) => {
             let line = match args.json {
                 true => answer.body.trim_end().to_owned(),
@@ -68,13 +68,15 @@ fn address(http: &HttpSettings) -> SocketAddr {
     SocketAddr::new(ip, http.port)
 }
 
+/// What the running instance answered.
 #[derive(Debug, PartialEq, Eq)]
-struct Answer {
-    status: u16,
-    body: String,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: String,
 }
 
-fn ask(http: &HttpSettings) -> anyhow::Result<Answer> {
+/// Asks the running instance for `path`, with the token where there is one.
+pub(super) fn ask(http: &HttpSettings, path: &str) -> anyhow::Result<Answer> {
     if http.port == 0 {
         bail!("nobody answers, because http.port is off");
     }
@@ -82,8 +84,13 @@ fn ask(http: &HttpSettings) -> anyhow::Result<Answer> {
     let deadline = Instant::now() + LIMIT;
     let mut stream = TcpStream::connect_timeout(&address, LIMIT)
         .with_context(|| format!("failed to connect to {address}"))?;
+    let authorization = http
+        .token
+        .as_ref()
+        .map(|token| format!("Authorization: Bearer {}\r\n", token.expose()))
+        .unwrap_or_default();
     let request = format!(
-        "GET /health HTTP/1.1\r\nHost: {address}\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: application/json\r\n{authorization}Connection: close\r\n\r\n"
     );
     stream.set_write_timeout(Some(LIMIT))?;
     stream
@@ -200,7 +207,7 @@ mod tests {
     #[test]
     fn a_200_is_healthy_and_its_length_ends_the_wait() {
         let http = server("HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{\"status\":\"ok\"}");
-        let answer = ask(&http).expect("an answer");
+        let answer = ask(&http, "/health").expect("an answer");
         assert_eq!(answer.status, 200);
         assert_eq!(answer.told(), "healthy: ok");
     }
@@ -211,7 +218,7 @@ mod tests {
             "HTTP/1.1 503 No\r\ncontent-length: 31\r\n\r\n{\"reason\":\"store: no\\n answer\" }",
         );
         assert_eq!(
-            ask(&http).expect("an answer").told(),
+            ask(&http, "/health").expect("an answer").told(),
             "unhealthy: store: no answer"
         );
     }
@@ -220,7 +227,7 @@ mod tests {
     fn a_server_that_says_nothing_ends_in_time() {
         let http = server("HTTP/1.1 200 OK\r\n");
         let begun = Instant::now();
-        assert!(ask(&http).is_err());
+        assert!(ask(&http, "/health").is_err());
         assert!(begun.elapsed() < LIMIT * 3);
     }
 
@@ -231,7 +238,7 @@ mod tests {
             bind: None,
             token: None,
         };
-        assert!(format!("{:#}", ask(&off).expect_err("off")).contains("http.port is off"));
+        assert!(format!("{:#}", ask(&off, "/health").expect_err("off")).contains("http.port is off"));
         let closed = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = closed.local_addr().expect("bound").port();
         drop(closed);

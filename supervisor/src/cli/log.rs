@@ -1,10 +1,15 @@
 //! `sessionkeep log`: the newest commits.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use anyhow::bail;
+use serde_json::{Value, json};
 
 use crate::config::Flags;
+use crate::human::{Bytes, Moment};
+use crate::store::{Header, RecordKind, Seq};
+
+use super::context;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -20,6 +25,64 @@ pub(super) struct Args {
     pub(super) json: bool,
 }
 
-pub(super) fn main(_: &Args, _: &Flags) -> anyhow::Result<ExitCode> {
-    bail!("not built into this binary")
+pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
+    let settings = context::settings(flags)?;
+    let headers = context::block_on(async {
+        let store = context::open(&settings).await?;
+        let headers = store.headers(&settings.archive, 1, Seq::MAX, args.limit).await?;
+        store.close().await;
+        anyhow::Ok(headers)
+    })??;
+    if args.json {
+        let shown: Vec<Value> = headers.iter().map(as_json).collect();
+        super::print_json(&shown)?;
+    } else {
+        super::print(&table(&headers))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a commit is for, in a word.
+pub(super) fn kind(header: &Header) -> &'static str {
+    match header.kind {
+        RecordKind::Barrier => "barrier",
+        RecordKind::Change => "change",
+        RecordKind::Checkpoint => "checkpoint",
+    }
+}
+
+pub(super) fn as_json(header: &Header) -> Value {
+    json!({
+        "seq": header.seq,
+        "time": Moment(header.time_ms).to_string(),
+        "kind": kind(header),
+        "changes": header.changes,
+        "bytes": header.bytes,
+        "files": header.live_files,
+        "total_bytes": header.live_bytes,
+        "instance": header.instance,
+        "epoch": header.epoch,
+        "root": header.root,
+    })
+}
+
+fn table(headers: &[Header]) -> String {
+    if headers.is_empty() {
+        return "no commits yet\n".into();
+    }
+    let mut table = format!("{:>8}  {:24}  {:10}  {:>7}  {:>10}  {:>7}  instance\n", "seq", "time", "kind", "changes", "bytes", "files");
+    for header in headers {
+        let _ = writeln!(
+            table,
+            "{:>8}  {:24}  {:10}  {:>7}  {:>10}  {:>7}  {}",
+            header.seq,
+            Moment(header.time_ms).to_string(),
+            kind(header),
+            header.changes,
+            Bytes(header.bytes).to_string(),
+            header.live_files,
+            header.instance,
+        );
+    }
+    table
 }

@@ -2,12 +2,14 @@
 
 mod completions;
 mod config;
+mod context;
 mod doctor;
 mod health;
 mod log;
 mod restore;
 mod run;
 mod show;
+mod standalone;
 mod status;
 mod verify;
 mod watch;
@@ -19,6 +21,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::boot::BootError;
 use crate::config::{ConfigErrors, Flags};
 use crate::exit;
 use crate::store::StoreError;
@@ -141,6 +144,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
         if cause.is::<ConfigErrors>() {
             return exit::CONFIG;
+        }
+        if let Some(error) = cause.downcast_ref::<BootError>() {
+            return error.exit_code();
         }
         match cause.downcast_ref::<StoreError>() {
             Some(StoreError::Unavailable { .. }) => return exit::STORE_UNAVAILABLE,

@@ -3,9 +3,10 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use anyhow::bail;
+use tracing::error;
 
 use crate::config::Flags;
+use crate::exit;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -22,6 +23,11 @@ pub(super) struct Args {
     pub(super) command: Vec<OsString>,
 }
 
-pub(super) fn main(_: &Args, _: &Flags) -> anyhow::Result<ExitCode> {
-    bail!("not built into this binary")
+pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
+    let settings = super::context::settings(flags)?;
+    if args.command.is_empty() {
+        error!(target: "cli", "no gateway to run: give its command after `--`, as in `sessionkeep run -- node bot.js`");
+        return Ok(ExitCode::from(exit::CONFIG));
+    }
+    Ok(ExitCode::from(crate::init::run(&settings, args.command.clone())))
 }

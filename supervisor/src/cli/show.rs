@@ -1,11 +1,18 @@
 //! `sessionkeep show`: what one commit changed.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use anyhow::bail;
+use serde_json::json;
 
+use crate::archive::format::Change;
+use crate::archive::version::{check_record, read_listing};
 use crate::config::Flags;
-use crate::store::Seq;
+use crate::entry::Kind;
+use crate::human::{Bytes, Moment};
+use crate::store::{RecordKind, Seq};
+
+use super::{context, log};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -19,6 +26,53 @@ pub(super) struct Args {
     pub(super) json: bool,
 }
 
-pub(super) fn main(_: &Args, _: &Flags) -> anyhow::Result<ExitCode> {
-    bail!("not built into this binary")
+pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
+    let settings = context::settings(flags)?;
+    let (header, changes) = context::block_on(async {
+        let store = context::open(&settings).await?;
+        context::header(&*store, &settings, Some(args.seq)).await?;
+        let mut records = store.records(&settings.archive, args.seq, args.seq).await?;
+        let record = records.pop().ok_or_else(|| anyhow::anyhow!("commit {} has just been collected", args.seq))?;
+        check_record(&record)?;
+        let changes = match record.header.kind {
+            RecordKind::Barrier => Vec::new(),
+            _ => read_listing(&*store, &record).await?.0.changes,
+        };
+        store.close().await;
+        anyhow::Ok((record.header, changes))
+    })??;
+    if args.json {
+        let changes: Vec<_> = changes
+            .iter()
+            .map(|change| json!({ "change": change.word(), "path": change.path().to_string(), "size": size(change) }))
+            .collect();
+        let mut shown = log::as_json(&header);
+        shown["changed"] = changes.into();
+        super::print_json(&shown)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut text = format!(
+        "commit {} ({}) of {} by {} at epoch {}\n{} files, {}, root {}\n\n",
+        header.seq,
+        log::kind(&header),
+        Moment(header.time_ms),
+        header.instance,
+        header.epoch,
+        header.live_files,
+        Bytes(header.live_bytes),
+        header.root,
+    );
+    for change in &changes {
+        let size = size(change).map(|size| format!("  {}", Bytes(size))).unwrap_or_default();
+        let _ = writeln!(text, "{:7} {}{size}", change.word(), change.path());
+    }
+    super::print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn size(change: &Change) -> Option<u64> {
+    match change {
+        Change::Put { kind: Kind::File { size, .. }, .. } | Change::Patch { size, .. } => Some(*size),
+        _ => None,
+    }
 }

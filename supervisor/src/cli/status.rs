@@ -1,10 +1,16 @@
 //! `sessionkeep status`: the state of the session and its archive.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::bail;
+use serde_json::{Value, json};
 
-use crate::config::Flags;
+use crate::config::{Flags, Settings};
+use crate::human::{Bytes, Moment, Took};
+use crate::store::{Header, Lease, Usage};
+
+use super::{context, health, log};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -16,6 +22,112 @@ pub(super) struct Args {
     pub(super) json: bool,
 }
 
-pub(super) fn main(_: &Args, _: &Flags) -> anyhow::Result<ExitCode> {
-    bail!("not built into this binary")
+/// What the store says.
+struct Stored {
+    head: Option<Header>,
+    lease: Option<Lease>,
+    usage: Usage,
+}
+
+pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
+    let settings = context::settings(flags)?;
+    // Two sources, and either may be missing: the running instance, and the store.
+    let running = health::ask(&settings.http, "/status")
+        .ok()
+        .filter(|answer| answer.status == 200)
+        .and_then(|answer| serde_json::from_str::<Value>(&answer.body).ok());
+    let stored = if settings.is_file_mode() { None } else { Some(context::block_on(read(&settings))?) };
+    if args.json {
+        let stored = stored.map(|stored| match stored {
+            Ok(stored) => json!({
+                "head": stored.head.as_ref().map(log::as_json),
+                "lease": stored.lease.as_ref().map(lease_json),
+                "usage": { "commits": stored.usage.commits, "commit_bytes": stored.usage.commit_bytes,
+                           "packs": stored.usage.packs, "pack_bytes": stored.usage.pack_bytes },
+            }),
+            Err(error) => json!({ "error": format!("{error:#}") }),
+        });
+        super::print_json(&json!({ "running": running, "stored": stored }))?;
+    } else {
+        super::print(&told(&settings, running.as_ref(), stored.as_ref()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn read(settings: &Settings) -> anyhow::Result<Stored> {
+    let store = context::open(settings).await?;
+    let archive = &settings.archive;
+    let stored = Stored {
+        head: store.head(archive).await?,
+        lease: store.lease(archive).await?,
+        usage: store.usage(archive).await?,
+    };
+    store.close().await;
+    Ok(stored)
+}
+
+fn lease_json(lease: &Lease) -> Value {
+    json!({
+        "instance": lease.instance,
+        "epoch": lease.epoch,
+        "remaining_seconds": lease.remaining.as_secs_f64(),
+        "since": Moment(lease.since_ms).to_string(),
+    })
+}
+
+fn told(settings: &Settings, running: Option<&Value>, stored: Option<&anyhow::Result<Stored>>) -> String {
+    let mut text = format!("archive    {}\n", settings.archive);
+    match running {
+        Some(status) => {
+            let lag = status["lag_seconds"].as_f64().unwrap_or_default();
+            let saved = if lag > 0.0 {
+                format!("changes waiting since {}", Took(Duration::from_secs_f64(lag)))
+            } else {
+                "everything saved".to_owned()
+            };
+            let _ = writeln!(text, "running    {}, {saved}", status["state"].as_str().unwrap_or("?"));
+            if let Some(problem) = status["problem"].as_str().filter(|problem| !problem.is_empty()) {
+                let _ = writeln!(text, "problem    {problem}");
+            }
+        }
+        None => text.push_str("running    no instance answers here\n"),
+    }
+    match stored {
+        None => text.push_str("store      none (file mode)\n"),
+        Some(Err(error)) => {
+            let _ = writeln!(text, "store      {error:#}");
+        }
+        Some(Ok(stored)) => {
+            match &stored.head {
+                Some(head) => {
+                    let _ = writeln!(
+                        text,
+                        "newest     commit {} of {}: {} files, {}",
+                        head.seq, Moment(head.time_ms), head.live_files, Bytes(head.live_bytes)
+                    );
+                }
+                None => text.push_str("newest     nothing was ever committed\n"),
+            }
+            match &stored.lease {
+                Some(lease) if !lease.remaining.is_zero() => {
+                    let _ = writeln!(
+                        text,
+                        "owner      {} since {} (epoch {})",
+                        lease.instance, Moment(lease.since_ms), lease.epoch
+                    );
+                }
+                Some(lease) => {
+                    let _ = writeln!(text, "owner      none; last {} (epoch {})", lease.instance, lease.epoch);
+                }
+                None => text.push_str("owner      none\n"),
+            }
+            let usage = &stored.usage;
+            let _ = writeln!(
+                text,
+                "stored     {} commits with {}, {} packs with {}",
+                usage.commits, Bytes(usage.commit_bytes), usage.packs, Bytes(usage.pack_bytes)
+            );
+        }
+    }
+    text
 }

@@ -2,9 +2,22 @@
 
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::Context as _;
+use serde_json::json;
+use tracing::info;
 
-use crate::config::Flags;
+use crate::archive::fetch::{At, Check, Fetch, Sink, Wanted};
+use crate::archive::version::{Version, check_record, read_listing};
+use crate::archive::{ArchiveError, Result as ArchiveResult};
+use crate::boot::progress::Progress;
+use crate::config::{Flags, Settings};
+use crate::human::Bytes;
+use crate::store::{RecordKind, Seq, Store};
+
+use super::context::{self, showing};
+
+/// How many headers are listed to find the checkpoints; more are never kept.
+const HEADERS_MAX: usize = 100_000;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -22,6 +35,132 @@ pub(super) struct Args {
     pub(super) json: bool,
 }
 
-pub(super) fn main(_: &Args, _: &Flags) -> anyhow::Result<ExitCode> {
-    bail!("not built into this binary")
+/// What was looked at and what was found.
+#[derive(Debug, Default)]
+struct Report {
+    commits: u64,
+    files: u64,
+    bytes: u64,
+    damage: Vec<String>,
+}
+
+pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
+    let settings = context::settings(flags)?;
+    let progress = Progress::default();
+    let report = context::block_on(async {
+        let store = context::open(&settings).await?;
+        let report = showing("verifying", &progress, verify(args, &settings, &*store, &progress)).await?;
+        store.close().await;
+        anyhow::Ok(report)
+    })??;
+    if args.json {
+        super::print_json(&json!({
+            "commits": report.commits, "files": report.files, "bytes": report.bytes, "damage": report.damage,
+        }))?;
+    } else {
+        let mut text = String::new();
+        for damage in &report.damage {
+            text.push_str(&format!("damaged: {damage}\n"));
+        }
+        let verdict = if report.damage.is_empty() {
+            "all is as it was written".to_owned()
+        } else {
+            format!("{} things are damaged; a restore takes the newest commit that is whole", report.damage.len())
+        };
+        text.push_str(&format!(
+            "verified {} commits, {} files, {}: {verdict}\n",
+            report.commits, report.files, Bytes(report.bytes)
+        ));
+        super::print(&text)?;
+    }
+    Ok(if report.damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn verify(args: &Args, settings: &Settings, store: &dyn Store, progress: &Progress) -> anyhow::Result<Report> {
+    let mut report = Report::default();
+    let targets = if args.all {
+        every_record(settings, store, &mut report).await?
+    } else {
+        let head = store.head(&settings.archive).await.context("failed to read the newest commit")?;
+        head.map(|head| vec![head.seq]).unwrap_or_default()
+    };
+    for seq in targets {
+        if let Err(error) = version(settings, store, seq, progress, &mut report).await {
+            if !error.is_damage() {
+                return Err(error.into());
+            }
+            report.damage.push(format!("the state of commit {seq}: {error}"));
+        }
+    }
+    Ok(report)
+}
+
+/// Reads each record by itself, and names the commits whose whole state is then read: the newest
+/// one, and the last one before each checkpoint.
+async fn every_record(settings: &Settings, store: &dyn Store, report: &mut Report) -> anyhow::Result<Vec<Seq>> {
+    let headers = store.headers(&settings.archive, 1, Seq::MAX, HEADERS_MAX).await?;
+    let mut targets = Vec::new();
+    let mut newer: Option<RecordKind> = None;
+    let mut expected: Option<Seq> = None;
+    for header in &headers {
+        if newer.is_none_or(|kind| kind == RecordKind::Checkpoint) && header.base > 0 {
+            targets.push(header.seq);
+        }
+        if let Some(expected) = expected
+            && expected != header.seq
+        {
+            report.damage.push(format!("commits {} to {expected} are missing", header.seq + 1));
+        }
+        (newer, expected) = (Some(header.kind), header.seq.checked_sub(1));
+        if let Err(error) = record(settings, store, header.seq).await {
+            if !error.is_damage() {
+                return Err(error.into());
+            }
+            report.damage.push(error.to_string());
+        }
+        report.commits += 1;
+    }
+    Ok(targets)
+}
+
+async fn record(settings: &Settings, store: &dyn Store, seq: Seq) -> ArchiveResult<()> {
+    let records = store.records(&settings.archive, seq, seq).await?;
+    let record = records.into_iter().next().ok_or(ArchiveError::MissingCommit { seq })?;
+    check_record(&record)?;
+    if record.header.kind != RecordKind::Barrier {
+        read_listing(store, &record).await?;
+    }
+    Ok(())
+}
+
+async fn version(settings: &Settings, store: &dyn Store, seq: Seq, progress: &Progress, report: &mut Report) -> ArchiveResult<()> {
+    let header = crate::archive::version::header_of(store, &settings.archive, seq).await?;
+    let mut version = Version::load(store, header).await?;
+    progress.begin(version.tree.files(), version.tree.bytes());
+    let fetch = Fetch::plan(&version, |_| true);
+    report.commits += 1;
+    report.files += fetch.files.len() as u64;
+    let sink = Counting { check: Check::default(), progress: progress.clone() };
+    match fetch.run(store, &mut version, sink).await {
+        Ok(sink) => {
+            report.bytes += sink.check.bytes;
+            let damage = sink.check.damaged.into_iter().map(|(path, why)| format!("{path} in commit {seq}: {why}"));
+            report.damage.extend(damage);
+            info!(target: "cli", seq, "verified");
+            Ok(())
+        }
+        Err((error, _)) => Err(error),
+    }
+}
+
+struct Counting {
+    check: Check,
+    progress: Progress,
+}
+
+impl Sink for Counting {
+    fn piece(&mut self, at: At, wanted: &Wanted, content: &[u8]) -> ArchiveResult<()> {
+        self.progress.add(u64::from(at.offset == 0), content.len() as u64);
+        self.check.piece(at, wanted, content)
+    }
 }

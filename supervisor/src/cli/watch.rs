@@ -2,9 +2,16 @@
 
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::Context as _;
 
-use crate::config::Flags;
+use crate::config::{Flags, Settings};
+use crate::control::{HTTP_FD_ENV, INSTANCE_ENV, Lifecycle, MonotonicMs};
+use crate::store::InstanceId;
+use crate::watcher::link::{Link, inherited_fd};
+use crate::watcher::status::Shared;
+use crate::{boot, http, store, watcher};
+
+use super::standalone;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -15,6 +22,71 @@ Example:
   sessionkeep watch --dir ./session --store sqlite:keep.db")]
 pub(super) struct Args {}
 
-pub(super) fn main(_: &Args, _: &Flags) -> anyhow::Result<ExitCode> {
-    bail!("not built into this binary")
+pub(super) fn main(_: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
+    let settings = super::context::settings(flags)?;
+    keep_memory_small();
+    let http_fd = inherited_fd(HTTP_FD_ENV);
+    let under_init = std::env::var(INSTANCE_ENV).ok();
+    let lock = match under_init {
+        Some(_) => None,
+        None => Some(standalone::lock(&settings)?),
+    };
+    let instance: InstanceId = match &under_init {
+        Some(name) => name.parse().context("failed to understand the instance's name")?,
+        None => standalone::instance(),
+    };
+    let end = super::context::block_on(async {
+        let describe = match settings.is_file_mode() {
+            true => "none".to_owned(),
+            false => super::context::open(&settings).await?.describe(),
+        };
+        let shared = Shared::new(describe, settings.archive.to_string(), instance.to_string(), Lifecycle::Running);
+        if let Some(fd) = http_fd {
+            http::serve(fd, shared.clone(), settings.http.token.clone()).context("failed to answer HTTP")?;
+        }
+        let link = match &lock {
+            None => Link::inherit().context("failed to take up the channel to init")?,
+            Some(_) => standalone::link(settings.stop.flush)?,
+        };
+        if settings.is_file_mode() {
+            return Ok(watcher::watch_nothing(&settings, link, shared).await);
+        }
+        let store = store::open(&settings.store.choice, settings.store.timeout).await?;
+        if let Some(lock) = &lock {
+            come_to_one_state(&settings, &store, &instance, lock).await?;
+        }
+        watcher::watch(&settings, store, instance, link, shared)
+            .await
+            .with_context(|| format!("failed to watch {}", settings.dir.display()))
+    })??;
+    Ok(ExitCode::from(end.exit_code()))
+}
+
+/// What the restorer does under init: without it the watcher would take the directory for new.
+async fn come_to_one_state(
+    settings: &Settings,
+    store: &std::sync::Arc<dyn store::Store>,
+    instance: &InstanceId,
+    lock: &standalone::Lock,
+) -> anyhow::Result<()> {
+    let who = boot::attach::Identity { instance: instance.clone(), predecessor: lock.predecessor() };
+    let progress = boot::progress::Progress::default();
+    boot::boot(settings, store, &who, boot::Target::Newest, &progress, &mut |_| {}).await?;
+    Ok(())
+}
+
+/// The allocator would keep an arena for each thread, each as large as its largest moment.
+fn keep_memory_small() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no other thread runs yet, and mallopt takes no pointer.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 256 << 10);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
+    }
+}
+
+/// How long a standalone watcher's flush may take.
+pub(super) fn flush_deadline(flush: std::time::Duration) -> MonotonicMs {
+    MonotonicMs::now().after(flush)
 }

@@ -1,0 +1,99 @@
+//! What the commands that touch a store share: settings, runtime, the store itself, and showing
+//! how far a long piece of work has come.
+
+use std::future::Future;
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::boot::progress::Progress;
+use crate::config::{self, Flags, Settings};
+use crate::store::{self, Header, Seq, Store};
+
+/// How often progress is shown on a terminal, and told in a log.
+const DRAW_EVERY: Duration = Duration::from_millis(100);
+const TELL_EVERY: Duration = Duration::from_secs(3);
+
+/// The settings in force, with logging begun.
+pub(super) fn settings(flags: &Flags) -> anyhow::Result<Settings> {
+    let loaded = config::load(flags)?;
+    crate::log::init(&loaded.settings.log);
+    Ok(loaded.settings)
+}
+
+/// Runs `work` on a runtime of one thread: a watcher must be small, and a command is short.
+pub(super) fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(2)
+        .thread_stack_size(512 << 10)
+        .thread_keep_alive(Duration::from_secs(2))
+        .build()
+        .context("failed to start the runtime")?;
+    let result = runtime.block_on(work);
+    // A thread that still looks at a large directory is not waited for.
+    runtime.shutdown_background();
+    Ok(result)
+}
+
+/// The store of the settings.
+pub(super) async fn open(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
+    if settings.is_file_mode() {
+        bail!("there is no store in file mode: set MONGO_URL, or SESSIONKEEP_STORE=sqlite:PATH, or give --store");
+    }
+    Ok(store::open(&settings.store.choice, settings.store.timeout).await?)
+}
+
+/// The header of commit `seq`, or of the newest commit.
+pub(super) async fn header(store: &dyn Store, settings: &Settings, seq: Option<Seq>) -> anyhow::Result<Header> {
+    let found = match seq {
+        Some(seq) => store.headers(&settings.archive, seq, seq, 1).await?.pop(),
+        None => store.head(&settings.archive).await?,
+    };
+    match (found, seq) {
+        (Some(header), _) => Ok(header),
+        (None, Some(seq)) => bail!("archive {} has no commit {seq}; `sessionkeep log` lists those it has", settings.archive),
+        (None, None) => bail!("archive {} is empty: nothing was ever committed to it", settings.archive),
+    }
+}
+
+/// Shows progress while `work` runs: a bar on a terminal, a line now and then elsewhere.
+pub(super) async fn showing<T>(what: &'static str, progress: &Progress, work: impl Future<Output = T>) -> T {
+    let on_terminal = std::io::stderr().is_terminal();
+    let bar = on_terminal.then(|| {
+        let style = ProgressStyle::with_template("{prefix} {bar:30} {binary_bytes}/{binary_total_bytes} {msg}")
+            .expect("the template is well-formed");
+        ProgressBar::new(0).with_style(style).with_prefix(what)
+    });
+    let mut ticks = tokio::time::interval(if on_terminal { DRAW_EVERY } else { TELL_EVERY });
+    ticks.tick().await;
+    tokio::pin!(work);
+    let result = loop {
+        tokio::select! {
+            result = &mut work => break result,
+            _ = ticks.tick() => {
+                let now = progress.read();
+                match &bar {
+                    Some(bar) => {
+                        bar.set_length(now.bytes_total);
+                        bar.set_position(now.bytes);
+                        bar.set_message(format!("{}/{} files", now.files, now.files_total));
+                    }
+                    None if now.files_total > 0 => tracing::info!(
+                        target: "boot",
+                        files = now.files, of = now.files_total, bytes = %crate::human::Bytes(now.bytes),
+                        "{what}"
+                    ),
+                    None => {}
+                }
+            }
+        }
+    };
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    result
+}

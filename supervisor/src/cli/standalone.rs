@@ -1,0 +1,59 @@
+//! What `restore` and `watch` do for themselves where no init does it for them: the directory's
+//! lock, a name for this life, and signals.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Settings;
+use crate::control::ToWatcher;
+use crate::init::DirLock;
+use crate::store::InstanceId;
+use crate::watcher::link::Link;
+
+/// The directory's lock, held as long as this lives.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _lock: DirLock,
+    predecessor: Option<InstanceId>,
+}
+
+impl Lock {
+    /// The instance that used the directory before, and is certainly gone.
+    pub(super) fn predecessor(&self) -> Option<InstanceId> {
+        self.predecessor.clone()
+    }
+}
+
+/// Takes the directory's lock, making the directory if there is none.
+pub(super) fn lock(settings: &Settings) -> anyhow::Result<Lock> {
+    std::fs::create_dir_all(&settings.dir)
+        .with_context(|| format!("failed to create {}", settings.dir.display()))?;
+    let lock = DirLock::take(&settings.dir)?;
+    let predecessor = crate::init::predecessor(&settings.dir).and_then(|name| name.parse().ok());
+    Ok(Lock { _lock: lock, predecessor })
+}
+
+/// A name for this life.
+pub(super) fn instance() -> InstanceId {
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    InstanceId::generate(&host.to_string_lossy())
+}
+
+/// A channel on which TERM or INT arrives as the order to flush.
+pub(super) fn link(flush: Duration) -> anyhow::Result<Link> {
+    let mut term = signal(SignalKind::terminate()).context("failed to listen for TERM")?;
+    let mut int = signal(SignalKind::interrupt()).context("failed to listen for INT")?;
+    let (send, link) = Link::local();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        let _ = send.send(ToWatcher::Flush { deadline: super::watch::flush_deadline(flush) }).await;
+        // Dropping the sender would look like init's end, and cut the flush short.
+        std::future::pending::<()>().await;
+    });
+    Ok(link)
+}
