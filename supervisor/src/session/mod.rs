@@ -1,1 +1,47 @@
-//! Placeholder.
+//! The session directory: looking at it, watching it, reading what somebody else is writing, and
+//! putting a restored one in its place.
+//!
+//! Everything here is synchronous and knows no store: callers run it on a blocking thread and
+//! meet the archive elsewhere. The truth about a directory is [`Directory::scan`]; what
+//! [`Events`] reports are hints where to look. Content is read stable ([`stable`]), databases
+//! through SQLite itself ([`sqlite`]), and a restore goes through [`Stage`], which no crash can
+//! leave half done.
+//!
+//! | module | concern |
+//! |---|---|
+//! | [`profile`] | what is left out |
+//! | [`scan`] | what is there |
+//! | [`events`] | where to look again |
+//! | [`stable`], [`json`] | reading a file that may be being written |
+//! | [`sqlite`], [`frozen`], [`freeze`] | a consistent image of a live database |
+//! | [`marker`] | what the directory remembers of the archive |
+//! | [`stage`], [`install`] | building a directory beside the old one, and putting it in its place |
+
+mod durable;
+pub mod events;
+pub mod freeze;
+pub mod frozen;
+pub mod install;
+pub mod json;
+pub mod marker;
+pub mod profile;
+pub mod scan;
+pub mod sqlite;
+pub mod stable;
+pub mod stage;
+mod staged;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub use events::{Events, Hint};
+pub use freeze::{Freezer, ProcessFreezer};
+pub use frozen::snapshot_frozen;
+pub use install::{Installed, Recovered, recover};
+pub use marker::{Marker, MarkerError, Mode, STATE_DIR};
+pub use profile::Profile;
+pub use scan::{Directory, Fingerprint, Found, FoundKind, Look, ScanReport, SkipReason};
+pub use sqlite::{Check, Image, SnapshotError, snapshot};
+pub use stable::{ReadError, Stable};
+pub use stage::{Stage, StageError, StagedFile, free_space};

@@ -1,0 +1,233 @@
+//! inotify, as hints where to look. Nothing is concluded from an event but that a look is due, so
+//! that what is lost, merged or out of order costs time and never truth.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+
+use crate::entry::RelPath;
+
+use super::profile::Profile;
+use super::scan::Directory;
+
+/// Without ACCESS, OPEN and CLOSE_NOWRITE: our own reading must not wake us.
+const MASK: AddWatchFlags = AddWatchFlags::IN_CLOSE_WRITE
+    .union(AddWatchFlags::IN_MODIFY)
+    .union(AddWatchFlags::IN_ATTRIB)
+    .union(AddWatchFlags::IN_CREATE)
+    .union(AddWatchFlags::IN_DELETE)
+    .union(AddWatchFlags::IN_MOVED_FROM)
+    .union(AddWatchFlags::IN_MOVED_TO)
+    .union(AddWatchFlags::IN_ONLYDIR)
+    .union(AddWatchFlags::IN_DONT_FOLLOW);
+
+const ROOT_MASK: AddWatchFlags = MASK
+    .union(AddWatchFlags::IN_DELETE_SELF)
+    .union(AddWatchFlags::IN_MOVE_SELF);
+
+/// Where to look, and how soon it is worth it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hint {
+    /// Its writer closed it, or it was renamed into place: it is probably whole. Its fingerprint
+    /// may be the one it had before, since two writes within one tick of the clock look alike;
+    /// but a database that we took a snapshot of is reported like this too.
+    Closed(RelPath),
+    /// It was changed, created, deleted or renamed away; it may still be being written.
+    Touched(RelPath),
+    /// A directory came, was renamed or went (`None`: the session directory itself): look at it,
+    /// scan below it, and watch what the scan enters. What was below it is watched no longer.
+    Subtree(Option<RelPath>),
+    /// The kernel dropped events: scan everything.
+    Overflow,
+    /// The session directory was deleted, renamed or unmounted.
+    RootGone,
+}
+
+/// A set of watched directories.
+#[derive(Debug)]
+pub struct Events {
+    inotify: Inotify,
+    /// `None` is the session directory itself.
+    watched: HashMap<WatchDescriptor, Option<RelPath>>,
+}
+
+impl Events {
+    /// Watches nothing yet.
+    ///
+    /// # Errors
+    /// Where the user has no inotify instance left.
+    pub fn new() -> io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)
+            .map_err(|errno| explain(errno, "fs.inotify.max_user_instances"))?;
+        Ok(Self {
+            inotify,
+            watched: HashMap::new(),
+        })
+    }
+
+    /// Watches a directory, not what is below its own directories. Watching one again is harmless,
+    /// also under another path; one that vanished meanwhile is a success, as there is nothing to
+    /// watch.
+    ///
+    /// # Errors
+    /// Where the user has no watch left: rely on rescans then.
+    pub fn watch(&mut self, dir: &Directory, path: Option<&RelPath>) -> io::Result<()> {
+        let added = match path {
+            Some(path) => self.inotify.add_watch(&path.under(dir.root()), MASK),
+            None => self.inotify.add_watch(dir.root(), ROOT_MASK),
+        };
+        match added {
+            Ok(watch) => {
+                self.watched.insert(watch, path.cloned());
+                Ok(())
+            }
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) if path.is_some() => Ok(()),
+            Err(errno) => Err(explain(errno, "fs.inotify.max_user_watches")),
+        }
+    }
+
+    /// How many directories are watched.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.watched.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.watched.is_empty()
+    }
+
+    /// Becomes readable when there is something to [`Events::read`]. Non-blocking.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
+
+    /// Hands over everything that has happened so far, until there is nothing more to read.
+    ///
+    /// # Errors
+    /// What the kernel said; nothing is lost then that a scan would not find.
+    pub fn read(&mut self, dir: &Directory, each: &mut dyn FnMut(Hint)) -> io::Result<()> {
+        loop {
+            let events = match self.inotify.read_events() {
+                Ok(events) => events,
+                Err(Errno::EAGAIN) => return Ok(()),
+                Err(Errno::EINTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            for event in events {
+                if let Some(hint) = self.hint(dir.profile, &event) {
+                    each(hint);
+                }
+            }
+        }
+    }
+
+    fn hint(&mut self, profile: Profile, event: &InotifyEvent) -> Option<Hint> {
+        let is = |flag| event.mask.intersects(flag);
+        if is(AddWatchFlags::IN_Q_OVERFLOW) {
+            return Some(Hint::Overflow);
+        }
+        // Of a watch that was dropped, late events may still be in the queue.
+        let watched = self.watched.get(&event.wd)?;
+        if is(AddWatchFlags::IN_IGNORED) {
+            self.watched.remove(&event.wd);
+            return None;
+        }
+        let Some(name) = &event.name else {
+            let gone = AddWatchFlags::IN_DELETE_SELF
+                | AddWatchFlags::IN_MOVE_SELF
+                | AddWatchFlags::IN_UNMOUNT;
+            if !is(gone) {
+                return None;
+            }
+            return Some(match watched {
+                None => Hint::RootGone,
+                some => Hint::Subtree(some.clone()),
+            });
+        };
+        let above = watched.as_ref().map_or(&[][..], RelPath::as_bytes);
+        let path = RelPath::join(above, name.as_bytes()).ok()?;
+        if is(AddWatchFlags::IN_ISDIR) {
+            return self.directory_hint(profile, event.mask, path);
+        }
+        if let Some(database) = Profile::database_of(&path) {
+            // Shared memory holds nothing that a reader of the database needs.
+            let tells = !path.name().ends_with(b"-shm") && !profile.skips(&database, false);
+            return tells.then_some(Hint::Touched(database));
+        }
+        if profile.skips(&path, false) {
+            return None;
+        }
+        Some(
+            if is(AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO) {
+                Hint::Closed(path)
+            } else {
+                Hint::Touched(path)
+            },
+        )
+    }
+
+    fn directory_hint(
+        &mut self,
+        profile: Profile,
+        mask: AddWatchFlags,
+        path: RelPath,
+    ) -> Option<Hint> {
+        if mask.intersects(AddWatchFlags::IN_MOVED_FROM) {
+            // The kernel's watches follow the directories to wherever they went, perhaps out of
+            // the session directory; the names under which we know them are wrong from here on.
+            self.forget_below(&path);
+        }
+        if profile.skips(&path, true) {
+            return None;
+        }
+        let moved_or_made =
+            AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_MOVED_FROM;
+        Some(if mask.intersects(moved_or_made) {
+            Hint::Subtree(Some(path))
+        } else {
+            Hint::Touched(path)
+        })
+    }
+
+    fn forget_below(&mut self, dir: &RelPath) {
+        let inotify = &self.inotify;
+        self.watched.retain(|watch, path| {
+            let stays = path.as_ref().is_none_or(|path| !path.is_within(dir));
+            if !stays {
+                // It fails where the directory is gone already, and its watch with it.
+                let _ = inotify.rm_watch(*watch);
+            }
+            stays
+        });
+    }
+}
+
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd()
+    }
+}
+
+impl AsRawFd for Events {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd().as_raw_fd()
+    }
+}
+
+/// The kernel says "no space left" and "too many open files" where a limit of inotify is meant.
+fn explain(errno: Errno, limit: &str) -> io::Error {
+    match errno {
+        Errno::ENOSPC | Errno::EMFILE => io::Error::new(
+            io::ErrorKind::QuotaExceeded,
+            format!("the kernel's limit {limit} is used up; raise it on the host"),
+        ),
+        other => other.into(),
+    }
+}

@@ -1,0 +1,434 @@
+//! Building a restored directory beside the old one, in the same file system.
+//!
+//! Everything is created relative to open directories that were made here, so that no link on
+//! the way can lead out. The kernel is asked only for what is not so already: a restore of many
+//! small files shall cost hardly more than writing them. [`Stage::install`] puts it in place.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, FallocateFlags, OFlag, fallocate, open, openat};
+use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags, fchmod, fchmodat, mkdirat, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{fchownat, ftruncate, symlinkat};
+
+use crate::entry::{Meta, RelPath, symlink_stays_inside};
+
+use super::durable;
+use super::marker::STATE_DIR;
+use super::staged::{CREATE, Creation, time, write_all};
+
+pub use super::staged::StagedFile;
+
+/// Where the new directory is built, inside [`STATE_DIR`].
+pub(super) const STAGING: &str = "staging";
+/// At most this many directories are held open. Files come in the order of their paths, so that
+/// few are needed at a time.
+const OPEN_DIRS_MAX: usize = 64;
+
+const OPEN_DIR: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
+
+/// Why a restore cannot go on. The session directory is as it was, unless [`Stage::install`] had
+/// begun; then [`super::recover`] finishes it.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// No space left, or no quota.
+    #[error(
+        "failed to write `{what}`: the disk is full: it needs {needs} bytes more, {free} are free"
+    )]
+    Full {
+        /// What was being written.
+        what: String,
+        /// How many bytes it takes.
+        needs: u64,
+        /// How many there are.
+        free: u64,
+        /// The kernel's word.
+        #[source]
+        source: io::Error,
+    },
+    /// An entry that no archive may bring.
+    #[error("refused to restore {path:?}: {why}")]
+    Refused {
+        /// Which.
+        path: RelPath,
+        /// Why.
+        why: &'static str,
+    },
+    /// Something in the session directory cannot be moved away.
+    #[error(
+        "failed to replace the session directory's `{name}`: it is a mount point; mount the whole session directory instead, or empty it"
+    )]
+    MountPoint {
+        /// Which.
+        name: String,
+    },
+    /// An interrupted restore left a journal that cannot be understood.
+    #[error(
+        "failed to understand the journal `{}` of an interrupted restore; the old content is below `.sessionkeep/replaced`, the new below `.sessionkeep/staging`",
+        path.display()
+    )]
+    Journal {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Anything else that the file system refused.
+    #[error("failed to {action} `{what}`")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        what: String,
+        /// The kernel's word.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl StageError {
+    pub(super) fn io(
+        action: &'static str,
+        what: impl ToString,
+    ) -> impl FnOnce(io::Error) -> StageError {
+        let what = what.to_string();
+        move |source| Self::Io {
+            action,
+            what,
+            source,
+        }
+    }
+
+    pub(super) fn sys(action: &'static str, what: impl ToString) -> impl FnOnce(Errno) -> Self {
+        let what = Self::io(action, what);
+        move |errno| what(errno.into())
+    }
+}
+
+/// How many bytes may still be written in the file system of `root`.
+///
+/// # Errors
+/// What the file system said.
+pub fn free_space(root: &Path) -> io::Result<u64> {
+    let stat = nix::sys::statvfs::statvfs(root)?;
+    #[allow(clippy::unnecessary_cast, reason = "the width differs by platform")]
+    Ok((stat.blocks_available() as u64).saturating_mul(stat.fragment_size() as u64))
+}
+
+/// A directory that is being built. Dropping it removes what was built.
+#[derive(Debug)]
+pub struct Stage {
+    pub(super) root: PathBuf,
+    path: PathBuf,
+    fd: OwnedFd,
+    open: HashMap<Box<[u8]>, OwnedFd>,
+    dirs: Vec<(RelPath, Meta)>,
+    creation: Creation,
+    /// Once the journal names the staging directory it belongs to the journal.
+    pub(super) keep: bool,
+}
+
+impl Stage {
+    /// Begins, with `.sessionkeep/staging` created anew. [`super::recover`] must have run.
+    ///
+    /// # Errors
+    /// Where it cannot be created.
+    pub fn begin(root: &Path) -> Result<Self, StageError> {
+        let state = root.join(STATE_DIR);
+        let path = state.join(STAGING);
+        durable::own_dir(&state).map_err(StageError::io("create", state.display()))?;
+        durable::remove_tree(&path).map_err(StageError::io("empty", path.display()))?;
+        let made = (|| {
+            durable::own_dir(&path)?;
+            let fd = open(&path, OPEN_DIR, Mode::empty())?;
+            // A set-group-id session directory passes its group and that bit on; here the group
+            // of each entry is ours to say.
+            fchmod(&fd, Mode::S_IRWXU)?;
+            let creation = Creation::probe(&fd)?;
+            io::Result::Ok((fd, creation))
+        })();
+        let (fd, creation) = made.map_err(StageError::io("create", path.display()))?;
+        Ok(Self {
+            root: root.to_path_buf(),
+            path,
+            fd,
+            open: HashMap::new(),
+            dirs: Vec::new(),
+            creation,
+            keep: false,
+        })
+    }
+
+    /// Where it is being built.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    /// Creates a directory; one that is there already is a success. Directories above it are
+    /// created as needed.
+    ///
+    /// # Errors
+    /// [`StageError`].
+    pub fn dir(&mut self, path: &RelPath) -> Result<(), StageError> {
+        admit(path)?;
+        self.opened(path.as_bytes())
+            .map(drop)
+            .map_err(|errno| self.failed("create the directory", path, 4096, errno))
+    }
+
+    /// Creates a file with its whole content.
+    ///
+    /// # Errors
+    /// [`StageError`]; also where something of that name is there already.
+    pub fn file(&mut self, path: &RelPath, meta: &Meta, content: &[u8]) -> Result<(), StageError> {
+        admit(path)?;
+        let creation = self.creation;
+        let mode = meta.mode & 0o777;
+        let written = self.create(path, OFlag::O_WRONLY, mode).and_then(|file| {
+            write_all(&file, content)?;
+            creation.apply(&file, mode, meta)
+        });
+        written.map_err(|errno| self.failed("write", path, content.len() as u64, errno))
+    }
+
+    /// Creates a file whose content comes in pieces, with room for all of it. Readable by us
+    /// alone until [`StagedFile::finish`].
+    ///
+    /// # Errors
+    /// [`StageError`]; [`StageError::Full`] where there is no room.
+    pub fn begin_file(&mut self, path: &RelPath, size: u64) -> Result<StagedFile, StageError> {
+        admit(path)?;
+        let length = i64::try_from(size).map_err(|_| StageError::Refused {
+            path: path.clone(),
+            why: "no file can be that large",
+        })?;
+        let created = self.create(path, OFlag::O_RDWR, 0o600).and_then(|file| {
+            if length > 0 {
+                match fallocate(&file, FallocateFlags::empty(), 0, length) {
+                    Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => ftruncate(&file, length)?,
+                    other => other?,
+                }
+            }
+            Ok(file)
+        });
+        match created {
+            Ok(file) => Ok(StagedFile {
+                file,
+                path: path.clone(),
+                root: self.root.clone(),
+                size,
+                creation: self.creation,
+            }),
+            Err(errno) => Err(self.failed("make room for", path, size, errno)),
+        }
+    }
+
+    /// Creates a symbolic link, if it stays inside.
+    ///
+    /// # Errors
+    /// [`StageError`].
+    pub fn symlink(
+        &mut self,
+        path: &RelPath,
+        target: &[u8],
+        meta: &Meta,
+    ) -> Result<(), StageError> {
+        admit(path)?;
+        if !symlink_stays_inside(path, target) {
+            return Err(StageError::Refused {
+                path: path.clone(),
+                why: "the link leads out of the session directory",
+            });
+        }
+        let owner = self.creation.owner_to_set(meta);
+        let (dir, name) = path.split();
+        let made = self.opened(dir).and_then(|dir| {
+            symlinkat(target, dir, name)?;
+            if let Some((uid, gid)) = owner {
+                fchownat(
+                    dir,
+                    name,
+                    Some(uid),
+                    Some(gid),
+                    AtFlags::AT_SYMLINK_NOFOLLOW,
+                )?;
+            }
+            let mtime = time(meta.mtime_ns);
+            utimensat(
+                dir,
+                name,
+                &TimeSpec::UTIME_OMIT,
+                &mtime,
+                UtimensatFlags::NoFollowSymlink,
+            )
+        });
+        made.map_err(|errno| self.failed("create the link", path, 4096, errno))
+    }
+
+    /// Notes a directory's metadata. It is set when everything is written, the deepest first, so
+    /// that neither the order of calls nor a directory without write permission matters.
+    ///
+    /// # Errors
+    /// [`StageError::Refused`] where no archive may bring that path.
+    pub fn set_dir_meta(&mut self, path: &RelPath, meta: &Meta) -> Result<(), StageError> {
+        admit(path)?;
+        self.dirs.push((path.clone(), *meta));
+        Ok(())
+    }
+
+    /// Removes what was built.
+    ///
+    /// # Errors
+    /// Where it cannot be removed.
+    pub fn discard(mut self) -> Result<(), StageError> {
+        self.keep = true;
+        self.remove()
+    }
+
+    fn remove(&mut self) -> Result<(), StageError> {
+        durable::remove_tree(&self.path).map_err(StageError::io("remove", self.path.display()))
+    }
+
+    /// Sets the noted metadata of all directories. A directory at the top that its owner may not
+    /// write cannot be moved by anybody but root, so the modes of those are returned for later.
+    pub(super) fn seal_dirs(&mut self) -> Result<Vec<(RelPath, u32)>, StageError> {
+        let mut dirs = std::mem::take(&mut self.dirs);
+        let depth = |path: &RelPath| path.as_bytes().iter().filter(|b| **b == b'/').count();
+        dirs.sort_by_cached_key(|(path, _)| std::cmp::Reverse(depth(path)));
+        let mut late = Vec::new();
+        for (path, meta) in dirs {
+            let movable = depth(&path) > 0 || meta.mode & 0o300 == 0o300;
+            let mode = if movable { meta.mode } else { 0o700 };
+            self.set_meta(&path, mode, &meta)
+                .map_err(StageError::sys("set the mode and time of", &path))?;
+            if !movable {
+                late.push((path, meta.mode));
+            }
+        }
+        self.open.clear();
+        Ok(late)
+    }
+
+    fn set_meta(&mut self, path: &RelPath, mode: u32, meta: &Meta) -> nix::Result<()> {
+        let owner = self.creation.owner_to_set(meta);
+        let (dir, name) = path.split();
+        let dir = self.opened(dir)?;
+        if let Some((uid, gid)) = owner {
+            fchownat(
+                dir,
+                name,
+                Some(uid),
+                Some(gid),
+                AtFlags::AT_SYMLINK_NOFOLLOW,
+            )?;
+        }
+        fchmodat(
+            dir,
+            name,
+            Mode::from_bits_truncate(mode),
+            FchmodatFlags::FollowSymlink,
+        )?;
+        utimensat(
+            dir,
+            name,
+            &TimeSpec::UTIME_OMIT,
+            &time(meta.mtime_ns),
+            UtimensatFlags::NoFollowSymlink,
+        )
+    }
+
+    fn create(&mut self, path: &RelPath, access: OFlag, mode: u32) -> nix::Result<File> {
+        let (dir, name) = path.split();
+        let dir = self.opened(dir)?;
+        let mode = Mode::from_bits_truncate(mode);
+        openat(dir, name, CREATE | access, mode).map(File::from)
+    }
+
+    /// The open directory `dir` (empty: the top), created with all above it where it is missing.
+    fn opened(&mut self, dir: &[u8]) -> nix::Result<&OwnedFd> {
+        if dir.is_empty() {
+            return Ok(&self.fd);
+        }
+        if !self.open.contains_key(dir) {
+            if self.open.len() >= OPEN_DIRS_MAX {
+                self.open.clear();
+            }
+            let (above, name) = match dir.iter().rposition(|b| *b == b'/') {
+                Some(at) => (&dir[..at], &dir[at + 1..]),
+                None => (&[][..], dir),
+            };
+            let above = self.opened(above)?;
+            let opened = match openat(above, name, OPEN_DIR, Mode::empty()) {
+                Err(Errno::ENOENT) => {
+                    mkdirat(above, name, Mode::S_IRWXU)?;
+                    openat(above, name, OPEN_DIR, Mode::empty())
+                }
+                other => other,
+            }?;
+            self.open.insert(dir.into(), opened);
+        }
+        Ok(&self.open[dir])
+    }
+
+    fn failed(&self, action: &'static str, path: &RelPath, needs: u64, errno: Errno) -> StageError {
+        failed(&self.root, action, path, needs, errno)
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if !self.keep
+            && let Err(error) = self.remove()
+        {
+            tracing::warn!(%error, "an abandoned restore stays behind until the next start");
+        }
+    }
+}
+
+/// What no archive holds: our own files, and the file system's.
+fn admit(path: &RelPath) -> Result<(), StageError> {
+    let top = path.as_bytes().split(|b| *b == b'/').next();
+    if top == Some(STATE_DIR.as_bytes()) || top == Some(b"lost+found") {
+        return Err(StageError::Refused {
+            path: path.clone(),
+            why: "the name is reserved",
+        });
+    }
+    Ok(())
+}
+
+pub(super) fn failed(
+    root: &Path,
+    action: &'static str,
+    path: &RelPath,
+    needs: u64,
+    errno: Errno,
+) -> StageError {
+    match errno {
+        Errno::ENOSPC | Errno::EDQUOT => StageError::Full {
+            what: path.to_string(),
+            needs,
+            free: free_space(root).unwrap_or(0),
+            source: errno.into(),
+        },
+        Errno::ELOOP | Errno::ENOTDIR => StageError::Refused {
+            path: path.clone(),
+            why: "what is above it is no directory",
+        },
+        _ => StageError::sys(action, path)(errno),
+    }
+}
