@@ -242,7 +242,7 @@ mod tests {
         let closed = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = closed.local_addr().expect("bound").port();
         drop(closed);
-        let gone = ask(&HttpSettings { port, ..off }).expect_err("gone");
+        let gone = ask(&HttpSettings { port, ..off }, "/health").expect_err("gone");
         assert!(format!("{gone:#}").contains("failed to connect"));
         assert!(parse(b"SSH-2.0\r\n\r\n").is_err());
     }
