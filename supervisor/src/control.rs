@@ -15,6 +15,12 @@ pub const INSTANCE_ENV: &str = "_SESSIONKEEP_INSTANCE";
 /// holds: its lease may be continued at once, since nobody else can be using the directory.
 pub const PREDECESSOR_ENV: &str = "_SESSIONKEEP_PREDECESSOR";
 
+/// Environment variable that names the inherited HTTP listening socket's file descriptor, already
+/// nonblocking. Absent where HTTP is off or its port was taken. Its own variable and not the
+/// `LISTEN_FDS` convention, because that one needs the child's process id in its environment
+/// before the child exists, and fixes the descriptor's number.
+pub const HTTP_FD_ENV: &str = "_SESSIONKEEP_HTTP_FD";
+
 /// The longest line either side accepts, in bytes. Messages are short; a longer line is an error.
 pub const LINE_MAX: usize = 64 * 1024;
 

@@ -1,1 +1,94 @@
-//! Placeholder.
+//! PID 1: starts the restorer, the watcher and the gateway, passes signals on, reaps whatever is
+//! adopted, and ends in order: gateway, its descendants, flush, exit code.
+//!
+//! [`machine`] decides and is pure; [`run`]'s executor carries out. It is one thread around one
+//! `poll`, and there is no async runtime, driver or TLS in it: what it promises must hold however
+//! the rest fares. Nothing here waits for anything without a deadline, but for the gateway's life.
+//!
+//! What each child gets:
+//! - helpers (`restore`, `watch`): the control socket and the HTTP socket as inherited descriptors
+//!   named by variables of [`crate::control`], the settings as JSON, a session of their own, and a
+//!   TERM when init dies;
+//! - the gateway: our stdio, a session and process group of its own, the signal mask that we were
+//!   started with, and the environment without what is ours ([`scrub`]).
+
+mod channel;
+mod child;
+mod descendants;
+mod executor;
+mod listeners;
+mod lock;
+pub mod machine;
+mod preflight;
+mod reaper;
+mod report;
+mod signals;
+
+use std::collections::hash_map::RandomState;
+use std::ffi::OsString;
+use std::hash::BuildHasher;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tracing::{error, info, warn};
+
+pub use child::scrub;
+
+use crate::config::Settings;
+use crate::exit;
+use crate::store::InstanceId;
+use executor::Executor;
+use machine::Plan;
+use signals::Signals;
+
+/// Runs `command` as a gateway until it is over, and returns what to exit with.
+///
+/// To be called while the process has one thread, from `main`'s: signals are blocked for the
+/// thread that calls, and a helper is told to end when the thread that started it does.
+#[must_use]
+pub fn run(settings: &Settings, command: Vec<OsString>) -> u8 {
+    let ran = catch_unwind(AssertUnwindSafe(|| supervise(settings, command)));
+    match ran {
+        Ok(Ok(code)) => code,
+        Ok(Err(failure)) => {
+            error!(target: "init", error = %failure, "init failed");
+            exit::INTERNAL
+        }
+        // The panic has been printed; an abort here would leave as an unrelated code.
+        Err(_) => exit::INTERNAL,
+    }
+}
+
+fn supervise(settings: &Settings, command: Vec<OsString>) -> std::io::Result<u8> {
+    // First of all: a signal that comes from here on is kept and not lost.
+    let signals = Signals::install()?;
+    let pid = std::process::id();
+    let reaps_as = if pid == 1 {
+        "PID 1"
+    } else {
+        match nix::sys::prctl::set_child_subreaper(true) {
+            Ok(()) => "subreaper",
+            Err(error) => {
+                warn!(target: "init", %error, "cannot adopt orphans: detached processes of the gateway will not be waited for");
+                "nothing"
+            }
+        }
+    };
+    let instance = InstanceId::generate(&host());
+    let version = env!("CARGO_PKG_VERSION");
+    info!(
+        target: "init",
+        version, pid, reaps_as, %instance,
+        archive = %settings.archive, dir = %settings.dir.display(), file_mode = settings.is_file_mode(),
+        "sessionkeep starts"
+    );
+    // Seeded per process by the standard library.
+    let jitter_seed = RandomState::new().hash_one(pid);
+    let plan = Plan::new(settings, jitter_seed);
+    Executor::new(settings, command, instance.into(), plan, signals).run()
+}
+
+fn host() -> String {
+    nix::sys::utsname::uname()
+        .map(|names| names.nodename().to_string_lossy().into_owned())
+        .unwrap_or_default()
+}

@@ -1,0 +1,316 @@
+//! Carries out what the machine wants, and tells it what happens: one `poll` over signals, the
+//! control channel and the nearest deadline, in one thread.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tracing::{debug, error, info, warn};
+
+use super::channel::Channel;
+use super::child;
+use super::descendants::{Descendants, Sight};
+use super::lock::{self, DirLock};
+use super::machine::{Action, Event, Machine, Plan, Role, SpawnError, Verdict};
+use super::reaper::Children;
+use super::report::Report;
+use super::signals::{Received, Signals};
+use super::{listeners, preflight};
+use crate::config::Settings;
+use crate::control::{
+    CONTROL_FD_ENV, HTTP_FD_ENV, INSTANCE_ENV, Lifecycle, MonotonicMs, PREDECESSOR_ENV,
+    SETTINGS_ENV, ToWatcher,
+};
+
+/// Everything that PID 1 owns.
+pub(super) struct Executor<'a> {
+    settings: &'a Settings,
+    /// The settings as helpers get them.
+    encoded: String,
+    command: Vec<OsString>,
+    gateway_environment: Vec<(OsString, OsString)>,
+    executable: PathBuf,
+    instance: String,
+    /// Given to the first helpers only: once they have continued its lease, it is history.
+    predecessor: Option<String>,
+    machine: Machine,
+    events: VecDeque<Event>,
+    signals: Signals,
+    children: Children,
+    descendants: Descendants,
+    /// To the one helper that runs.
+    channel: Option<Channel>,
+    http: Option<TcpListener>,
+    lock: Option<DirLock>,
+    report: Report,
+}
+
+impl<'a> Executor<'a> {
+    pub(super) fn new(
+        settings: &'a Settings,
+        command: Vec<OsString>,
+        instance: String,
+        plan: Plan,
+        signals: Signals,
+    ) -> Self {
+        Self {
+            settings,
+            encoded: serde_json::to_string(settings)
+                .expect("settings are plain data with text keys"),
+            command,
+            gateway_environment: child::scrub(std::env::vars_os()),
+            executable: child::own_executable(),
+            instance,
+            predecessor: None,
+            machine: Machine::new(plan),
+            events: VecDeque::from([Event::Started]),
+            signals,
+            children: Children::default(),
+            descendants: Descendants::new(),
+            channel: None,
+            http: None,
+            lock: None,
+            report: Report::new(MonotonicMs::now()),
+        }
+    }
+
+    /// Runs until it is over.
+    pub(super) fn run(mut self) -> io::Result<u8> {
+        if self.descendants.sight() == Sight::GroupOnly {
+            warn!(
+                target: "init",
+                "cannot see processes: /proc is not mounted, or is another namespace's; \
+                 detached processes of the gateway will not be waited for"
+            );
+        }
+        loop {
+            while let Some(event) = self.events.pop_front() {
+                let now = MonotonicMs::now();
+                debug!(target: "init", ?event, "event");
+                for action in self.machine.step(event, now) {
+                    if let Some(verdict) = self.perform(action, now) {
+                        self.report.last(&verdict, now);
+                        return Ok(verdict.code);
+                    }
+                }
+            }
+            self.wait()?;
+        }
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        let now = MonotonicMs::now();
+        let deadline = self.machine.deadline();
+        if deadline.is_some_and(|at| at <= now) {
+            self.events.push_back(Event::DeadlineReached);
+        }
+        let timeout = match deadline {
+            None => PollTimeout::NONE,
+            Some(at) => PollTimeout::try_from(at.until(now)).unwrap_or(PollTimeout::MAX),
+        };
+        let (signalled, talked) = {
+            let mut fds = Vec::with_capacity(2);
+            fds.push(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
+            if let Some(channel) = self.channel.as_ref().filter(|c| c.is_open()) {
+                let mut wanted = PollFlags::POLLIN;
+                wanted.set(PollFlags::POLLOUT, channel.wants_to_write());
+                fds.push(PollFd::new(channel.as_fd(), wanted));
+            }
+            match poll(&mut fds, timeout) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            let ready = |fd: Option<&PollFd<'_>>| {
+                fd.and_then(PollFd::revents)
+                    .is_some_and(|found| !found.is_empty())
+            };
+            (ready(fds.first()), ready(fds.get(1)))
+        };
+        if talked {
+            self.talk();
+        }
+        if signalled {
+            for received in self.signals.read()? {
+                match received {
+                    Received::Child => self.reap(),
+                    Received::Other { signal, sender } => {
+                        debug!(target: "init", signal, sender, "signal received");
+                        self.events.push_back(Event::Signal(signal));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn talk(&mut self) {
+        let Some(channel) = &mut self.channel else {
+            return;
+        };
+        channel.write();
+        for message in channel.read() {
+            match message {
+                Ok(message) => self.events.push_back(Event::Control(message)),
+                Err(error) => warn!(target: "init", %error, "bad control message"),
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        let reaped = self.children.reap();
+        for (role, how) in reaped.known {
+            if role != Role::Gateway {
+                // What it said last comes before its end.
+                self.talk();
+                self.channel = None;
+            }
+            self.events.push_back(Event::ChildExited { role, how });
+        }
+        if reaped.orphans > 0 {
+            let count = reaped.orphans;
+            debug!(target: "init", count, "orphans reaped");
+            self.events.push_back(Event::OrphansReaped { count });
+        }
+    }
+
+    fn perform(&mut self, action: Action, now: MonotonicMs) -> Option<Verdict> {
+        match action {
+            Action::Preflight => self.preflight(),
+            Action::Spawn(role) => self.spawn(role),
+            Action::SignalMain(signal) => {
+                self.children.signal(Role::Gateway, signal);
+            }
+            Action::SignalDescendants(signal) => {
+                self.descendants.signal(&self.children.helpers(), signal);
+            }
+            Action::SignalHelper(role, signal) => {
+                self.children.signal(role, signal);
+            }
+            Action::CountDescendants => {
+                let event = match self.descendants.count(&self.children.helpers()) {
+                    0 => Event::DescendantsGone,
+                    count => Event::DescendantsLeft { count },
+                };
+                self.events.push_back(event);
+            }
+            Action::SendLifecycle => self.send(&ToWatcher::Lifecycle {
+                state: self.machine.lifecycle(),
+                gateway_pid: self.children.pid(Role::Gateway),
+                restarts: self.machine.restarts(),
+            }),
+            Action::SendFlush { deadline } => self.send(&ToWatcher::Flush { deadline }),
+            Action::Transition { from, to, cause } => self.report.transition(from, to, &cause, now),
+            Action::Note(note) => self.report.note(&note),
+            Action::Exit(verdict) => return Some(verdict),
+        }
+        None
+    }
+
+    fn send(&mut self, message: &ToWatcher) {
+        // A watcher that is gone or stuck is noticed by its end or by the deadline.
+        if let Some(channel) = &mut self.channel
+            && !channel.send(message)
+        {
+            warn!(target: "init", ?message, "watcher does not take messages");
+        }
+    }
+
+    fn preflight(&mut self) {
+        match listeners::open(&self.settings.http) {
+            Ok(listener) => self.http = listener,
+            Err(error) => {
+                let port = self.settings.http.port;
+                warn!(target: "init", port, %error, "cannot listen for HTTP; going on without");
+            }
+        }
+        let event = match preflight::check(&self.settings.dir, &self.command) {
+            Ok(lock) => {
+                self.lock = Some(lock);
+                self.predecessor = lock::predecessor(&self.settings.dir);
+                Event::PreflightDone
+            }
+            Err(failure) => {
+                let cause = std::error::Error::source(&failure).map(ToString::to_string);
+                error!(target: "init", error = %failure, cause, "preflight failed");
+                let code = failure.code();
+                Event::PreflightFailed { code }
+            }
+        };
+        self.events.push_back(event);
+    }
+
+    fn spawn(&mut self, role: Role) {
+        let spawned = match role {
+            Role::Gateway => self.spawn_gateway(),
+            Role::Restorer => self.spawn_helper(role, "restore"),
+            Role::Watcher => {
+                let spawned = self.spawn_helper(role, "watch");
+                self.predecessor = None;
+                spawned
+            }
+        };
+        match spawned {
+            Ok(pid) => info!(target: "init", %role, pid, "started"),
+            Err(failure) => {
+                let error = match role {
+                    Role::Gateway => child::spawn_error(&failure),
+                    Role::Restorer | Role::Watcher => SpawnError::NoResources,
+                };
+                error!(target: "init", %role, error = %failure, "failed to start");
+                self.events.push_back(Event::SpawnFailed { role, error });
+            }
+        }
+    }
+
+    fn spawn_gateway(&mut self) -> io::Result<i32> {
+        let inherited = self.signals.inherited();
+        let mut command = child::gateway(&self.command, &self.gateway_environment, inherited);
+        let pid = self.children.spawn(Role::Gateway, &mut command)?;
+        self.descendants.add_group(pid);
+        Ok(pid)
+    }
+
+    fn spawn_helper(&mut self, role: Role, subcommand: &str) -> io::Result<i32> {
+        let (channel, theirs) = Channel::new()?;
+        let control = theirs.as_raw_fd();
+        let number = |fd: i32| OsString::from(fd.to_string());
+        let mut environment = vec![
+            (CONTROL_FD_ENV, number(control)),
+            (SETTINGS_ENV, OsString::from(&self.encoded)),
+            (INSTANCE_ENV, OsString::from(&self.instance)),
+        ];
+        let mut inherit = vec![control];
+        if let Some(predecessor) = &self.predecessor {
+            environment.push((PREDECESSOR_ENV, OsString::from(predecessor)));
+        }
+        if let Some(listener) = &self.http {
+            environment.push((HTTP_FD_ENV, number(listener.as_raw_fd())));
+            inherit.push(listener.as_raw_fd());
+        }
+        let inherited = self.signals.inherited();
+        let mut command = child::helper(
+            &self.executable,
+            subcommand,
+            environment,
+            inherit,
+            inherited,
+        );
+        let pid = self.children.spawn(role, &mut command)?;
+        self.channel = Some(channel);
+        Ok(pid)
+    }
+}
+
+impl Drop for Executor<'_> {
+    /// Nothing of ours is left behind where we are not PID 1 and the kernel does not see to it:
+    /// helpers have been told to end; this only takes those that are done already off the table.
+    fn drop(&mut self) {
+        self.children.reap();
+        debug!(target: "init", held = self.lock.is_some(), state = ?Lifecycle::Exited, "letting go");
+    }
+}

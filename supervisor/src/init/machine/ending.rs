@@ -1,0 +1,302 @@
+//! Ending the gateway and all it left behind: one ordered story for a stop, for the leftovers
+//! before another start, and for a life that is fenced.
+//!
+//! The main process gets the signal; when it is gone, what is left of its descendants gets TERM;
+//! at the deadline whatever is left gets KILL, again and again, until nothing is.
+
+use std::time::Duration;
+
+use super::{
+    Action, Cause, Ended, Flushing, Kill, Machine, MonotonicMs, Note, Role, Saved, State, Watcher,
+};
+use crate::exit;
+
+/// How long a fenced gateway has before it is killed: another instance may be starting the same
+/// login right now, and nothing that this one still writes can be saved.
+const FENCED_GRACE: Duration = Duration::from_secs(1);
+/// How long a fenced life waits for what KILL does not end.
+const FENCED_END: Duration = Duration::from_secs(3);
+/// How often KILL is repeated. A process may be forked while its siblings are being looked up.
+const KILL_AGAIN: Duration = Duration::from_millis(100);
+
+/// How long a kill may take to show, even where the budget is used up: by a grace as long as the
+/// whole budget, or by a machine that was paused and finds all its deadlines passed at once.
+const KILL_SHOWS: Duration = Duration::from_millis(500);
+/// What a flush gets at least, for the same cases, unless less is configured for it.
+const FLUSH_LEAST: Duration = Duration::from_secs(1);
+
+/// Since when, and why, we are stopping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stop {
+    pub(super) since: MonotonicMs,
+    /// `None` where the gateway ended by itself.
+    pub(super) signal: Option<i32>,
+}
+
+/// What comes when nothing of the gateway is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    /// Save everything and exit.
+    Flush(Stop),
+    /// Start it again, not before then.
+    Restart { until: MonotonicMs },
+    /// Exit and save nothing.
+    Fence,
+}
+
+/// Whether the descendants beyond the main process were told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// Only the main process was.
+    Main,
+    /// All were.
+    All,
+}
+
+/// A gateway that is being ended.
+#[derive(Debug)]
+pub(super) struct Ending {
+    pub(super) then: Then,
+    /// How the main process ended; `None` while it is alive.
+    pub(super) main: Option<Ended>,
+    told: Told,
+    kill: Kill,
+    /// When waiting ends, whatever is still alive.
+    end_at: MonotonicMs,
+}
+
+impl Ending {
+    pub(super) fn new(
+        then: Then,
+        main: Option<Ended>,
+        kill_at: MonotonicMs,
+        end_at: MonotonicMs,
+    ) -> Self {
+        Self {
+            then,
+            main,
+            told: Told::Main,
+            kill: Kill::At(kill_at),
+            end_at,
+        }
+    }
+
+    pub(super) fn deadline(&self) -> MonotonicMs {
+        match self.kill {
+            Kill::At(at) => at,
+            Kill::Again(at) => at.min(self.end_at),
+        }
+    }
+}
+
+impl Machine {
+    pub(super) fn on_stop_signal(&mut self, signal: i32, now: MonotonicMs) {
+        let grace = now.after(self.plan.grace());
+        let total = now.after(self.plan.total);
+        let stop = Stop {
+            since: now,
+            signal: Some(signal),
+        };
+        let cause = Cause::Signal(signal);
+        match &mut self.state {
+            State::New | State::Preflight => {
+                self.exit(Ended::Killed(signal).code(), Saved::Nothing, cause);
+            }
+            State::Restoring | State::Standby => {
+                let cancelling = State::Cancelling {
+                    signal,
+                    kill: Kill::At(grace),
+                    end_at: total,
+                };
+                self.transition(cancelling, cause);
+                self.act(Action::SignalHelper(Role::Restorer, libc::SIGTERM));
+            }
+            State::Cancelling { kill, .. } => {
+                *kill = kill.no_later_than(now);
+                self.on_cancelling_deadline(now);
+            }
+            State::Up { .. } => {
+                let ending = Ending::new(Then::Flush(stop), None, grace, total);
+                self.transition(State::Ending(ending), cause);
+                self.act(Action::SignalMain(signal));
+            }
+            State::Ending(ending) => match &mut ending.then {
+                Then::Flush(Stop {
+                    signal: Some(_), ..
+                }) => {
+                    ending.kill = ending.kill.no_later_than(now);
+                    self.act(Action::Note(Note::StopAtOnce(signal)));
+                    self.on_ending_deadline(now);
+                }
+                // It is stopping already, on a budget that began earlier and so ends earlier.
+                Then::Flush(stop) => stop.signal = Some(signal),
+                Then::Restart { .. } => {
+                    let ending = Ending {
+                        then: Then::Flush(stop),
+                        kill: ending.kill.no_later_than(grace),
+                        end_at: ending.end_at.min(total),
+                        main: ending.main,
+                        told: ending.told,
+                    };
+                    self.transition(State::Ending(ending), cause);
+                }
+                Then::Fence => {
+                    ending.kill = ending.kill.no_later_than(grace);
+                    ending.end_at = ending.end_at.min(total);
+                }
+            },
+            State::Backoff { last, .. } => {
+                let last = *last;
+                self.begin_flush(last, stop, now, cause);
+            }
+            State::Flushing(_) => self.act(Action::Note(Note::StillFlushing(signal))),
+            State::Exited => {}
+        }
+    }
+
+    /// Another instance owns the session: this one ends at once and saves nothing.
+    pub(super) fn fence(&mut self, reason: String, now: MonotonicMs) {
+        let kill_at = now.after(FENCED_GRACE);
+        let end_at = now.after(FENCED_END);
+        if self.watcher.due().is_some() {
+            self.watcher = Watcher::Unwanted;
+        }
+        match &mut self.state {
+            State::Up { .. } => {
+                let ending = Ending::new(Then::Fence, None, kill_at, end_at);
+                self.transition(State::Ending(ending), Cause::Fenced(reason));
+                self.act(Action::SignalMain(libc::SIGTERM));
+            }
+            State::Ending(ending) => {
+                if ending.then == Then::Fence {
+                    return;
+                }
+                let ending = Ending {
+                    then: Then::Fence,
+                    kill: ending.kill.no_later_than(kill_at),
+                    end_at: ending.end_at.min(end_at),
+                    main: ending.main,
+                    told: ending.told,
+                };
+                self.transition(State::Ending(ending), Cause::Fenced(reason));
+            }
+            State::Flushing(flushing) if flushing.is_answered() => {}
+            State::Backoff { .. } | State::Flushing(_) => {
+                let saved = Saved::Not(reason.clone());
+                self.exit(exit::FENCED, saved, Cause::Fenced(reason));
+            }
+            // No gateway yet: the restorer reports what it finds by its exit code.
+            _ => {}
+        }
+    }
+
+    pub(super) fn on_orphans_reaped(&mut self) {
+        if let State::Ending(Ending { main: Some(_), .. }) = self.state {
+            self.act(Action::CountDescendants);
+        }
+    }
+
+    pub(super) fn on_descendants_left(&mut self, count: usize) {
+        if let State::Ending(ending) = &mut self.state
+            && ending.main.is_some()
+            && ending.told == Told::Main
+        {
+            ending.told = Told::All;
+            self.act(Action::Note(Note::Leftovers(count)));
+            self.act(Action::SignalDescendants(libc::SIGTERM));
+        }
+    }
+
+    pub(super) fn on_descendants_gone(&mut self, now: MonotonicMs) {
+        let State::Ending(Ending {
+            then,
+            main: Some(main),
+            ..
+        }) = self.state
+        else {
+            return;
+        };
+        match then {
+            Then::Flush(stop) => self.begin_flush(main, stop, now, Cause::AllGone),
+            Then::Restart { until } => {
+                self.transition(State::Backoff { until, last: main }, Cause::AllGone);
+            }
+            Then::Fence => self.exit(
+                exit::FENCED,
+                Saved::Not("another instance owns the session".to_owned()),
+                Cause::AllGone,
+            ),
+        }
+    }
+
+    fn begin_flush(&mut self, ended: Ended, stop: Stop, now: MonotonicMs, cause: Cause) {
+        let deadline = now
+            .after(self.plan.flush)
+            .min(stop.since.after(self.plan.total))
+            .max(now.after(self.plan.flush.min(FLUSH_LEAST)));
+        self.transition(State::Flushing(Flushing::new(ended, deadline)), cause);
+        if !self.watcher.is_alive() {
+            self.spawn_watcher(now);
+        }
+        self.act(Action::SendFlush { deadline });
+    }
+
+    pub(super) fn on_ending_deadline(&mut self, now: MonotonicMs) {
+        let State::Ending(ending) = &mut self.state else {
+            return;
+        };
+        if matches!(ending.kill, Kill::Again(_)) && now >= ending.end_at {
+            self.give_up();
+        } else if now >= ending.kill.at() {
+            let first = matches!(ending.kill, Kill::At(_));
+            if first {
+                ending.end_at = ending.end_at.max(now.after(KILL_SHOWS));
+            }
+            ending.kill = Kill::Again(now.after(KILL_AGAIN));
+            ending.told = Told::All;
+            let main_is_gone = ending.main.is_some();
+            if first {
+                self.act(Action::Note(Note::Killing));
+            }
+            self.act(Action::SignalDescendants(libc::SIGKILL));
+            if main_is_gone {
+                self.act(Action::CountDescendants);
+            }
+        }
+    }
+
+    /// The time is up and something is still alive: stuck in the kernel, or never seen to end.
+    fn give_up(&mut self) {
+        let State::Ending(ending) = &self.state else {
+            return;
+        };
+        let (then, main) = (ending.then, ending.main);
+        self.act(Action::Note(Note::Unkillable));
+        let own = main.unwrap_or(Ended::Killed(libc::SIGKILL)).code();
+        let code = match (then, own) {
+            (Then::Fence, _) => exit::FENCED,
+            (_, 0) => exit::FLUSH_FAILED,
+            (_, own) => own,
+        };
+        let saved = Saved::Not("processes of the gateway could not be ended".to_owned());
+        self.exit(code, saved, Cause::TimeUp);
+    }
+
+    pub(super) fn on_cancelling_deadline(&mut self, now: MonotonicMs) {
+        let State::Cancelling {
+            signal,
+            kill,
+            end_at,
+        } = &mut self.state
+        else {
+            return;
+        };
+        if now >= *end_at {
+            let code = Ended::Killed(*signal).code();
+            self.exit(code, Saved::Nothing, Cause::TimeUp);
+        } else if now >= kill.at() {
+            *kill = Kill::Again(now.after(KILL_AGAIN));
+            self.act(Action::SignalHelper(Role::Restorer, libc::SIGKILL));
+        }
+    }
+}

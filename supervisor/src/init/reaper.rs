@@ -1,0 +1,89 @@
+//! The one owner of `waitpid(-1)`, and of the knowledge which child is which.
+//!
+//! A child is entered by the same `&mut self`, in the same thread, that later reaps: there is no
+//! moment at which it could end unrecognised.
+
+use std::io;
+use std::process::Command;
+
+use super::machine::{Ended, Role};
+
+/// What one round of reaping found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Reaped {
+    /// Our own children, in the order they were found.
+    pub(super) known: Vec<(Role, Ended)>,
+    /// How many adopted processes.
+    pub(super) orphans: u32,
+}
+
+/// Our own children that are alive.
+#[derive(Debug, Default)]
+pub(super) struct Children {
+    alive: Vec<(i32, Role)>,
+}
+
+impl Children {
+    /// Starts a child and enters it.
+    pub(super) fn spawn(&mut self, role: Role, command: &mut Command) -> io::Result<i32> {
+        // The handle is dropped on purpose: it neither kills nor waits when it is, and waiting
+        // is done here.
+        let pid = command.spawn()?.id().cast_signed();
+        self.alive.push((pid, role));
+        Ok(pid)
+    }
+
+    /// The process id of a child that is alive.
+    pub(super) fn pid(&self, role: Role) -> Option<i32> {
+        let (pid, _) = self.alive.iter().find(|(_, r)| *r == role)?;
+        Some(*pid)
+    }
+
+    /// The process ids of our helpers.
+    pub(super) fn helpers(&self) -> Vec<i32> {
+        self.alive
+            .iter()
+            .filter(|(_, role)| *role != Role::Gateway)
+            .map(|(pid, _)| *pid)
+            .collect()
+    }
+
+    /// Sends a signal to a child, if it is alive. Its id cannot be another's: it is free only
+    /// after [`Children::reap`] has taken the child off the list.
+    pub(super) fn signal(&self, role: Role, signal: i32) -> bool {
+        self.pid(role).is_some_and(|pid| send(pid, signal))
+    }
+
+    /// Reaps everything that has ended; never waits.
+    pub(super) fn reap(&mut self) -> Reaped {
+        let mut reaped = Reaped::default();
+        loop {
+            let mut status = 0;
+            // SAFETY: `status` is a valid place for the kernel to write to.
+            let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+            if pid <= 0 {
+                // 0: the rest is alive. ECHILD: there is no child. Nothing else can be returned
+                // with WNOHANG.
+                return reaped;
+            }
+            let how = if libc::WIFSIGNALED(status) {
+                Ended::Killed(libc::WTERMSIG(status))
+            } else {
+                Ended::Exited(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX))
+            };
+            match self.alive.iter().position(|(p, _)| *p == pid) {
+                Some(at) => {
+                    let (_, role) = self.alive.swap_remove(at);
+                    reaped.known.push((role, how));
+                }
+                None => reaped.orphans += 1,
+            }
+        }
+    }
+}
+
+/// Sends a signal; says whether there was somebody to get it.
+pub(super) fn send(pid: i32, signal: i32) -> bool {
+    // SAFETY: `kill` touches no memory of ours.
+    pid > 0 && unsafe { libc::kill(pid, signal) } == 0
+}

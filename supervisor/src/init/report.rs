@@ -1,0 +1,120 @@
+//! What init logs: fixed phrases, with what varies in fields.
+
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use super::machine::{Cause, Ended, Note, Saved, Verdict};
+use crate::control::{Lifecycle, MonotonicMs};
+
+/// Remembers when which phase began, for the last line.
+#[derive(Debug)]
+pub(super) struct Report {
+    began: MonotonicMs,
+    stopping: Option<MonotonicMs>,
+    flushing: Option<MonotonicMs>,
+    why: String,
+}
+
+impl Report {
+    pub(super) fn new(now: MonotonicMs) -> Self {
+        Self {
+            began: now,
+            stopping: None,
+            flushing: None,
+            why: String::new(),
+        }
+    }
+
+    /// Logs a change of state.
+    pub(super) fn transition(
+        &mut self,
+        from: Lifecycle,
+        to: Lifecycle,
+        cause: &Cause,
+        now: MonotonicMs,
+    ) {
+        info!(target: "init", ?from, ?to, %cause, "state changed");
+        match to {
+            Lifecycle::Stopping | Lifecycle::Fenced => {
+                self.stopping.get_or_insert(now);
+                self.why = cause.to_string();
+            }
+            Lifecycle::Flushing => {
+                self.flushing = Some(now);
+                if self.stopping.is_none() {
+                    self.stopping = Some(now);
+                    self.why = cause.to_string();
+                }
+            }
+            Lifecycle::Exited if self.stopping.is_none() => self.why = cause.to_string(),
+            _ => {}
+        }
+    }
+
+    /// Logs what is no change of state.
+    #[expect(
+        clippy::unused_self,
+        reason = "one value says everything that is logged"
+    )]
+    pub(super) fn note(&self, note: &Note) {
+        match note {
+            Note::GatewayEnded(how @ Ended::Exited(0)) => {
+                info!(target: "init", %how, "gateway ended");
+            }
+            Note::GatewayEnded(how) => warn!(target: "init", %how, "gateway ended"),
+            Note::GatewayAgain { delay, attempt } => {
+                let delay_ms = millis(*delay);
+                info!(target: "init", delay_ms, attempt, "gateway will be started again");
+            }
+            Note::GaveUp { attempts } => {
+                error!(target: "init", attempts, "gateway failed too often in a row; giving up");
+            }
+            Note::WatcherDied { how, delay } => {
+                let delay_ms = millis(*delay);
+                warn!(target: "init", %how, delay_ms, "watcher died and will be started again");
+            }
+            Note::WatcherReady => info!(target: "init", "watcher is ready"),
+            Note::TakeoverRequested(by) => {
+                warn!(target: "init", by, "another instance asks for the session");
+            }
+            Note::StopAtOnce(signal) => {
+                warn!(target: "init", signal, "second stop signal: no grace is left");
+            }
+            Note::StillFlushing(signal) => {
+                warn!(target: "init", signal, "stop signal while saving: saving goes on");
+            }
+            Note::Leftovers(count) => {
+                info!(target: "init", count, "waiting for what the gateway left behind");
+            }
+            Note::Killing => warn!(target: "init", "grace is over; killing what is left"),
+            Note::Unkillable => error!(target: "init", "processes of the gateway survive a kill"),
+        }
+    }
+
+    /// The last line.
+    pub(super) fn last(&self, verdict: &Verdict, now: MonotonicMs) {
+        let until =
+            |from: Option<MonotonicMs>, to: MonotonicMs| from.map(|at| millis(to.until(at)));
+        let stop_ms = until(self.stopping, self.flushing.unwrap_or(now));
+        let flush_ms = until(self.flushing, now);
+        let up_ms = millis(now.until(self.began));
+        let (code, why) = (verdict.code, &self.why);
+        match &verdict.saved {
+            Saved::All(seq) => {
+                info!(target: "init", code, why, up_ms, stop_ms, flush_ms, seq, "stopped; all is saved");
+            }
+            Saved::Nothing => {
+                info!(target: "init", code, why, up_ms, stop_ms, "stopped; no gateway ran");
+            }
+            Saved::Not(reason) => error!(
+                target: "init", code, why, up_ms, stop_ms, flush_ms, reason,
+                "stopped; the last changes are NOT saved, keep the directory"
+            ),
+        }
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
