@@ -23,8 +23,8 @@ use super::signals::{Received, Signals};
 use super::{listeners, preflight};
 use crate::config::Settings;
 use crate::control::{
-    CONTROL_FD_ENV, HTTP_FD_ENV, INSTANCE_ENV, Lifecycle, MonotonicMs, PREDECESSOR_ENV,
-    SETTINGS_ENV, ToWatcher,
+    CONTROL_FD_ENV, HTTP_FD_ENV, INSTANCE_ENV, MonotonicMs, PREDECESSOR_ENV, SETTINGS_ENV,
+    ToWatcher,
 };
 
 /// Everything that PID 1 owns.
@@ -46,6 +46,7 @@ pub(super) struct Executor<'a> {
     /// To the one helper that runs.
     channel: Option<Channel>,
     http: Option<TcpListener>,
+    /// Held until the executor is gone.
     lock: Option<DirLock>,
     report: Report,
 }
@@ -303,14 +304,5 @@ impl<'a> Executor<'a> {
         let pid = self.children.spawn(role, &mut command)?;
         self.channel = Some(channel);
         Ok(pid)
-    }
-}
-
-impl Drop for Executor<'_> {
-    /// Nothing of ours is left behind where we are not PID 1 and the kernel does not see to it:
-    /// helpers have been told to end; this only takes those that are done already off the table.
-    fn drop(&mut self) {
-        self.children.reap();
-        debug!(target: "init", held = self.lock.is_some(), state = ?Lifecycle::Exited, "letting go");
     }
 }
