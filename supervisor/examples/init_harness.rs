@@ -20,12 +20,9 @@ fn main() -> ExitCode {
     let part = arguments.next().unwrap_or_default();
     match part.to_str() {
         Some("run") => {
-            tracing_subscriber::fmt()
-                .with_writer(std::io::stderr)
-                .with_ansi(false)
-                .init();
             let settings = std::env::var("HARNESS_SETTINGS").expect("the test sets it");
             let settings: Settings = serde_json::from_str(&settings).expect("settings");
+            sessionkeep::log::init(&settings.log);
             ExitCode::from(init::run(&settings, arguments.collect()))
         }
         Some("restore") => restore(),

@@ -155,7 +155,7 @@ pub async fn boot(
         Plan::Restore(_) => {
             let staged = site.stage(head, target, &mut writer).await?;
             if let Some(reason) = keeper.lost() {
-                staged.stage.discard();
+                drop(staged);
                 return Err(BootError::Fenced { reason });
             }
             (booted.files, booted.bytes) =

@@ -160,7 +160,6 @@ async fn stage_version(
             Kind::Dir => stage.dir(&path)?,
             Kind::Symlink { target } => {
                 if !symlink_stays_inside(&path, target) {
-                    stage.discard();
                     let error = ArchiveError::Refused(format!(
                         "{path} is a link that leaves the directory"
                     ));
@@ -205,7 +204,6 @@ async fn stage_version(
     if sink.verifier.verified() != wanted {
         let why = "not all of its files have come".to_owned();
         let seq = version.header.seq;
-        sink.stage.discard();
         return Err(Failure::Archive(
             ArchiveError::DamagedCommit { seq, why },
             None,

@@ -42,30 +42,48 @@ pub(super) fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
 /// The store of the settings.
 pub(super) async fn open(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
     if settings.is_file_mode() {
-        bail!("there is no store in file mode: set MONGO_URL, or SESSIONKEEP_STORE=sqlite:PATH, or give --store");
+        bail!(
+            "there is no store in file mode: set MONGO_URL, or SESSIONKEEP_STORE=sqlite:PATH, or give --store"
+        );
     }
-    Ok(store::open(&settings.store.choice, settings.store.timeout).await?)
+    Ok(store::open(&settings.store.choice, settings.store.timeout)?)
 }
 
 /// The header of commit `seq`, or of the newest commit.
-pub(super) async fn header(store: &dyn Store, settings: &Settings, seq: Option<Seq>) -> anyhow::Result<Header> {
+pub(super) async fn header(
+    store: &dyn Store,
+    settings: &Settings,
+    seq: Option<Seq>,
+) -> anyhow::Result<Header> {
     let found = match seq {
         Some(seq) => store.headers(&settings.archive, seq, seq, 1).await?.pop(),
         None => store.head(&settings.archive).await?,
     };
     match (found, seq) {
         (Some(header), _) => Ok(header),
-        (None, Some(seq)) => bail!("archive {} has no commit {seq}; `sessionkeep log` lists those it has", settings.archive),
-        (None, None) => bail!("archive {} is empty: nothing was ever committed to it", settings.archive),
+        (None, Some(seq)) => bail!(
+            "archive {} has no commit {seq}; `sessionkeep log` lists those it has",
+            settings.archive
+        ),
+        (None, None) => bail!(
+            "archive {} is empty: nothing was ever committed to it",
+            settings.archive
+        ),
     }
 }
 
 /// Shows progress while `work` runs: a bar on a terminal, a line now and then elsewhere.
-pub(super) async fn showing<T>(what: &'static str, progress: &Progress, work: impl Future<Output = T>) -> T {
+pub(super) async fn showing<T>(
+    what: &'static str,
+    progress: &Progress,
+    work: impl Future<Output = T>,
+) -> T {
     let on_terminal = std::io::stderr().is_terminal();
     let bar = on_terminal.then(|| {
-        let style = ProgressStyle::with_template("{prefix} {bar:30} {binary_bytes}/{binary_total_bytes} {msg}")
-            .expect("the template is well-formed");
+        let style = ProgressStyle::with_template(
+            "{prefix} {bar:30} {binary_bytes}/{binary_total_bytes} {msg}",
+        )
+        .expect("the template is well-formed");
         ProgressBar::new(0).with_style(style).with_prefix(what)
     });
     let mut ticks = tokio::time::interval(if on_terminal { DRAW_EVERY } else { TELL_EVERY });

@@ -33,14 +33,24 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let mut findings = Vec::new();
     match config::load(flags) {
         Ok(loaded) => {
-            findings.push(good("settings", format!("{} in force, none contradicts another", loaded.origins.len())));
+            findings.push(good(
+                "settings",
+                format!(
+                    "{} in force, none contradicts another",
+                    loaded.origins.len()
+                ),
+            ));
             crate::log::init(&loaded.settings.log);
             directory(&loaded.settings, &mut findings);
             store(&loaded.settings, &mut findings);
         }
         Err(errors) => {
             for problem in &errors.problems {
-                findings.push(bad("settings", problem.to_string(), "correct it; `sessionkeep config --reference` lists them all"));
+                findings.push(bad(
+                    "settings",
+                    problem.to_string(),
+                    "correct it; `sessionkeep config --reference` lists them all",
+                ));
             }
         }
     }
@@ -53,8 +63,14 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     } else {
         super::print(&findings.iter().map(line).collect::<String>())?;
     }
-    let broken = findings.iter().any(|finding| finding.severity == Severity::Bad);
-    Ok(if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let broken = findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Bad);
+    Ok(if broken {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn word(severity: Severity) -> &'static str {
@@ -66,72 +82,154 @@ fn word(severity: Severity) -> &'static str {
 }
 
 fn line(finding: &Finding) -> String {
-    let remedy = if finding.remedy.is_empty() { String::new() } else { format!(" → {}", finding.remedy) };
-    format!("{:5} {:16} {}{remedy}\n", word(finding.severity), finding.subject, finding.detail)
+    let remedy = if finding.remedy.is_empty() {
+        String::new()
+    } else {
+        format!(" → {}", finding.remedy)
+    };
+    format!(
+        "{:5} {:16} {}{remedy}\n",
+        word(finding.severity),
+        finding.subject,
+        finding.detail
+    )
 }
 
 fn good(subject: &'static str, detail: String) -> Finding {
-    Finding { subject, severity: Severity::Good, detail, remedy: String::new() }
+    Finding {
+        subject,
+        severity: Severity::Good,
+        detail,
+        remedy: String::new(),
+    }
 }
 
 fn bad(subject: &'static str, detail: String, remedy: &str) -> Finding {
-    Finding { subject, severity: Severity::Bad, detail, remedy: remedy.into() }
+    Finding {
+        subject,
+        severity: Severity::Bad,
+        detail,
+        remedy: remedy.into(),
+    }
 }
 
 fn warning(subject: &'static str, detail: String, remedy: &str) -> Finding {
-    Finding { subject, severity: Severity::Warning, detail, remedy: remedy.into() }
+    Finding {
+        subject,
+        severity: Severity::Warning,
+        detail,
+        remedy: remedy.into(),
+    }
 }
 
 fn directory(settings: &Settings, findings: &mut Vec<Finding>) {
     let dir = &settings.dir;
     if !dir.exists() {
-        let parent = dir.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"));
+        let parent = dir
+            .ancestors()
+            .find(|above| above.exists())
+            .unwrap_or(Path::new("/"));
         let writable = nix::unistd::access(parent, nix::unistd::AccessFlags::W_OK).is_ok();
         findings.push(if writable {
-            good("directory", format!("{} does not exist yet and will be made", dir.display()))
+            good(
+                "directory",
+                format!("{} does not exist yet and will be made", dir.display()),
+            )
         } else {
-            bad("directory", format!("{} does not exist and {} is not writable", dir.display(), parent.display()), "mount it, or give another SESSIONKEEP_DIR")
+            bad(
+                "directory",
+                format!(
+                    "{} does not exist and {} is not writable",
+                    dir.display(),
+                    parent.display()
+                ),
+                "mount it, or give another SESSIONKEEP_DIR",
+            )
         });
         return;
     }
-    let access = nix::unistd::AccessFlags::R_OK | nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK;
-    match (Directory::open(dir, Profile::new(settings.profile)), nix::unistd::access(dir, access)) {
+    let access = nix::unistd::AccessFlags::R_OK
+        | nix::unistd::AccessFlags::W_OK
+        | nix::unistd::AccessFlags::X_OK;
+    match (
+        Directory::open(dir, Profile::new(settings.profile)),
+        nix::unistd::access(dir, access),
+    ) {
         (Ok(directory), Ok(())) => {
             let (mut files, mut bytes) = (0u64, 0u64);
             let report = directory.scan(None, &mut |_| {}, &mut |found| {
                 files += 1;
                 bytes += found.print.size;
             });
-            findings.push(good("directory", format!("{} holds {files} entries, {}", dir.display(), Bytes(bytes))));
+            findings.push(good(
+                "directory",
+                format!("{} holds {files} entries, {}", dir.display(), Bytes(bytes)),
+            ));
             if let Some((path, why)) = report.unreadable.first() {
-                findings.push(warning("directory", format!("{} entries cannot be read, such as {path}: {why}", report.unreadable.len()), "give sessionkeep the gateway's user, or root"));
+                findings.push(warning(
+                    "directory",
+                    format!(
+                        "{} entries cannot be read, such as {path}: {why}",
+                        report.unreadable.len()
+                    ),
+                    "give sessionkeep the gateway's user, or root",
+                ));
             }
         }
-        (Err(error), _) => findings.push(bad("directory", format!("{}: {error}", dir.display()), "give sessionkeep the right to read it")),
-        (_, Err(error)) => findings.push(bad("directory", format!("{}: {error}", dir.display()), "make it writable for the user that runs sessionkeep")),
+        (Err(error), _) => findings.push(bad(
+            "directory",
+            format!("{}: {error}", dir.display()),
+            "give sessionkeep the right to read it",
+        )),
+        (_, Err(error)) => findings.push(bad(
+            "directory",
+            format!("{}: {error}", dir.display()),
+            "make it writable for the user that runs sessionkeep",
+        )),
     }
     match free_space(dir) {
-        Ok(free) if free < SPACE_MIN => findings.push(bad("free space", format!("{} free beside the session directory", Bytes(free)), "free some space; a restore needs the session's size once more")),
-        Ok(free) => findings.push(good("free space", format!("{} free beside the session directory", Bytes(free)))),
+        Ok(free) if free < SPACE_MIN => findings.push(bad(
+            "free space",
+            format!("{} free beside the session directory", Bytes(free)),
+            "free some space; a restore needs the session's size once more",
+        )),
+        Ok(free) => findings.push(good(
+            "free space",
+            format!("{} free beside the session directory", Bytes(free)),
+        )),
         Err(error) => findings.push(warning("free space", error.to_string(), "")),
     }
     match Marker::read(dir) {
         Ok(Some(marker)) if marker.archive == settings.archive.as_str() => {
-            findings.push(good("marker", format!("at commit {} of archive {}", marker.seq, marker.archive)));
+            findings.push(good(
+                "marker",
+                format!("at commit {} of archive {}", marker.seq, marker.archive),
+            ));
         }
         Ok(Some(marker)) => findings.push(warning(
             "marker",
-            format!("the directory belongs to archive {}, not to {}", marker.archive, settings.archive),
+            format!(
+                "the directory belongs to archive {}, not to {}",
+                marker.archive, settings.archive
+            ),
             "set SESSIONKEEP_ARCHIVE to it, or the next start sets these files aside",
         )),
         Ok(None) => findings.push(good("marker", "none yet".into())),
-        Err(error) => findings.push(warning("marker", error.to_string(), "the next start treats the files as unknown")),
+        Err(error) => findings.push(warning(
+            "marker",
+            error.to_string(),
+            "the next start treats the files as unknown",
+        )),
     }
 }
 
 fn store(settings: &Settings, findings: &mut Vec<Finding>) {
     if settings.is_file_mode() {
-        findings.push(warning("store", "file mode: nothing is replicated".into(), "fine with a persistent volume; otherwise set MONGO_URL"));
+        findings.push(warning(
+            "store",
+            "file mode: nothing is replicated".into(),
+            "fine with a persistent volume; otherwise set MONGO_URL",
+        ));
         return;
     }
     let examined = context::block_on(async {
@@ -143,6 +241,10 @@ fn store(settings: &Settings, findings: &mut Vec<Finding>) {
     });
     match examined.and_then(|inner| inner) {
         Ok(found) => findings.extend(found),
-        Err(error) => findings.push(bad("store", format!("{error:#}"), "check the URL and that the database is up")),
+        Err(error) => findings.push(bad(
+            "store",
+            format!("{error:#}"),
+            "check the URL and that the database is up",
+        )),
     }
 }

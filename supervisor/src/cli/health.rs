@@ -238,7 +238,9 @@ mod tests {
             bind: None,
             token: None,
         };
-        assert!(format!("{:#}", ask(&off, "/health").expect_err("off")).contains("http.port is off"));
+        assert!(
+            format!("{:#}", ask(&off, "/health").expect_err("off")).contains("http.port is off")
+        );
         let closed = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = closed.local_addr().expect("bound").port();
         drop(closed);

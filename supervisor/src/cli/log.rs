@@ -29,7 +29,9 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let settings = context::settings(flags)?;
     let headers = context::block_on(async {
         let store = context::open(&settings).await?;
-        let headers = store.headers(&settings.archive, 1, Seq::MAX, args.limit).await?;
+        let headers = store
+            .headers(&settings.archive, 1, Seq::MAX, args.limit)
+            .await?;
         store.close().await;
         anyhow::Ok(headers)
     })??;
@@ -70,7 +72,10 @@ fn table(headers: &[Header]) -> String {
     if headers.is_empty() {
         return "no commits yet\n".into();
     }
-    let mut table = format!("{:>8}  {:24}  {:10}  {:>7}  {:>10}  {:>7}  instance\n", "seq", "time", "kind", "changes", "bytes", "files");
+    let mut table = format!(
+        "{:>8}  {:24}  {:10}  {:>7}  {:>10}  {:>7}  instance\n",
+        "seq", "time", "kind", "changes", "bytes", "files"
+    );
     for header in headers {
         let _ = writeln!(
             table,

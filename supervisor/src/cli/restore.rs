@@ -18,7 +18,9 @@ use crate::boot::restore::{FallBack, stage_newest_whole};
 use crate::boot::survey::survey;
 use crate::boot::{self, Booted, Target};
 use crate::config::{Flags, Settings};
-use crate::control::{CONTROL_FD_ENV, HTTP_FD_ENV, INSTANCE_ENV, Lifecycle, PREDECESSOR_ENV, ToInit, encode};
+use crate::control::{
+    CONTROL_FD_ENV, HTTP_FD_ENV, INSTANCE_ENV, Lifecycle, PREDECESSOR_ENV, ToInit, encode,
+};
 use crate::human::{Bytes, Took};
 use crate::session::{Directory, Profile};
 use crate::store::Seq;
@@ -75,18 +77,32 @@ async fn dry_run(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode> {
         let directory = Directory::open(&settings.dir, Profile::new(settings.profile))?;
         let local = survey(&directory, &settings.archive)?;
         let header = Box::new(version.header.clone());
-        decide(&local, &Remote::Head { header, has_credentials: None }).because()
+        decide(
+            &local,
+            &Remote::Head {
+                header,
+                has_credentials: None,
+            },
+        )
+        .because()
     } else {
         "the directory is empty"
     };
-    let (seq, files, bytes) = (version.header.seq, version.tree.files(), version.tree.bytes());
+    let (seq, files, bytes) = (
+        version.header.seq,
+        version.tree.files(),
+        version.tree.bytes(),
+    );
     if args.json {
-        super::print_json(&json!({ "seq": seq, "files": files, "bytes": bytes, "because": because }))?;
+        super::print_json(
+            &json!({ "seq": seq, "files": files, "bytes": bytes, "because": because }),
+        )?;
     } else {
         let into = args.to.as_ref().unwrap_or(&settings.dir);
         super::print(&format!(
             "commit {seq} holds {files} files, {}; target {}\n{because}\n",
-            Bytes(bytes), into.display()
+            Bytes(bytes),
+            into.display()
         ))?;
     }
     Ok(ExitCode::SUCCESS)
@@ -96,16 +112,38 @@ async fn dry_run(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode> {
 async fn copy(args: &Args, settings: &Settings, to: &Path) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     std::fs::create_dir_all(to).with_context(|| format!("failed to create {}", to.display()))?;
-    if std::fs::read_dir(to).with_context(|| format!("failed to read {}", to.display()))?.next().is_some() {
-        bail!("{} is not empty; give an empty or a new directory", to.display());
+    if std::fs::read_dir(to)
+        .with_context(|| format!("failed to read {}", to.display()))?
+        .next()
+        .is_some()
+    {
+        bail!(
+            "{} is not empty; give an empty or a new directory",
+            to.display()
+        );
     }
-    let to = to.canonicalize().with_context(|| format!("failed to find {}", to.display()))?;
+    let to = to
+        .canonicalize()
+        .with_context(|| format!("failed to find {}", to.display()))?;
     let store = context::open(settings).await?;
     let header = context::header(&*store, settings, args.seq).await?;
-    let fall_back = if args.seq.is_some() { FallBack::No } else { FallBack::Yes };
+    let fall_back = if args.seq.is_some() {
+        FallBack::No
+    } else {
+        FallBack::Yes
+    };
     let progress = Progress::default();
-    let staged = showing("restoring", &progress, stage_newest_whole(&*store, header, &to, fall_back, &progress)).await?;
-    let (seq, files, bytes) = (staged.version.header.seq, staged.version.tree.files(), staged.version.tree.bytes());
+    let staged = showing(
+        "restoring",
+        &progress,
+        stage_newest_whole(&*store, header, &to, fall_back, &progress),
+    )
+    .await?;
+    let (seq, files, bytes) = (
+        staged.version.header.seq,
+        staged.version.tree.files(),
+        staged.version.tree.bytes(),
+    );
     staged.stage.install_copy()?;
     for damage in &staged.damage {
         warn!(target: "boot", damage, "a newer commit is damaged and was passed over");
@@ -119,7 +157,10 @@ async fn alone(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let lock = standalone::lock(settings)?;
     let store = context::open(settings).await?;
-    let who = Identity { instance: standalone::instance(), predecessor: lock.predecessor() };
+    let who = Identity {
+        instance: standalone::instance(),
+        predecessor: lock.predecessor(),
+    };
     let target = args.seq.map_or(Target::Newest, Target::Commit);
     let progress = Progress::default();
     let booted = showing(
@@ -128,37 +169,80 @@ async fn alone(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode> {
         boot::boot(settings, &store, &who, target, &progress, &mut |_| {}),
     )
     .await?;
-    store.release_lease(&settings.archive, &who.instance, booted.epoch).await?;
+    store
+        .release_lease(&settings.archive, &who.instance, booted.epoch)
+        .await?;
     let because = booted.plan.map(|plan| plan.because());
-    tell(args, "ready", booted.seq, booted.files, booted.bytes, begun, because)?;
+    tell(
+        args,
+        "ready",
+        booted.seq,
+        booted.files,
+        booted.bytes,
+        begun,
+        because,
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn tell(args: &Args, word: &str, seq: Seq, files: u64, bytes: u64, begun: Instant, because: Option<&str>) -> anyhow::Result<()> {
+fn tell(
+    args: &Args,
+    word: &str,
+    seq: Seq,
+    files: u64,
+    bytes: u64,
+    begun: Instant,
+    because: Option<&str>,
+) -> anyhow::Result<()> {
     if args.json {
         let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         return super::print_json(&json!({
             "seq": seq, "files": files, "bytes": bytes, "took_ms": took_ms, "because": because,
         }));
     }
-    let because = because.map(|because| format!(" ({because})")).unwrap_or_default();
-    super::print(&format!("{word}: commit {seq}, {files} files, {}, in {}{because}\n", Bytes(bytes), Took(begun.elapsed())))
+    let because = because
+        .map(|because| format!(" ({because})"))
+        .unwrap_or_default();
+    super::print(&format!(
+        "{word}: commit {seq}, {files} files, {}, in {}{because}\n",
+        Bytes(bytes),
+        Took(begun.elapsed())
+    ))
 }
 
 /// As init's child: leaves the lease for the watcher, answers health checks meanwhile, and says by
 /// its exit code how it went.
 async fn under_init(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode> {
-    let instance = std::env::var(INSTANCE_ENV)?.parse().context("failed to understand the instance's name")?;
-    let predecessor = std::env::var(PREDECESSOR_ENV).ok().and_then(|name| name.parse().ok());
-    let who = Identity { instance, predecessor };
+    let instance = std::env::var(INSTANCE_ENV)?
+        .parse()
+        .context("failed to understand the instance's name")?;
+    let predecessor = std::env::var(PREDECESSOR_ENV)
+        .ok()
+        .and_then(|name| name.parse().ok());
+    let who = Identity {
+        instance,
+        predecessor,
+    };
     let store = context::open(settings).await?;
-    let shared = Shared::new(store.describe(), settings.archive.to_string(), who.instance.to_string(), Lifecycle::Restoring);
+    let shared = Shared::new(
+        store.describe(),
+        settings.archive.to_string(),
+        who.instance.to_string(),
+        Lifecycle::Restoring,
+    );
     if let Some(fd) = inherited_fd(HTTP_FD_ENV) {
-        crate::http::serve(fd, shared.clone(), settings.http.token.clone()).context("failed to answer HTTP")?;
+        crate::http::serve(fd, shared.clone(), settings.http.token.clone())
+            .context("failed to answer HTTP")?;
     }
     let mut control = inherited_fd(CONTROL_FD_ENV).map(UnixStream::from);
     let mut standby = |waiting: bool| {
-        shared.update(|status| status.state = if waiting { Lifecycle::Standby } else { Lifecycle::Restoring });
+        shared.update(|status| {
+            status.state = if waiting {
+                Lifecycle::Standby
+            } else {
+                Lifecycle::Restoring
+            }
+        });
         if let Some(control) = &mut control
             && let Err(error) = control.write_all(&encode(&ToInit::Standby { waiting }))
         {

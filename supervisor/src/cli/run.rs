@@ -29,5 +29,8 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
         error!(target: "cli", "no gateway to run: give its command after `--`, as in `sessionkeep run -- node bot.js`");
         return Ok(ExitCode::from(exit::CONFIG));
     }
-    Ok(ExitCode::from(crate::init::run(&settings, args.command.clone())))
+    Ok(ExitCode::from(crate::init::run(
+        &settings,
+        args.command.clone(),
+    )))
 }

@@ -32,7 +32,9 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
         let store = context::open(&settings).await?;
         context::header(&*store, &settings, Some(args.seq)).await?;
         let mut records = store.records(&settings.archive, args.seq, args.seq).await?;
-        let record = records.pop().ok_or_else(|| anyhow::anyhow!("commit {} has just been collected", args.seq))?;
+        let record = records
+            .pop()
+            .ok_or_else(|| anyhow::anyhow!("commit {} has just been collected", args.seq))?;
         check_record(&record)?;
         let changes = match record.header.kind {
             RecordKind::Barrier => Vec::new(),
@@ -63,7 +65,9 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
         header.root,
     );
     for change in &changes {
-        let size = size(change).map(|size| format!("  {}", Bytes(size))).unwrap_or_default();
+        let size = size(change)
+            .map(|size| format!("  {}", Bytes(size)))
+            .unwrap_or_default();
         let _ = writeln!(text, "{:7} {}{size}", change.word(), change.path());
     }
     super::print(&text)?;
@@ -72,7 +76,11 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
 
 fn size(change: &Change) -> Option<u64> {
     match change {
-        Change::Put { kind: Kind::File { size, .. }, .. } | Change::Patch { size, .. } => Some(*size),
+        Change::Put {
+            kind: Kind::File { size, .. },
+            ..
+        }
+        | Change::Patch { size, .. } => Some(*size),
         _ => None,
     }
 }

@@ -32,13 +32,15 @@ pub(super) fn lock(settings: &Settings) -> anyhow::Result<Lock> {
         .with_context(|| format!("failed to create {}", settings.dir.display()))?;
     let lock = DirLock::take(&settings.dir)?;
     let predecessor = crate::init::predecessor(&settings.dir).and_then(|name| name.parse().ok());
-    Ok(Lock { _lock: lock, predecessor })
+    Ok(Lock {
+        _lock: lock,
+        predecessor,
+    })
 }
 
 /// A name for this life.
 pub(super) fn instance() -> InstanceId {
-    let host = nix::unistd::gethostname().unwrap_or_default();
-    InstanceId::generate(&host.to_string_lossy())
+    InstanceId::generate(&crate::init::host())
 }
 
 /// A channel on which TERM or INT arrives as the order to flush.
@@ -51,7 +53,11 @@ pub(super) fn link(flush: Duration) -> anyhow::Result<Link> {
             _ = term.recv() => {}
             _ = int.recv() => {}
         }
-        let _ = send.send(ToWatcher::Flush { deadline: super::watch::flush_deadline(flush) }).await;
+        let _ = send
+            .send(ToWatcher::Flush {
+                deadline: super::watch::flush_deadline(flush),
+            })
+            .await;
         // Dropping the sender would look like init's end, and cut the flush short.
         std::future::pending::<()>().await;
     });

@@ -36,7 +36,11 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
         .ok()
         .filter(|answer| answer.status == 200)
         .and_then(|answer| serde_json::from_str::<Value>(&answer.body).ok());
-    let stored = if settings.is_file_mode() { None } else { Some(context::block_on(read(&settings))?) };
+    let stored = if settings.is_file_mode() {
+        None
+    } else {
+        Some(context::block_on(read(&settings))?)
+    };
     if args.json {
         let stored = stored.map(|stored| match stored {
             Ok(stored) => json!({
@@ -75,18 +79,32 @@ fn lease_json(lease: &Lease) -> Value {
     })
 }
 
-fn told(settings: &Settings, running: Option<&Value>, stored: Option<&anyhow::Result<Stored>>) -> String {
+fn told(
+    settings: &Settings,
+    running: Option<&Value>,
+    stored: Option<&anyhow::Result<Stored>>,
+) -> String {
     let mut text = format!("archive    {}\n", settings.archive);
     match running {
         Some(status) => {
             let lag = status["lag_seconds"].as_f64().unwrap_or_default();
             let saved = if lag > 0.0 {
-                format!("changes waiting since {}", Took(Duration::from_secs_f64(lag)))
+                format!(
+                    "changes waiting since {}",
+                    Took(Duration::from_secs_f64(lag))
+                )
             } else {
                 "everything saved".to_owned()
             };
-            let _ = writeln!(text, "running    {}, {saved}", status["state"].as_str().unwrap_or("?"));
-            if let Some(problem) = status["problem"].as_str().filter(|problem| !problem.is_empty()) {
+            let _ = writeln!(
+                text,
+                "running    {}, {saved}",
+                status["state"].as_str().unwrap_or("?")
+            );
+            if let Some(problem) = status["problem"]
+                .as_str()
+                .filter(|problem| !problem.is_empty())
+            {
                 let _ = writeln!(text, "problem    {problem}");
             }
         }
@@ -103,7 +121,10 @@ fn told(settings: &Settings, running: Option<&Value>, stored: Option<&anyhow::Re
                     let _ = writeln!(
                         text,
                         "newest     commit {} of {}: {} files, {}",
-                        head.seq, Moment(head.time_ms), head.live_files, Bytes(head.live_bytes)
+                        head.seq,
+                        Moment(head.time_ms),
+                        head.live_files,
+                        Bytes(head.live_bytes)
                     );
                 }
                 None => text.push_str("newest     nothing was ever committed\n"),
@@ -113,11 +134,17 @@ fn told(settings: &Settings, running: Option<&Value>, stored: Option<&anyhow::Re
                     let _ = writeln!(
                         text,
                         "owner      {} since {} (epoch {})",
-                        lease.instance, Moment(lease.since_ms), lease.epoch
+                        lease.instance,
+                        Moment(lease.since_ms),
+                        lease.epoch
                     );
                 }
                 Some(lease) => {
-                    let _ = writeln!(text, "owner      none; last {} (epoch {})", lease.instance, lease.epoch);
+                    let _ = writeln!(
+                        text,
+                        "owner      none; last {} (epoch {})",
+                        lease.instance, lease.epoch
+                    );
                 }
                 None => text.push_str("owner      none\n"),
             }
@@ -125,7 +152,10 @@ fn told(settings: &Settings, running: Option<&Value>, stored: Option<&anyhow::Re
             let _ = writeln!(
                 text,
                 "stored     {} commits with {}, {} packs with {}",
-                usage.commits, Bytes(usage.commit_bytes), usage.packs, Bytes(usage.pack_bytes)
+                usage.commits,
+                Bytes(usage.commit_bytes),
+                usage.packs,
+                Bytes(usage.pack_bytes)
             );
         }
     }

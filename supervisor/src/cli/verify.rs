@@ -49,7 +49,12 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let progress = Progress::default();
     let report = context::block_on(async {
         let store = context::open(&settings).await?;
-        let report = showing("verifying", &progress, verify(args, &settings, &*store, &progress)).await?;
+        let report = showing(
+            "verifying",
+            &progress,
+            verify(args, &settings, &*store, &progress),
+        )
+        .await?;
         store.close().await;
         anyhow::Ok(report)
     })??;
@@ -65,23 +70,40 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
         let verdict = if report.damage.is_empty() {
             "all is as it was written".to_owned()
         } else {
-            format!("{} things are damaged; a restore takes the newest commit that is whole", report.damage.len())
+            format!(
+                "{} things are damaged; a restore takes the newest commit that is whole",
+                report.damage.len()
+            )
         };
         text.push_str(&format!(
             "verified {} commits, {} files, {}: {verdict}\n",
-            report.commits, report.files, Bytes(report.bytes)
+            report.commits,
+            report.files,
+            Bytes(report.bytes)
         ));
         super::print(&text)?;
     }
-    Ok(if report.damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.damage.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
-async fn verify(args: &Args, settings: &Settings, store: &dyn Store, progress: &Progress) -> anyhow::Result<Report> {
+async fn verify(
+    args: &Args,
+    settings: &Settings,
+    store: &dyn Store,
+    progress: &Progress,
+) -> anyhow::Result<Report> {
     let mut report = Report::default();
     let targets = if args.all {
         every_record(settings, store, &mut report).await?
     } else {
-        let head = store.head(&settings.archive).await.context("failed to read the newest commit")?;
+        let head = store
+            .head(&settings.archive)
+            .await
+            .context("failed to read the newest commit")?;
         head.map(|head| vec![head.seq]).unwrap_or_default()
     };
     for seq in targets {
@@ -89,7 +111,9 @@ async fn verify(args: &Args, settings: &Settings, store: &dyn Store, progress: &
             if !error.is_damage() {
                 return Err(error.into());
             }
-            report.damage.push(format!("the state of commit {seq}: {error}"));
+            report
+                .damage
+                .push(format!("the state of commit {seq}: {error}"));
         }
     }
     Ok(report)
@@ -97,8 +121,14 @@ async fn verify(args: &Args, settings: &Settings, store: &dyn Store, progress: &
 
 /// Reads each record by itself, and names the commits whose whole state is then read: the newest
 /// one, and the last one before each checkpoint.
-async fn every_record(settings: &Settings, store: &dyn Store, report: &mut Report) -> anyhow::Result<Vec<Seq>> {
-    let headers = store.headers(&settings.archive, 1, Seq::MAX, HEADERS_MAX).await?;
+async fn every_record(
+    settings: &Settings,
+    store: &dyn Store,
+    report: &mut Report,
+) -> anyhow::Result<Vec<Seq>> {
+    let headers = store
+        .headers(&settings.archive, 1, Seq::MAX, HEADERS_MAX)
+        .await?;
     let mut targets = Vec::new();
     let mut newer: Option<RecordKind> = None;
     let mut expected: Option<Seq> = None;
@@ -109,7 +139,10 @@ async fn every_record(settings: &Settings, store: &dyn Store, report: &mut Repor
         if let Some(expected) = expected
             && expected != header.seq
         {
-            report.damage.push(format!("commits {} to {expected} are missing", header.seq + 1));
+            report.damage.push(format!(
+                "commits {} to {expected} are missing",
+                header.seq + 1
+            ));
         }
         (newer, expected) = (Some(header.kind), header.seq.checked_sub(1));
         if let Err(error) = record(settings, store, header.seq).await {
@@ -125,7 +158,10 @@ async fn every_record(settings: &Settings, store: &dyn Store, report: &mut Repor
 
 async fn record(settings: &Settings, store: &dyn Store, seq: Seq) -> ArchiveResult<()> {
     let records = store.records(&settings.archive, seq, seq).await?;
-    let record = records.into_iter().next().ok_or(ArchiveError::MissingCommit { seq })?;
+    let record = records
+        .into_iter()
+        .next()
+        .ok_or(ArchiveError::MissingCommit { seq })?;
     check_record(&record)?;
     if record.header.kind != RecordKind::Barrier {
         read_listing(store, &record).await?;
@@ -133,18 +169,31 @@ async fn record(settings: &Settings, store: &dyn Store, seq: Seq) -> ArchiveResu
     Ok(())
 }
 
-async fn version(settings: &Settings, store: &dyn Store, seq: Seq, progress: &Progress, report: &mut Report) -> ArchiveResult<()> {
+async fn version(
+    settings: &Settings,
+    store: &dyn Store,
+    seq: Seq,
+    progress: &Progress,
+    report: &mut Report,
+) -> ArchiveResult<()> {
     let header = crate::archive::version::header_of(store, &settings.archive, seq).await?;
     let mut version = Version::load(store, header).await?;
     progress.begin(version.tree.files(), version.tree.bytes());
     let fetch = Fetch::plan(&version, |_| true);
     report.commits += 1;
     report.files += fetch.files.len() as u64;
-    let sink = Counting { check: Check::default(), progress: progress.clone() };
+    let sink = Counting {
+        check: Check::default(),
+        progress: progress.clone(),
+    };
     match fetch.run(store, &mut version, sink).await {
         Ok(sink) => {
             report.bytes += sink.check.bytes;
-            let damage = sink.check.damaged.into_iter().map(|(path, why)| format!("{path} in commit {seq}: {why}"));
+            let damage = sink
+                .check
+                .damaged
+                .into_iter()
+                .map(|(path, why)| format!("{path} in commit {seq}: {why}"));
             report.damage.extend(damage);
             info!(target: "cli", seq, "verified");
             Ok(())
@@ -160,7 +209,8 @@ struct Counting {
 
 impl Sink for Counting {
     fn piece(&mut self, at: At, wanted: &Wanted, content: &[u8]) -> ArchiveResult<()> {
-        self.progress.add(u64::from(at.offset == 0), content.len() as u64);
+        self.progress
+            .add(u64::from(at.offset == 0), content.len() as u64);
         self.check.piece(at, wanted, content)
     }
 }

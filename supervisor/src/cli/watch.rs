@@ -32,7 +32,9 @@ pub(super) fn main(_: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
         None => Some(standalone::lock(&settings)?),
     };
     let instance: InstanceId = match &under_init {
-        Some(name) => name.parse().context("failed to understand the instance's name")?,
+        Some(name) => name
+            .parse()
+            .context("failed to understand the instance's name")?,
         None => standalone::instance(),
     };
     let end = super::context::block_on(async {
@@ -40,9 +42,15 @@ pub(super) fn main(_: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
             true => "none".to_owned(),
             false => super::context::open(&settings).await?.describe(),
         };
-        let shared = Shared::new(describe, settings.archive.to_string(), instance.to_string(), Lifecycle::Running);
+        let shared = Shared::new(
+            describe,
+            settings.archive.to_string(),
+            instance.to_string(),
+            Lifecycle::Running,
+        );
         if let Some(fd) = http_fd {
-            http::serve(fd, shared.clone(), settings.http.token.clone()).context("failed to answer HTTP")?;
+            http::serve(fd, shared.clone(), settings.http.token.clone())
+                .context("failed to answer HTTP")?;
         }
         let link = match &lock {
             None => Link::inherit().context("failed to take up the channel to init")?,
@@ -51,7 +59,7 @@ pub(super) fn main(_: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
         if settings.is_file_mode() {
             return Ok(watcher::watch_nothing(&settings, link, shared).await);
         }
-        let store = store::open(&settings.store.choice, settings.store.timeout).await?;
+        let store = store::open(&settings.store.choice, settings.store.timeout)?;
         if let Some(lock) = &lock {
             come_to_one_state(&settings, &store, &instance, lock).await?;
         }
@@ -69,9 +77,20 @@ async fn come_to_one_state(
     instance: &InstanceId,
     lock: &standalone::Lock,
 ) -> anyhow::Result<()> {
-    let who = boot::attach::Identity { instance: instance.clone(), predecessor: lock.predecessor() };
+    let who = boot::attach::Identity {
+        instance: instance.clone(),
+        predecessor: lock.predecessor(),
+    };
     let progress = boot::progress::Progress::default();
-    boot::boot(settings, store, &who, boot::Target::Newest, &progress, &mut |_| {}).await?;
+    boot::boot(
+        settings,
+        store,
+        &who,
+        boot::Target::Newest,
+        &progress,
+        &mut |_| {},
+    )
+    .await?;
     Ok(())
 }
 

@@ -18,20 +18,27 @@ const MARKER_MAX: u64 = 1024 * 1024;
 
 /// Why the lock could not be had.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LockError {
+pub enum LockError {
+    /// Somebody holds it.
     #[error(
         "failed to lock `{0}`: another sessionkeep uses this session directory; stop it, or give each its own directory"
     )]
     Held(PathBuf),
+    /// Its file cannot be made.
     #[error("failed to create `{path}`; make the session directory writable for this user")]
     Create {
+        /// Which file.
         path: PathBuf,
+        /// Why.
         #[source]
         source: io::Error,
     },
+    /// The file system has no locks.
     #[error("failed to lock `{path}`; the session directory must be on a file system with locks")]
     Lock {
+        /// Which file.
         path: PathBuf,
+        /// Why.
         #[source]
         source: io::Error,
     },
@@ -39,13 +46,16 @@ pub(super) enum LockError {
 
 /// The held lock. It is released when init ends, however it ends; children do not inherit it.
 #[derive(Debug)]
-pub(super) struct DirLock {
+pub struct DirLock {
     _held: Flock<File>,
 }
 
 impl DirLock {
     /// Takes the lock of an existing session directory, or fails at once.
-    pub(super) fn take(dir: &Path) -> Result<Self, LockError> {
+    ///
+    /// # Errors
+    /// [`LockError`]; nobody is waited for.
+    pub fn take(dir: &Path) -> Result<Self, LockError> {
         let own = dir.join(OWN_DIR);
         match DirBuilder::new().mode(0o700).create(&own) {
             Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
@@ -78,7 +88,7 @@ impl DirLock {
 
 /// The instance that the marker of `dir` names, whose lease may be continued by whoever holds the
 /// lock. Anything unexpected means none: the restorer reads the marker thoroughly.
-pub(super) fn predecessor(dir: &Path) -> Option<String> {
+pub fn predecessor(dir: &Path) -> Option<String> {
     let path = dir.join(OWN_DIR).join(MARKER);
     if fs::metadata(&path).ok()?.len() > MARKER_MAX {
         return None;

@@ -32,6 +32,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use tracing::{error, info, warn};
 
 pub use child::scrub;
+pub use lock::{DirLock, LockError, predecessor};
 
 use crate::config::Settings;
 use crate::exit;
@@ -87,7 +88,7 @@ fn supervise(settings: &Settings, command: Vec<OsString>) -> std::io::Result<u8>
     Executor::new(settings, command, instance.into(), plan, signals).run()
 }
 
-fn host() -> String {
+pub(crate) fn host() -> String {
     nix::sys::utsname::uname()
         .map(|names| names.nodename().to_string_lossy().into_owned())
         .unwrap_or_default()

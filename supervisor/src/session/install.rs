@@ -87,6 +87,34 @@ impl Stage {
         self.install_with(marker, label, &mut |_| Ok(()))
     }
 
+    /// Puts what was staged into its directory as a plain copy: no marker, and nothing of ours
+    /// stays behind. The directory must hold nothing else.
+    ///
+    /// # Errors
+    /// [`StageError`].
+    pub fn install_copy(self) -> Result<(), StageError> {
+        let root = self.root.clone();
+        // The journal wants one; it goes with all else that is ours.
+        let marker = Marker {
+            version: super::marker::VERSION,
+            archive: String::new(),
+            instance: String::new(),
+            epoch: 0,
+            seq: 0,
+            root: crate::entry::Digest::default(),
+            mode: super::marker::Mode::Store,
+            history: String::new(),
+            updated_ms: 0,
+        };
+        self.install(&marker, "copy")?;
+        let state = root.join(STATE_DIR);
+        durable::remove_tree(&state).map_err(|source| StageError::Io {
+            action: "remove",
+            what: state.display().to_string(),
+            source,
+        })
+    }
+
     pub(super) fn install_with(
         mut self,
         marker: &Marker,

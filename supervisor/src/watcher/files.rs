@@ -40,7 +40,7 @@ const CHECK_EVERY: Duration = Duration::from_secs(60);
 
 /// What reading a file came to.
 #[derive(Debug)]
-pub enum FileOutcome {
+pub(super) enum FileOutcome {
     /// It differs and is in the commit.
     Changed {
         meta: Meta,
@@ -66,9 +66,9 @@ pub enum FileOutcome {
 
 /// When to look again.
 #[derive(Debug)]
-pub struct Later {
-    pub when: Instant,
-    pub why: &'static str,
+pub(super) struct Later {
+    pub(super) when: Instant,
+    pub(super) why: &'static str,
 }
 
 #[derive(Debug, Default)]
@@ -78,11 +78,14 @@ struct Pace {
     /// Since when its lock cannot be had.
     busy_since: Option<Instant>,
     checked: Option<Instant>,
+    /// The last snapshot found nothing new, so an unchanged fingerprint proves that there is
+    /// nothing now: a write cannot hide in the clock tick of the one that was seen.
+    settled: bool,
 }
 
 /// Reads files, and remembers of some how that went.
 #[derive(Debug, Default)]
-pub struct Files {
+pub(super) struct Files {
     gateway: Option<i32>,
     databases: HashMap<RelPath, Pace>,
     /// Since when a file is torn.
@@ -90,12 +93,18 @@ pub struct Files {
 }
 
 impl Files {
-    pub fn set_gateway(&mut self, pid: Option<i32>) {
+    pub(super) fn set_gateway(&mut self, pid: Option<i32>) {
         self.gateway = pid;
     }
 
+    /// Whether an unchanged fingerprint proves that this is an unchanged database. Taking a
+    /// snapshot itself looks like a change to the kernel; without this each would cause the next.
+    pub(super) fn is_settled_database(&self, path: &RelPath) -> bool {
+        self.databases.get(path).is_some_and(|pace| pace.settled)
+    }
+
     /// Reads the file `found` and adds it to the commit if it differs from `known`.
-    pub fn read(
+    pub(super) fn read(
         &mut self,
         directory: &Directory,
         found: &Found,
@@ -228,6 +237,7 @@ impl Files {
                 .finish(|_, _, _| Ok::<_, ()>(()))
                 .expect("nothing in it fails");
             if taken.is_ok() && known == (map.size(), map.hash()) {
+                pace.settled = true;
                 let (meta, print) = (found.meta, found.print);
                 return Ok(FileOutcome::Same {
                     meta,
@@ -275,7 +285,9 @@ impl Files {
         if check == Check::Quick {
             pace.checked = Some(Instant::now());
         }
-        done(file, builder, found.meta, found.print, known)
+        let outcome = done(file, builder, found.meta, found.print, known)?;
+        pace.settled = matches!(outcome, FileOutcome::Same { .. });
+        Ok(outcome)
     }
 }
 

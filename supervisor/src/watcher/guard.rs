@@ -10,7 +10,7 @@ use crate::session::{Directory, Look, Marker};
 
 /// Why nothing may be committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
+pub(super) enum Refusal {
     /// The session directory is not the one that was opened, or cannot be read.
     DirectoryGone,
     /// Files are gone, and so is our own marker: not the gateway deleted them.
@@ -41,7 +41,7 @@ impl fmt::Display for Refusal {
 
 /// Checks what is about to be committed.
 #[must_use]
-pub fn check(directory: &Directory, tree: &Tree<Seen>, edits: &[Edit]) -> Option<Refusal> {
+pub(super) fn check(directory: &Directory, tree: &Tree<Seen>, edits: &[Edit]) -> Option<Refusal> {
     let is_credentials = |path: &RelPath| path.name() == CREDENTIALS;
     let removes = edits.iter().any(|edit| matches!(edit, Edit::Remove(_)));
     let replaces = edits.iter().find_map(|edit| match edit {

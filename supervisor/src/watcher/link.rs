@@ -76,6 +76,19 @@ impl Link {
         })
     }
 
+    /// A channel whose other end is in this process.
+    #[must_use]
+    pub fn local() -> (mpsc::Sender<ToWatcher>, Self) {
+        let (send, receive) = mpsc::channel(1);
+        (
+            send,
+            Self {
+                write: None,
+                receive,
+            },
+        )
+    }
+
     /// The next message; `None` when init is gone.
     pub async fn next(&mut self) -> Option<ToWatcher> {
         self.receive.recv().await

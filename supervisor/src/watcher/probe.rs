@@ -18,17 +18,17 @@ const RUNNING_EVERY: Duration = Duration::from_secs(10);
 
 /// What the gateway said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer {
+pub(super) struct Answer {
     /// Whether it answered.
-    pub up: bool,
+    pub(super) up: bool,
     /// Whether that was the first time.
-    pub first: bool,
+    pub(super) first: bool,
 }
 
 /// Asks again and again, in a task of its own: a gateway that is slow to answer holds nothing up.
 /// Dropping it ends the asking.
 #[derive(Debug)]
-pub struct Probe {
+pub(super) struct Probe {
     answers: mpsc::Receiver<Answer>,
     task: JoinHandle<()>,
 }
@@ -36,7 +36,7 @@ pub struct Probe {
 impl Probe {
     /// Begins to ask at `url`.
     #[must_use]
-    pub fn start(url: String) -> Self {
+    pub(super) fn start(url: String) -> Self {
         let (send, answers) = mpsc::channel(1);
         let task = tokio::spawn(async move {
             let mut answered = false;
@@ -59,7 +59,7 @@ impl Probe {
     }
 
     /// The next answer.
-    pub async fn next(&mut self) -> Option<Answer> {
+    pub(super) async fn next(&mut self) -> Option<Answer> {
         self.answers.recv().await
     }
 }

@@ -26,7 +26,7 @@ use crate::session::{Directory, Events, Found, FoundKind, Look, SkipReason};
 /// What is kept beside each entry: a hash over the fingerprint, and in its lowest bit the
 /// generation of the scan that last saw it. 0 (or 1): no fingerprint proves anything yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Seen(u64);
+pub(super) struct Seen(u64);
 
 impl Seen {
     fn new(print: u64, generation: bool) -> Self {
@@ -44,7 +44,7 @@ impl Seen {
 
 /// Whether this is the last look before the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pass {
+pub(super) enum Pass {
     /// The gateway runs; what is not whole now is looked at again.
     Live,
     /// Nobody writes any more.
@@ -53,7 +53,7 @@ pub enum Pass {
 
 /// One difference between the directory and what is committed.
 #[derive(Debug)]
-pub enum Edit {
+pub(super) enum Edit {
     /// The entry is now this.
     Set(RelPath, Leaf<Seen>),
     /// The entry is gone, with all below it.
@@ -62,7 +62,7 @@ pub enum Edit {
 
 /// What gathering found.
 #[derive(Debug)]
-pub struct Gathered {
+pub(super) struct Gathered {
     /// The commit, if there is anything to commit.
     pub built: Option<Built>,
     /// What [`Replica::apply`] takes over with it.
@@ -82,7 +82,7 @@ pub struct Gathered {
 
 /// The directory as committed.
 #[derive(Debug)]
-pub struct Replica {
+pub(super) struct Replica {
     directory: Directory,
     events: Arc<Mutex<Events>>,
     tree: Tree<Seen>,
@@ -99,7 +99,7 @@ pub struct Replica {
 impl Replica {
     /// A replica of which nothing is committed yet.
     #[must_use]
-    pub fn new(directory: Directory, events: Arc<Mutex<Events>>) -> Self {
+    pub(super) fn new(directory: Directory, events: Arc<Mutex<Events>>) -> Self {
         Self {
             directory,
             events,
@@ -114,7 +114,7 @@ impl Replica {
     }
 
     /// Takes `tree` as what is committed. Every file will be read once to learn its fingerprint.
-    pub fn committed<T>(&mut self, tree: Tree<T>) {
+    pub(super) fn committed<T>(&mut self, tree: Tree<T>) {
         let generation = self.generation;
         self.tree = tree.map(|_| Seen::new(0, generation));
         self.tree.shrink();
@@ -123,7 +123,7 @@ impl Replica {
 
     /// The tree as committed, for a commit's header.
     #[must_use]
-    pub fn summary(&self) -> Summary {
+    pub(super) fn summary(&self) -> Summary {
         Summary {
             root: self.tree.root(),
             files: self.tree.files(),
@@ -133,18 +133,18 @@ impl Replica {
 
     /// The session directory.
     #[must_use]
-    pub fn directory(&self) -> &Directory {
+    pub(super) fn directory(&self) -> &Directory {
         &self.directory
     }
 
     /// The gateway's main process, for databases that only a freeze can copy.
-    pub fn set_gateway(&mut self, pid: Option<i32>) {
+    pub(super) fn set_gateway(&mut self, pid: Option<i32>) {
         self.files.set_gateway(pid);
     }
 
     /// Files that a gather found and that are committed, per top directory, for the status.
     #[must_use]
-    pub fn sessions(&self) -> BTreeMap<String, (u64, u64)> {
+    pub(super) fn sessions(&self) -> BTreeMap<String, (u64, u64)> {
         let mut sessions = BTreeMap::new();
         for (path, leaf) in self.tree.iter() {
             if let Kind::File { size, .. } = leaf.kind {
@@ -164,7 +164,7 @@ impl Replica {
     /// # Errors
     /// If a pack cannot be handed on. Files that cannot be read are no error: they are reported,
     /// and the rest goes on.
-    pub fn gather(
+    pub(super) fn gather(
         &mut self,
         work: &Work,
         pass: Pass,
@@ -217,7 +217,7 @@ impl Replica {
     }
 
     /// Makes what was gathered the known state.
-    pub fn apply(&mut self, gathered: &mut Gathered) {
+    pub(super) fn apply(&mut self, gathered: &mut Gathered) {
         for edit in gathered.edits.drain(..) {
             match edit {
                 Edit::Set(path, leaf) => {
@@ -246,7 +246,7 @@ impl Replica {
     }
 
     /// Takes over only what was learned of entries that are as committed.
-    pub fn refresh(&mut self, gathered: &mut Gathered) {
+    pub(super) fn refresh(&mut self, gathered: &mut Gathered) {
         for (path, seen) in gathered.refreshed.drain(..) {
             if let Some(extra) = self.tree.extra_mut(&path) {
                 *extra = seen;
@@ -384,9 +384,9 @@ impl Replica {
         let known = self.tree.get(&found.path);
         let kind = match &found.kind {
             FoundKind::File => {
-                if trust == Trust::Fingerprint
-                    && known.is_some_and(|leaf| is_as_committed(leaf, &found, &self.keyed))
-                {
+                let trusted =
+                    trust == Trust::Fingerprint || self.files.is_settled_database(&found.path);
+                if trusted && known.is_some_and(|leaf| is_as_committed(leaf, &found, &self.keyed)) {
                     return Ok(());
                 }
                 return self.found_file(found, gather);
@@ -634,7 +634,7 @@ fn same_rights(a: &crate::entry::Meta, b: &crate::entry::Meta) -> bool {
 
 /// Turns a failure to gather into one that the loop understands.
 #[must_use]
-pub fn thread_failed(panic: tokio::task::JoinError) -> ArchiveError {
+pub(super) fn thread_failed(panic: tokio::task::JoinError) -> ArchiveError {
     ArchiveError::Io {
         action: "look at the session directory",
         source: std::io::Error::other(panic),

@@ -25,7 +25,7 @@ use crate::store::{Header, InstanceId, Store};
 
 /// Why a step did not come to its end.
 #[derive(Debug, thiserror::Error)]
-pub enum StepError {
+pub(super) enum StepError {
     /// Another instance owns the archive now.
     #[error("{0}")]
     Fenced(String),
@@ -40,7 +40,7 @@ pub enum StepError {
 impl StepError {
     /// The error with all its causes, in one line.
     #[must_use]
-    pub fn chain(&self) -> String {
+    pub(super) fn chain(&self) -> String {
         let mut words = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(inner) = cause {
@@ -57,7 +57,7 @@ impl StepError {
 
 /// What a commit came to.
 #[derive(Debug)]
-pub struct Committed {
+pub(super) struct Committed {
     /// The commit; `None` where nothing differed.
     pub header: Option<Header>,
     /// What is to be looked at again, and when.
@@ -79,7 +79,7 @@ struct Hold {
 
 /// One writer's work on the archive.
 #[derive(Debug)]
-pub struct Replicator {
+pub(super) struct Replicator {
     settings: Settings,
     store: Arc<dyn Store>,
     instance: InstanceId,
@@ -93,7 +93,7 @@ pub struct Replicator {
 impl Replicator {
     /// Not attached yet.
     #[must_use]
-    pub fn new(
+    pub(super) fn new(
         settings: Settings,
         store: Arc<dyn Store>,
         instance: InstanceId,
@@ -111,30 +111,30 @@ impl Replicator {
 
     /// The lease, while attached.
     #[must_use]
-    pub fn keeper(&self) -> Option<&LeaseKeeper> {
+    pub(super) fn keeper(&self) -> Option<&LeaseKeeper> {
         self.hold.as_ref().map(|hold| &hold.keeper)
     }
 
     /// The lease's epoch, while attached.
     #[must_use]
-    pub fn epoch(&self) -> u64 {
+    pub(super) fn epoch(&self) -> u64 {
         self.hold.as_ref().map_or(0, |hold| hold.writer.epoch())
     }
 
     /// The newest commit, while attached.
     #[must_use]
-    pub fn head(&self) -> Option<&Header> {
+    pub(super) fn head(&self) -> Option<&Header> {
         self.hold.as_ref().and_then(|hold| hold.writer.head())
     }
 
     /// The replica, while no thread has it.
-    pub fn replica(&mut self) -> Option<&mut Replica> {
+    pub(super) fn replica(&mut self) -> Option<&mut Replica> {
         self.replica.as_mut()
     }
 
     /// Whether it is attached.
     #[must_use]
-    pub fn is_attached(&self) -> bool {
+    pub(super) fn is_attached(&self) -> bool {
         self.hold.is_some()
     }
 
@@ -144,7 +144,7 @@ impl Replicator {
     ///
     /// # Errors
     /// [`StepError::Fenced`] where another instance owns the archive; else the store's.
-    pub async fn attach(&mut self) -> Result<(), StepError> {
+    pub(super) async fn attach(&mut self) -> Result<(), StepError> {
         let store = self.store.clone();
         store.ping().await.map_err(ArchiveError::from)?;
         let marker = Marker::read(&self.settings.dir).map_err(crate::boot::BootError::from)?;
@@ -270,7 +270,7 @@ impl Replicator {
     /// # Errors
     /// [`StepError::Fenced`]; a transient error leaves everything as it was, or a commit pending
     /// that the next call settles first.
-    pub async fn commit(&mut self, work: Work, pass: Pass) -> Result<Committed, StepError> {
+    pub(super) async fn commit(&mut self, work: Work, pass: Pass) -> Result<Committed, StepError> {
         self.settle().await?;
         let begun = Instant::now();
         let mut gathered = self.gather(work, pass).await?;
@@ -317,7 +317,7 @@ impl Replicator {
 
     /// Whether a commit was asked for and not answered.
     #[must_use]
-    pub fn is_pending(&self) -> bool {
+    pub(super) fn is_pending(&self) -> bool {
         self.hold
             .as_ref()
             .is_some_and(|hold| hold.writer.is_pending())
@@ -354,7 +354,7 @@ impl Replicator {
     ///
     /// # Errors
     /// [`StepError::Fenced`]; others leave the chain as it is.
-    pub async fn keep_short(&mut self) -> Result<(), StepError> {
+    pub(super) async fn keep_short(&mut self) -> Result<(), StepError> {
         let Some(hold) = self
             .hold
             .as_mut()
@@ -378,20 +378,23 @@ impl Replicator {
             }
             Err(error) => return Err(error.into()),
         }
-        let collected = collect::collect(
-            &*self.store,
-            &self.settings.archive,
-            self.settings.history.grace,
-        )
-        .await?;
-        debug!(target: "sync", commits = collected.commits.len(), packs = collected.packs.len(), "collected");
+        // What is not collected now is collected after the next checkpoint.
+        let grace = self.settings.history.grace;
+        match collect::collect(&*self.store, &self.settings.archive, grace).await {
+            Ok(plan) => {
+                debug!(target: "sync", commits = plan.commits.len(), packs = plan.packs.len(), "collected");
+            }
+            Err(error) => {
+                warn!(target: "sync", %error, "superseded commits could not be collected")
+            }
+        }
         trim_memory();
         Ok(())
     }
 
     /// Whether everything has to be looked at because the archive's chain is damaged.
     #[must_use]
-    pub fn begins_anew(&self) -> bool {
+    pub(super) fn begins_anew(&self) -> bool {
         self.hold.as_ref().is_some_and(|hold| hold.anew)
     }
 
@@ -400,7 +403,7 @@ impl Replicator {
     ///
     /// # Errors
     /// The store's.
-    pub async fn release(&mut self) -> Result<(), StepError> {
+    pub(super) async fn release(&mut self) -> Result<(), StepError> {
         self.write_marker();
         if let Some(hold) = self.hold.take() {
             let epoch = hold.writer.epoch();
@@ -446,7 +449,7 @@ fn fenced(other: &Header) -> StepError {
 }
 
 /// Gives memory that a large commit needed back to the kernel; the allocator would keep it.
-pub fn trim_memory() {
+pub(super) fn trim_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim takes no pointer and may be called at any time from any thread.
     unsafe {
@@ -455,4 +458,4 @@ pub fn trim_memory() {
 }
 
 /// How long after a failure the store is asked again at the latest.
-pub const OUTAGE_POLL_MAX: Duration = Duration::from_secs(2);
+pub(super) const OUTAGE_POLL_MAX: Duration = Duration::from_secs(2);
