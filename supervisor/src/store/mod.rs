@@ -13,6 +13,7 @@ mod lease;
 mod memory;
 mod record;
 pub mod retry;
+mod sqlite;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -23,6 +24,7 @@ pub use memory::{Calls, Faults, MemoryStore};
 pub use record::{
     ArchiveName, CommitId, FORMAT, Header, InstanceId, NameError, PackId, Record, RecordKind, Seq,
 };
+pub use sqlite::SqliteStore;
 
 /// What [`Store::append`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
