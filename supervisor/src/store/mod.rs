@@ -11,6 +11,8 @@ pub mod contract;
 mod error;
 mod lease;
 mod memory;
+mod mongo;
+mod open;
 mod record;
 pub mod retry;
 mod sqlite;
@@ -21,6 +23,8 @@ use bytes::Bytes;
 pub use error::{BoxError, Result, StoreError};
 pub use lease::{Lease, LeaseClaim, LeaseOutcome, Renewal};
 pub use memory::{Calls, Faults, MemoryStore};
+pub use mongo::{DEFAULT_DATABASE, MongoStore};
+pub use open::open;
 pub use record::{
     ArchiveName, CommitId, FORMAT, Header, InstanceId, NameError, PackId, Record, RecordKind, Seq,
 };
