@@ -6,20 +6,30 @@
 //! the product safe against two writers rests on two of its operations: [`Store::append`], which
 //! succeeds for exactly one writer a number, and [`Store::take_lease`], judged by the store's clock.
 
+#[doc(hidden)]
+pub mod contract;
 mod error;
 pub mod keeper;
 mod lease;
+mod memory;
+mod mongo;
+mod open;
 mod record;
 pub mod retry;
+mod sqlite;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use error::{BoxError, Result, StoreError};
 pub use lease::{Lease, LeaseClaim, LeaseOutcome, Renewal};
+pub use memory::{Calls, Faults, MemoryStore};
+pub use mongo::{DEFAULT_DATABASE, MongoStore};
+pub use open::open;
 pub use record::{
     ArchiveName, CommitId, FORMAT, Header, InstanceId, NameError, PackId, Record, RecordKind, Seq,
 };
+pub use sqlite::SqliteStore;
 
 /// What [`Store::append`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,10 +91,12 @@ pub struct Finding {
 ///
 /// **Every** operation
 /// - has a deadline of its own (the implementation's; seconds, not minutes) and returns
-///   [`StoreError::Unavailable`] when the store does not answer within it; it never hangs;
+///   [`StoreError::Unavailable`] when the store does not answer within it; it never hangs. What
+///   moves much content in several round trips has the deadline for each of them;
 /// - may be dropped at any await point; what it was doing then either happened wholly or not at
-///   all, except that [`Store::put_pack`] may leave pieces which [`Store::packs`] does not list and
-///   [`Store::sweep`] collects;
+///   all, except that [`Store::put_pack`] and [`Store::delete_pack`] may leave pieces which
+///   [`Store::packs`] does not list and [`Store::sweep`] collects, and that
+///   [`Store::delete_records`] may have deleted only some;
 /// - never puts a password, a key or a whole URL into an error or a log line;
 /// - when it has returned success, survives the loss of the store's process (and, where the store
 ///   replicates, of a minority of its members).
@@ -120,7 +132,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The highest number, from the key alone, even where the record does not decode.
     async fn last_seq(&self, archive: &ArchiveName) -> Result<Option<Seq>>;
 
-    /// Up to `limit` headers with `from <= seq <= to`, in descending order of `seq`.
+    /// Up to `limit` headers with `from <= seq <= to`, in descending order of `seq`. One that
+    /// cannot be read fails the whole call: nobody shall take a list with holes for the truth.
     async fn headers(
         &self,
         archive: &ArchiveName,
@@ -163,11 +176,13 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Takes, continues or is refused the archive's lease, in one atomic step judged by the
     /// store's clock. It is granted where there is no lease, it has expired, it was released, or
     /// it is held by `claim.instance` or `claim.predecessor`. Granting it raises the epoch by one
-    /// (the first is 1), except to the holder itself, whose epoch stays.
+    /// (the first is 1), except to the holder itself, whose epoch stays. Who released it does not
+    /// hold it any more.
     async fn take_lease(&self, archive: &ArchiveName, claim: &LeaseClaim) -> Result<LeaseOutcome>;
 
     /// Prolongs the lease by `ttl` from the store's now, if `instance` holds it at `epoch`, even
-    /// where it has expired but nobody took it since. Never raises the epoch.
+    /// where it has expired but nobody took it since. Never raises the epoch. A lease that was
+    /// released stays released.
     async fn renew_lease(
         &self,
         archive: &ArchiveName,
@@ -194,7 +209,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// How much an archive takes.
     async fn usage(&self, archive: &ArchiveName) -> Result<Usage>;
 
-    /// The names of all archives in the store, sorted.
+    /// The names of all archives that have a record in the store, sorted.
     async fn archives(&self) -> Result<Vec<ArchiveName>>;
 
     /// Looks for what could be wrong with the store itself: reachability, encryption of the

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::archive::blocks::{BlockMap, PAGE_BLOCK};
 use crate::archive::collect::collect;
+use crate::store::Faults;
 use crate::store::RecordKind;
-use crate::store::memory::Faults;
 use std::time::Duration;
 
 #[test]
@@ -121,7 +121,7 @@ fn an_append_whose_answer_was_lost_is_asked_for_again_and_is_there_once() {
     block_on(async {
         let mut keeper = Keeper::new().await;
         keeper.commit(&[("a", Some(b"1".to_vec()))]).await;
-        keeper.memory.set_faults(Faults::DropAnswer);
+        keeper.memory.set_faults(Faults::AnswerLost);
         let (sink, _upload) = Upload::start(keeper.store.clone(), archive());
         let built = Builder::new(sink)
             .and_then(|mut b| {

@@ -43,7 +43,7 @@ async fn restored_a(keeper: &Keeper) -> (Vec<u8>, Vec<String>) {
     .expect("an older one is whole");
     let content = std::fs::read(staged.stage.path().join("a")).expect("is there");
     let damage = staged.damage.clone();
-    staged.stage.discard();
+    drop(staged);
     (content, damage)
 }
 

@@ -16,7 +16,7 @@ use super::version::Version;
 use super::writer::{Outcome, Summary, Writer};
 use super::{Result, checkpoint};
 use crate::entry::{Digest, Kind, Meta, Owner, RelPath};
-use crate::store::memory::MemoryStore;
+use crate::store::MemoryStore;
 use crate::store::{ArchiveName, Header, Store};
 
 pub(super) fn path(text: &str) -> RelPath {

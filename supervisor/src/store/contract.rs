@@ -1,0 +1,564 @@
+//! The contract of [`Store`], as a suite that runs against any of them. `tests/stores.rs` runs it
+//! against all three; whoever writes a fourth adds it there.
+//!
+//! Every function is one sentence about behaviour and panics where it does not hold. Each uses
+//! archives of its own, so that they can share a store and run at the same time.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::join_all;
+
+use super::{
+    Appended, ArchiveName, CommitId, FORMAT, Header, InstanceId, LeaseClaim, LeaseOutcome, PackId,
+    Record, RecordKind, Renewal, Seq, Severity, Store, StoreError, Usage,
+};
+use crate::entry::Digest;
+
+/// A store under test: what the suite needs beside the trait.
+#[async_trait]
+pub trait Subject: Send + Sync {
+    /// The store.
+    fn store(&self) -> &dyn Store;
+
+    /// Lets `span` pass by the store's clock.
+    async fn let_pass(&self, span: Duration);
+
+    /// Makes a stored record unreadable, behind the store's back.
+    async fn damage(&self, archive: &ArchiveName, seq: Seq);
+
+    /// Leaves what a [`Store::put_pack`] leaves that was cut off halfway. `false` where the store
+    /// keeps packs in one piece, so that there is nothing to leave.
+    async fn leave_pieces(&self, archive: &ArchiveName, id: PackId) -> bool;
+}
+
+/// A new archive name.
+#[must_use]
+pub fn archive(purpose: &str) -> ArchiveName {
+    format!("{purpose}-{}", &CommitId::generate().to_string()[..8])
+        .parse()
+        .expect("test archives have short plain names")
+}
+
+/// An instance's name.
+#[must_use]
+pub fn instance(name: &str) -> InstanceId {
+    name.parse().expect("test instances have plain names")
+}
+
+/// A record whose every field has a value of its own, so that none can be swapped unnoticed.
+#[must_use]
+pub fn record(archive: &ArchiveName, seq: Seq, body: impl Into<Vec<u8>>) -> Record {
+    let body = body.into();
+    let kind = match seq % 3 {
+        0 => RecordKind::Barrier,
+        1 => RecordKind::Checkpoint,
+        _ => RecordKind::Change,
+    };
+    let mut header = Header {
+        format: FORMAT,
+        archive: archive.clone(),
+        seq,
+        history: CommitId::generate(),
+        id: CommitId::generate(),
+        kind,
+        instance: instance("writer-1"),
+        epoch: 7,
+        time_ms: 1_800_000_000_123,
+        base: seq / 2,
+        changed_at: seq.saturating_sub(1),
+        changed_epoch: 6,
+        parent: Digest::of(b"parent"),
+        root: Digest::of(b"root"),
+        changes: 11,
+        bytes: 1 << 40,
+        live_files: 31_000,
+        live_bytes: 1 << 41,
+        chain_bytes: 12_345,
+        base_bytes: 54_321,
+        packs: vec![PackId::generate(), PackId::generate()],
+        body_hash: Digest::of(&body),
+        digest: Digest::default(),
+    };
+    header.digest = header.seal();
+    Record { header, body }
+}
+
+async fn append(store: &dyn Store, record: &Record) {
+    let appended = store.append(record).await.expect("append");
+    assert_eq!(appended, Appended::Done);
+}
+
+fn claim(name: &str, ttl: Duration) -> LeaseClaim {
+    LeaseClaim {
+        instance: instance(name),
+        predecessor: None,
+        ttl,
+    }
+}
+
+fn epoch(outcome: LeaseOutcome) -> u64 {
+    match outcome {
+        LeaseOutcome::Granted { epoch } => epoch,
+        LeaseOutcome::Held(lease) => panic!("held by {lease:?}"),
+    }
+}
+
+async fn take(store: &dyn Store, archive: &ArchiveName, name: &str, ttl: Duration) -> LeaseOutcome {
+    let outcome = store.take_lease(archive, &claim(name, ttl)).await;
+    outcome.expect("take the lease")
+}
+
+async fn renew(
+    store: &dyn Store,
+    archive: &ArchiveName,
+    name: &str,
+    epoch: u64,
+    ttl: Duration,
+) -> Renewal {
+    let renewal = store
+        .renew_lease(archive, &instance(name), epoch, ttl)
+        .await;
+    renewal.expect("renew the lease")
+}
+
+async fn release(store: &dyn Store, archive: &ArchiveName, name: &str, epoch: u64) {
+    let released = store.release_lease(archive, &instance(name), epoch).await;
+    released.expect("release the lease");
+}
+
+const LONG: Duration = Duration::from_secs(600);
+const SHORT: Duration = Duration::from_millis(300);
+
+/// Records come back whole, headers descending, records ascending.
+pub async fn what_is_appended_comes_back_in_order(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("order"));
+    let all: Vec<Record> = (1..=5)
+        .map(|seq| record(&archive, seq, vec![seq as u8; 100 * seq as usize]))
+        .collect();
+    for one in &all {
+        append(store, one).await;
+    }
+    assert_eq!(store.records(&archive, 1, 5).await.expect("read"), all);
+    assert_eq!(
+        store.records(&archive, 2, 3).await.expect("read"),
+        all[1..3]
+    );
+    assert_eq!(
+        store.records(&archive, 4, Seq::MAX).await.expect("read"),
+        all[3..]
+    );
+    assert_eq!(store.records(&archive, 6, 9).await.expect("read"), []);
+    assert_eq!(store.records(&archive, 5, 2).await.expect("read"), []);
+    let head = store.head(&archive).await.expect("head").expect("a head");
+    assert_eq!(head, all[4].header);
+    assert_eq!(head.seal(), head.digest, "every field survived");
+    let headers = store.headers(&archive, 1, 5, 3).await.expect("list");
+    let expected: Vec<Header> = all[2..].iter().rev().map(|r| r.header.clone()).collect();
+    assert_eq!(headers, expected);
+    let headers = store.headers(&archive, 0, 2, 100).await.expect("list");
+    assert_eq!(headers.iter().map(|h| h.seq).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!(store.headers(&archive, 1, 5, 0).await.expect("list"), []);
+    assert_eq!(store.headers(&archive, 5, 2, 9).await.expect("list"), []);
+}
+
+/// An archive nobody wrote to is empty, not an error.
+pub async fn an_unknown_archive_is_empty(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("nothing"));
+    assert_eq!(store.head(&archive).await.expect("head"), None);
+    assert_eq!(store.records(&archive, 0, 9).await.expect("read"), []);
+    assert_eq!(store.packs(&archive).await.expect("list"), []);
+    assert_eq!(store.lease(&archive).await.expect("lease"), None);
+    assert_eq!(
+        store.usage(&archive).await.expect("usage"),
+        Usage::default()
+    );
+    assert!(!store.archives().await.expect("archives").contains(&archive));
+}
+
+/// A writer that lost the answer asks again and is not fenced by itself.
+pub async fn repeating_an_append_is_done_again(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("again"));
+    let one = record(&archive, 1, *b"body");
+    for _ in 0..3 {
+        append(store, &one).await;
+    }
+    assert_eq!(store.usage(&archive).await.expect("usage").commits, 1);
+}
+
+/// A number that another record has is refused with that record's header.
+pub async fn an_append_to_a_taken_number_names_who_took_it(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("taken"));
+    let first = record(&archive, 1, *b"first");
+    append(store, &first).await;
+    let second = record(&archive, 1, *b"second");
+    let answer = store.append(&second).await.expect("append");
+    assert_eq!(answer, Appended::Taken(Box::new(first.header.clone())));
+    assert_eq!(store.records(&archive, 1, 1).await.expect("read"), [first]);
+}
+
+/// The fence.
+pub async fn of_concurrent_appends_exactly_one_is_done(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("race"));
+    for seq in 1..=10 {
+        let rivals: Vec<Record> = (0..8)
+            .map(|n| record(&archive, seq, vec![n; 1000]))
+            .collect();
+        let answers = join_all(rivals.iter().map(|rival| store.append(rival))).await;
+        let mut won = Vec::new();
+        let mut named = Vec::new();
+        for (answer, rival) in answers.into_iter().zip(&rivals) {
+            match answer.expect("append") {
+                Appended::Done => won.push(rival.header.id),
+                Appended::Taken(by) => named.push(by.id),
+            }
+        }
+        assert_eq!(won.len(), 1, "number {seq}");
+        assert!(named.iter().all(|id| *id == won[0]), "number {seq}");
+    }
+}
+
+/// The store does not ask whether the number before exists.
+pub async fn gaps_are_allowed(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("gaps"));
+    for seq in [3, 900, 17] {
+        append(store, &record(&archive, seq, *b"x")).await;
+    }
+    let got = store.records(&archive, 1, 1000).await.expect("read");
+    let seqs: Vec<Seq> = got.iter().map(|r| r.header.seq).collect();
+    assert_eq!(seqs, [3, 17, 900]);
+    let head = store.head(&archive).await.expect("head").expect("a head");
+    assert_eq!(head.seq, 900);
+}
+
+/// A long chain is read in portions, none of them huge, none of them empty.
+pub async fn records_come_in_portions_of_some_megabytes(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("portions"));
+    for seq in 1..=5 {
+        append(store, &record(&archive, seq, vec![seq as u8; 3 << 20])).await;
+    }
+    let mut next = 1;
+    let mut portions = Vec::new();
+    while next <= 5 {
+        let got = store.records(&archive, next, 5).await.expect("read");
+        assert!(!got.is_empty());
+        for record in &got {
+            assert_eq!(record.header.seq, next);
+            assert_eq!(Digest::of(&record.body), record.header.body_hash);
+            next += 1;
+        }
+        portions.push(got.len());
+    }
+    assert_eq!(portions, [3, 2]);
+}
+
+/// A chain of many small commits is read whole, however many round trips it takes.
+pub async fn many_small_records_come_back_without_a_hole(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("many"));
+    for seq in 1..=150 {
+        append(store, &record(&archive, seq, vec![0; 40])).await;
+    }
+    let got = store.records(&archive, 1, Seq::MAX).await.expect("read");
+    let seqs: Vec<Seq> = got.iter().map(|r| r.header.seq).collect();
+    assert_eq!(seqs, (1..=150).collect::<Vec<_>>());
+}
+
+/// A record of a later version is refused with a clear error, and what is before it is readable.
+pub async fn an_unknown_format_is_refused(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("format"));
+    append(store, &record(&archive, 1, *b"known")).await;
+    let mut later = record(&archive, 2, *b"unknown");
+    later.header.format = 99;
+    append(store, &later).await;
+    let refused = |error: StoreError| match error {
+        StoreError::Format { found: 99, what } => assert!(what.contains("commit 2"), "{what}"),
+        other => panic!("{other:?}"),
+    };
+    refused(store.head(&archive).await.expect_err("unknown format"));
+    refused(store.headers(&archive, 1, 2, 9).await.expect_err("unknown"));
+    refused(store.records(&archive, 2, 2).await.expect_err("unknown"));
+    let readable = store.records(&archive, 1, 2).await.expect("the first");
+    assert_eq!(readable.len(), 1);
+}
+
+/// A damaged record is named, and does not spoil what is before it.
+pub async fn a_damaged_record_is_reported_only_where_it_is_first(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("damage"));
+    for seq in 1..=4 {
+        append(store, &record(&archive, seq, *b"body")).await;
+    }
+    subject.damage(&archive, 3).await;
+    let readable = store.records(&archive, 1, 4).await.expect("two of them");
+    assert_eq!(readable.len(), 2);
+    match store.records(&archive, 3, 4).await.expect_err("damaged") {
+        StoreError::Damaged { what, .. } => assert!(what.contains("commit 3"), "{what}"),
+        other => panic!("{other:?}"),
+    }
+    let rest = store.records(&archive, 4, 4).await.expect("the last");
+    assert_eq!(rest.len(), 1);
+}
+
+/// Deleting counts what went, and only that goes.
+pub async fn deleting_records_passes_over_absent_ones(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("delete"));
+    for seq in 1..=4 {
+        append(store, &record(&archive, seq, *b"body")).await;
+    }
+    let gone = store.delete_records(&archive, &[1, 3, 77]).await;
+    assert_eq!(gone.expect("delete"), 2);
+    let left = store.records(&archive, 0, 9).await.expect("read");
+    let seqs: Vec<Seq> = left.iter().map(|r| r.header.seq).collect();
+    assert_eq!(seqs, [2, 4]);
+    assert_eq!(store.delete_records(&archive, &[]).await.expect("none"), 0);
+}
+
+/// The lease from its first claim on: renewed, refused to another, released, taken over.
+pub async fn a_lease_is_held_until_it_is_released(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("lease"));
+    let before = store.now_ms().await.expect("time");
+    assert_eq!(epoch(take(store, &archive, "a", LONG).await), 1);
+    let after = store.now_ms().await.expect("time");
+    match take(store, &archive, "b", LONG).await {
+        LeaseOutcome::Held(lease) => {
+            assert_eq!((lease.instance, lease.epoch), (instance("a"), 1));
+            assert!(lease.remaining <= LONG && lease.remaining > LONG / 2);
+            assert!((before..=after).contains(&lease.since_ms));
+        }
+        LeaseOutcome::Granted { .. } => panic!("two holders"),
+    }
+    assert_eq!(renew(store, &archive, "a", 1, LONG).await, Renewal::Renewed);
+    // A stranger and a former self renew nothing.
+    for (name, epoch) in [("b", 1), ("a", 2)] {
+        match renew(store, &archive, name, epoch, LONG).await {
+            Renewal::Lost(Some(lease)) => assert_eq!(lease.instance, instance("a")),
+            other => panic!("{other:?}"),
+        }
+    }
+    // Nor do they release it.
+    release(store, &archive, "b", 1).await;
+    let held = store.lease(&archive).await.expect("lease").expect("one");
+    assert!(held.remaining > LONG / 2);
+    release(store, &archive, "a", 1).await;
+    let free = store.lease(&archive).await.expect("lease").expect("one");
+    assert_eq!((free.remaining, free.epoch), (Duration::ZERO, 1));
+    assert_eq!(epoch(take(store, &archive, "b", LONG).await), 2);
+}
+
+/// A renewal that overtook the release on its way does not bring the lease back.
+pub async fn a_released_lease_is_not_renewed(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("late"));
+    assert_eq!(epoch(take(store, &archive, "a", LONG).await), 1);
+    release(store, &archive, "a", 1).await;
+    assert!(matches!(
+        renew(store, &archive, "a", 1, LONG).await,
+        Renewal::Lost(Some(_))
+    ));
+    assert_eq!(epoch(take(store, &archive, "b", LONG).await), 2);
+}
+
+/// No lease was ever taken: nothing to renew, nothing to release.
+pub async fn a_lease_that_never_was_is_lost(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("never"));
+    assert_eq!(
+        renew(store, &archive, "a", 1, LONG).await,
+        Renewal::Lost(None)
+    );
+    release(store, &archive, "a", 1).await;
+}
+
+/// Its holder may ask again and keeps its epoch; commits under way stay valid.
+pub async fn the_holder_takes_its_lease_again_at_the_same_epoch(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("retake"));
+    assert_eq!(epoch(take(store, &archive, "a", LONG).await), 1);
+    assert_eq!(epoch(take(store, &archive, "a", LONG).await), 1);
+}
+
+/// Until it expires nobody steals it; then anybody takes it, at a higher epoch.
+pub async fn an_expired_lease_goes_to_the_next_at_a_higher_epoch(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("expiry"));
+    assert_eq!(epoch(take(store, &archive, "a", SHORT).await), 1);
+    assert!(matches!(
+        take(store, &archive, "b", SHORT).await,
+        LeaseOutcome::Held(_)
+    ));
+    subject.let_pass(SHORT * 2).await;
+    let lease = store.lease(&archive).await.expect("lease").expect("one");
+    assert_eq!(lease.remaining, Duration::ZERO);
+    // Late, but nobody came in between.
+    assert_eq!(
+        renew(store, &archive, "a", 1, SHORT).await,
+        Renewal::Renewed
+    );
+    subject.let_pass(SHORT * 2).await;
+    assert_eq!(epoch(take(store, &archive, "b", LONG).await), 2);
+    match renew(store, &archive, "a", 1, LONG).await {
+        Renewal::Lost(Some(lease)) => assert_eq!(lease.instance, instance("b")),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Who holds the directory's lock continues the lease of who held it before, without waiting.
+pub async fn a_predecessors_lease_is_continued_at_once(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("heir"));
+    assert_eq!(epoch(take(store, &archive, "a", LONG).await), 1);
+    let mut heir = claim("b", LONG);
+    heir.predecessor = Some(instance("somebody-else"));
+    let refused = store.take_lease(&archive, &heir).await.expect("take");
+    assert!(matches!(refused, LeaseOutcome::Held(_)));
+    heir.predecessor = Some(instance("a"));
+    let granted = store.take_lease(&archive, &heir).await.expect("take");
+    assert_eq!(epoch(granted), 2);
+}
+
+/// The first claims of many at once make one holder.
+pub async fn of_concurrent_first_claims_exactly_one_is_granted(subject: &dyn Subject) {
+    let store = subject.store();
+    for _ in 0..5 {
+        let archive = archive("claims");
+        let claims: Vec<LeaseClaim> = (0..6).map(|n| claim(&format!("i{n}"), LONG)).collect();
+        let answers = join_all(claims.iter().map(|c| store.take_lease(&archive, c))).await;
+        let granted: Vec<u64> = answers
+            .into_iter()
+            .filter_map(|answer| match answer.expect("take") {
+                LeaseOutcome::Granted { epoch } => Some(epoch),
+                LeaseOutcome::Held(_) => None,
+            })
+            .collect();
+        assert_eq!(granted, [1]);
+    }
+}
+
+/// Packs: put, put again, empty, large, listed, deleted.
+pub async fn packs_come_back_as_they_were_put(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("packs"));
+    // More than one piece wherever packs are cut, and no round number of them.
+    let large: Bytes = (0..(20 << 20) + 17_u32)
+        .map(|n| (n ^ (n >> 11)) as u8)
+        .collect();
+    let contents = [large, Bytes::new(), Bytes::from_static(b"small")];
+    let ids = [(); 3].map(|()| PackId::generate());
+    for (id, content) in ids.iter().zip(&contents) {
+        for _ in 0..2 {
+            let put = store.put_pack(&archive, *id, content.clone()).await;
+            put.expect("put, and put again");
+        }
+        let got = store.pack(&archive, *id).await.expect("read");
+        assert!(got == content, "pack of {} bytes", content.len());
+    }
+    let mut listed = store.packs(&archive).await.expect("list");
+    listed.sort_by_key(|pack| pack.size);
+    let sizes: Vec<(PackId, u64)> = listed.iter().map(|pack| (pack.id, pack.size)).collect();
+    assert_eq!(
+        sizes,
+        [(ids[1], 0), (ids[2], 5), (ids[0], contents[0].len() as u64)]
+    );
+    for _ in 0..2 {
+        let deleted = store.delete_pack(&archive, ids[0]).await;
+        deleted.expect("deleted, or gone already");
+    }
+    assert!(matches!(
+        store.pack(&archive, ids[0]).await,
+        Err(StoreError::Missing { .. })
+    ));
+    assert_eq!(store.packs(&archive).await.expect("list").len(), 2);
+}
+
+/// A pack that was cut off halfway is invisible, can be put again, and is swept by its age.
+pub async fn half_a_pack_is_invisible_and_swept_by_age(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("halves"));
+    let content = Bytes::from(vec![7; 5 << 20]);
+    let (old, young) = (PackId::generate_at(1_000), PackId::generate_at(9_000));
+    let again = PackId::generate_at(1_500);
+    let mut pieces = 0;
+    for id in [old, young, again] {
+        pieces += u64::from(subject.leave_pieces(&archive, id).await);
+        assert!(matches!(
+            store.pack(&archive, id).await,
+            Err(StoreError::Missing { .. })
+        ));
+    }
+    assert_eq!(store.packs(&archive).await.expect("list"), []);
+    let put = store.put_pack(&archive, again, content.clone()).await;
+    put.expect("put over its own remains");
+    assert!(store.pack(&archive, again).await.expect("read") == content);
+    // Other tests may leave as old ones, so that only a lower bound is certain.
+    let swept = store.sweep(5_000).await.expect("sweep");
+    assert!(swept >= u64::from(pieces > 0));
+    assert!(store.pack(&archive, again).await.expect("read") == content);
+    let put = store.put_pack(&archive, young, content.clone()).await;
+    put.expect("put what was too young to be swept");
+    assert!(store.pack(&archive, young).await.expect("read") == content);
+}
+
+/// What an archive takes is counted in records and packs.
+pub async fn usage_counts_what_is_stored(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("usage"));
+    append(store, &record(&archive, 1, vec![0; 1000])).await;
+    append(store, &record(&archive, 2, vec![0; 234])).await;
+    let id = PackId::generate();
+    let put = store.put_pack(&archive, id, Bytes::from(vec![1; 5000]));
+    put.await.expect("put");
+    let expected = Usage {
+        commits: 2,
+        commit_bytes: 1234,
+        packs: 1,
+        pack_bytes: 5000,
+    };
+    assert_eq!(store.usage(&archive).await.expect("usage"), expected);
+}
+
+/// Archives share a store and nothing else; also where one's name begins with the other's.
+pub async fn archives_do_not_touch_each_other(subject: &dyn Subject) {
+    let (store, one) = (subject.store(), archive("mine"));
+    let other: ArchiveName = format!("{one}.b").parse().expect("a valid name");
+    append(store, &record(&one, 1, *b"one")).await;
+    append(store, &record(&other, 1, *b"other")).await;
+    append(store, &record(&other, 2, *b"other")).await;
+    let id = PackId::generate();
+    let put = store
+        .put_pack(&other, id, Bytes::from_static(b"pack"))
+        .await;
+    put.expect("put");
+    assert_eq!(epoch(take(store, &other, "a", LONG).await), 1);
+
+    let head = store.head(&one).await.expect("head").expect("a head");
+    assert_eq!(head.seq, 1);
+    assert_eq!(
+        store.records(&one, 0, Seq::MAX).await.expect("read").len(),
+        1
+    );
+    assert_eq!(store.packs(&one).await.expect("list"), []);
+    assert!(matches!(
+        store.pack(&one, id).await,
+        Err(StoreError::Missing { .. })
+    ));
+    store.delete_pack(&one, id).await.expect("nothing there");
+    assert!(store.pack(&other, id).await.is_ok());
+    assert_eq!(store.lease(&one).await.expect("lease"), None);
+    assert_eq!(store.delete_records(&one, &[1, 2]).await.expect("one"), 1);
+    assert_eq!(
+        store
+            .records(&other, 0, Seq::MAX)
+            .await
+            .expect("read")
+            .len(),
+        2
+    );
+    let names = store.archives().await.expect("archives");
+    assert!(names.is_sorted() && names.contains(&other) && !names.contains(&one));
+}
+
+/// A healthy store finds nothing wrong with itself and leaves nothing behind.
+pub async fn examining_a_healthy_store_finds_nothing_wrong(subject: &dyn Subject) {
+    let store = subject.store();
+    store.ping().await.expect("it answers");
+    store.prepare().await.expect("a second time");
+    let findings = store.examine().await;
+    assert!(!findings.is_empty());
+    for finding in &findings {
+        assert_ne!(finding.severity, Severity::Bad, "{finding:?}");
+    }
+    let names = store.archives().await.expect("archives");
+    assert!(names.iter().all(|name| !name.as_str().contains("doctor")));
+}

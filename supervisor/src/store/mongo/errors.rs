@@ -1,0 +1,202 @@
+//! From the driver's errors to the store's, split by what the caller does about them, and without
+//! anything that opens a door.
+
+use std::time::Duration;
+
+use mongodb::error::{Error, ErrorKind, RETRYABLE_WRITE_ERROR, WriteFailure};
+use mongodb::options::ConnectionString;
+
+use crate::store::StoreError;
+
+/// What a piece of work inside the store ended with, before it is told to the caller.
+pub(super) enum Fault {
+    /// The driver's error, still to be classified.
+    Driver(Error),
+    /// An error that is already the caller's.
+    Store(StoreError),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Driver(error)
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// What the driver said, in words that may be logged.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Words(String);
+
+/// The store did not answer in time.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer within {} ms", .0.as_millis())]
+struct Silence(Duration);
+
+/// Turns errors into the store's, and takes every credential out of their words.
+///
+/// The driver takes care not to show any. This is the second lock on the same door: the words of
+/// servers, proxies and later driver versions pass through here as well.
+pub(super) struct Translator {
+    secrets: Vec<String>,
+}
+
+impl Translator {
+    pub(super) fn new(url: &str, parsed: &ConnectionString) -> Self {
+        let mut secrets = vec![url.to_owned()];
+        if let Some(credential) = &parsed.credential {
+            secrets.extend(credential.password.clone());
+        }
+        // As written in the URL, where special characters are percent-encoded.
+        if let Some(user_info) = user_info(url) {
+            secrets.push(user_info.to_owned());
+            secrets.extend(user_info.split_once(':').map(|(_, word)| word.to_owned()));
+        }
+        // Shorter ones occur in ordinary words by chance; no driver message shows them anyway.
+        secrets.retain(|secret| secret.len() >= 4);
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets.dedup();
+        Self { secrets }
+    }
+
+    fn clean(&self, mut words: String) -> String {
+        for secret in &self.secrets {
+            if words.contains(secret.as_str()) {
+                words = words.replace(secret.as_str(), "[redacted]");
+            }
+        }
+        words
+    }
+
+    /// The driver's words without secrets, and without the whole server response, which the
+    /// driver's own message repeats.
+    pub(super) fn words(&self, error: &Error) -> String {
+        let mut words = error.kind.to_string();
+        let mut cause = std::error::Error::source(error).and_then(|c| c.downcast_ref::<Error>());
+        while let Some(error) = cause {
+            words.push_str(": ");
+            words.push_str(&error.kind.to_string());
+            cause = std::error::Error::source(error).and_then(|c| c.downcast_ref::<Error>());
+        }
+        self.clean(words)
+    }
+
+    /// The store's error for `fault`, which happened on the way to `action`.
+    pub(super) fn tell(&self, action: &'static str, fault: Fault) -> StoreError {
+        let error = match fault {
+            Fault::Store(error) => return error,
+            Fault::Driver(error) => error,
+        };
+        let source = Box::new(Words(self.words(&error)));
+        match classify(&error) {
+            Class::Transient => StoreError::Unavailable { action, source },
+            Class::Denied => StoreError::Denied { action, source },
+            Class::Other => StoreError::Failed { action, source },
+        }
+    }
+}
+
+/// The error of an operation that was still under way at its deadline.
+pub(super) fn silent(action: &'static str, deadline: Duration) -> StoreError {
+    StoreError::Unavailable {
+        action,
+        source: Box::new(Silence(deadline)),
+    }
+}
+
+/// User name and password as written in a URL. Everything up to the last `@` counts, so that a
+/// password with an unescaped `@` or `/` is found whole.
+pub(super) fn user_info(url: &str) -> Option<&str> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.rsplit_once('@').map(|(user_info, _)| user_info)
+}
+
+/// Whether the error says that the key is taken.
+pub(super) fn is_duplicate_key(error: &Error) -> bool {
+    code(error) == Some(11000)
+}
+
+/// Whether the error says that we lack a right.
+pub(super) fn is_denied(error: &Error) -> bool {
+    matches!(classify(error), Class::Denied)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Class {
+    Transient,
+    Denied,
+    Other,
+}
+
+/// Codes of a server that cannot serve just now: shutting down, electing, out of reach of its
+/// majority, out of time, out of disk. Most are the driver's own list of retryable codes.
+const TRANSIENT: &[i32] = &[
+    6, 7, 24, 43, 46, 50, 64, 89, 91, 100, 112, 133, 134, 189, 202, 237, 262, 290, 9001, 10058,
+    10107, 11600, 11601, 11602, 13388, 13435, 13436, 14031,
+];
+/// Unauthorized, no such user, authentication failed, and Atlas' own code for each of these.
+const DENIED: &[i32] = &[11, 13, 18, 8000];
+
+fn classify(error: &Error) -> Class {
+    match error.kind.as_ref() {
+        ErrorKind::Io(_)
+        | ErrorKind::ConnectionPoolCleared { .. }
+        | ErrorKind::ServerSelection { .. }
+        | ErrorKind::DnsResolve { .. } => return Class::Transient,
+        ErrorKind::Authentication { .. } => return Class::Denied,
+        _ => {}
+    }
+    match code(error) {
+        Some(code) if DENIED.contains(&code) => Class::Denied,
+        Some(code) if TRANSIENT.contains(&code) => Class::Transient,
+        _ if error.contains_label(RETRYABLE_WRITE_ERROR) => Class::Transient,
+        _ => Class::Other,
+    }
+}
+
+fn code(error: &Error) -> Option<i32> {
+    match error.kind.as_ref() {
+        ErrorKind::Command(error) => Some(error.code),
+        ErrorKind::Write(WriteFailure::WriteError(error)) => Some(error.code),
+        ErrorKind::Write(WriteFailure::WriteConcernError(error)) => Some(error.code),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_taken_out_of_any_words_as_given_and_as_decoded() {
+        let url = "mongodb://someone:c%40nary-word@127.0.0.1/db";
+        let parsed = ConnectionString::parse(url).expect("a valid URL");
+        let translator = Translator::new(url, &parsed);
+        let words = translator.clean(format!(
+            "login with c@nary-word or c%40nary-word or {url} failed"
+        ));
+        assert_eq!(
+            words,
+            "login with [redacted] or [redacted] or [redacted] failed"
+        );
+    }
+
+    #[test]
+    fn a_password_with_unescaped_signs_is_found_whole() {
+        assert_eq!(user_info("mongodb://me:a@b/c@host/db"), Some("me:a@b/c"));
+        assert_eq!(user_info("mongodb://host/db"), None);
+    }
+
+    #[test]
+    fn a_lost_connection_is_transient_and_a_wrong_password_is_not() {
+        let lost = Error::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+        assert_eq!(classify(&lost), Class::Transient);
+        let odd = Error::custom("something else");
+        assert_eq!(classify(&odd), Class::Other);
+    }
+}

@@ -1,0 +1,39 @@
+//! From a setting to a store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{MongoStore, Result, SqliteStore, Store, StoreError};
+use crate::config::StoreChoice;
+
+/// What the database's log calls us.
+const APP_NAME: &str = concat!("sessionkeep/", env!("CARGO_PKG_VERSION"));
+
+/// Prepares to use the store that was chosen. Nothing is contacted or created yet: that a store
+/// is out of reach is told by the first operation, so that callers have one place to try again.
+///
+/// # Errors
+/// [`StoreError::Address`] where the choice cannot be used, and for [`StoreChoice::None`].
+pub fn open(choice: &StoreChoice, timeout: Duration) -> Result<Arc<dyn Store>> {
+    match choice {
+        StoreChoice::Mongo(url) => Ok(Arc::new(MongoStore::connect(url, timeout, APP_NAME)?)),
+        StoreChoice::Sqlite(path) => Ok(Arc::new(SqliteStore::open(path, timeout))),
+        StoreChoice::None => Err(StoreError::Address(
+            "in file mode there is no store: the session directory itself is the storage"
+                .to_owned(),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_mode_has_no_store() {
+        assert!(matches!(
+            open(&StoreChoice::None, Duration::from_secs(1)),
+            Err(StoreError::Address(_))
+        ));
+    }
+}

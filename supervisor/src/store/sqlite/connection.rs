@@ -1,0 +1,288 @@
+//! The one connection to the file: made when it is first needed, made again when the file was
+//! replaced, and used by one blocking call at a time.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use crate::store::{Result, StoreError};
+
+/// The version of the tables, kept in the file's `user_version`.
+const SCHEMA: u32 = 1;
+
+const TABLES: &str = "
+    CREATE TABLE commits (
+        archive TEXT NOT NULL,
+        seq     INTEGER NOT NULL,
+        format  INTEGER NOT NULL,
+        header  TEXT NOT NULL,
+        size    INTEGER NOT NULL,
+        body    BLOB NOT NULL,
+        PRIMARY KEY (archive, seq)
+    );
+    CREATE TABLE packs (
+        archive TEXT NOT NULL,
+        id      TEXT NOT NULL,
+        size    INTEGER NOT NULL,
+        content BLOB NOT NULL,
+        PRIMARY KEY (archive, id)
+    );
+    CREATE TABLE leases (
+        archive    TEXT NOT NULL PRIMARY KEY,
+        instance   TEXT NOT NULL,
+        epoch      INTEGER NOT NULL,
+        expires_ms INTEGER NOT NULL,
+        since_ms   INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    PRAGMA user_version = 1;
+";
+
+/// What a piece of work ended with, before it is told to the caller.
+pub(super) enum Fault {
+    Sqlite(rusqlite::Error),
+    Io(std::io::Error),
+    /// No turn came before the deadline.
+    Late,
+    Store(StoreError),
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl From<std::io::Error> for Fault {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Fault {
+    fn tell(self, action: &'static str, path: &Path) -> StoreError {
+        let error = match self {
+            Self::Store(error) => return error,
+            Self::Late => {
+                return StoreError::Unavailable {
+                    action,
+                    source: "it was busy until the deadline".into(),
+                };
+            }
+            Self::Io(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                return StoreError::Denied {
+                    action,
+                    source: Box::new(error),
+                };
+            }
+            Self::Io(error) => {
+                return StoreError::Unavailable {
+                    action,
+                    source: Box::new(error),
+                };
+            }
+            Self::Sqlite(error) => error,
+        };
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Damaged {
+                what: format!("the SQLite file {}", path.display()),
+                why: error.to_string(),
+            },
+            Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => StoreError::Denied {
+                action,
+                source: Box::new(error),
+            },
+            // A full disk gets room, a disk that went away comes back.
+            Some(
+                ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::OperationInterrupted
+                | ErrorCode::OutOfMemory
+                | ErrorCode::FileLockingProtocolFailed,
+            ) => StoreError::Unavailable {
+                action,
+                source: Box::new(error),
+            },
+            _ => StoreError::Failed {
+                action,
+                source: Box::new(error),
+            },
+        }
+    }
+}
+
+/// A connection, and which file it is on.
+#[derive(Debug)]
+struct Open {
+    db: Connection,
+    file: (u64, u64),
+}
+
+/// The connection, shared between calls.
+#[derive(Debug)]
+pub(super) struct Shared {
+    path: PathBuf,
+    timeout: Duration,
+    open: Mutex<Option<Open>>,
+}
+
+impl Shared {
+    pub(super) fn new(path: &Path, timeout: Duration) -> Self {
+        Self {
+            path: path.to_owned(),
+            timeout,
+            open: Mutex::new(None),
+        }
+    }
+
+    /// Does `work` on a thread that may block. A caller that goes away meanwhile leaves it to
+    /// happen wholly, or not at all if its turn had not come.
+    pub(super) async fn run<T: Send + 'static>(
+        self: Arc<Self>,
+        action: &'static str,
+        work: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T> {
+        let deadline = Instant::now() + self.timeout;
+        // A little longer than what the thread gives itself, so that its own words are heard.
+        let patience = self.timeout + Duration::from_millis(300);
+        let late_path = self.path.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            self.blocking(deadline, work)
+                .map_err(|fault| fault.tell(action, &self.path))
+        });
+        match tokio::time::timeout(patience, done).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(panicked)) => Err(StoreError::Failed {
+                action,
+                source: Box::new(panicked),
+            }),
+            Err(_) => Err(Fault::Late.tell(action, &late_path)),
+        }
+    }
+
+    fn blocking<T>(
+        &self,
+        deadline: Instant,
+        work: impl FnOnce(&mut Connection) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        // A panic in earlier work rolled its transaction back.
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Fault::Late);
+        }
+        // A file that was deleted or replaced under us still takes writes, and keeps none of them.
+        let file = std::fs::metadata(&self.path)
+            .map(|file| (file.dev(), file.ino()))
+            .ok();
+        if open.as_ref().is_some_and(|open| Some(open.file) != file) {
+            *open = None;
+        }
+        let open = match &mut *open {
+            Some(open) => {
+                open.db.busy_timeout(left)?;
+                open
+            }
+            none => none.insert(connect(&self.path, deadline)?),
+        };
+        work(&mut open.db)
+    }
+
+    pub(super) async fn close(self: &Arc<Self>) {
+        let shared = Arc::clone(self);
+        let closing = tokio::task::spawn_blocking(move || {
+            let open = shared
+                .open
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            drop(open);
+        });
+        let _ = tokio::time::timeout(Duration::from_secs(2), closing).await;
+    }
+}
+
+fn connect(path: &Path, deadline: Instant) -> Result<Open, Fault> {
+    if let Some(parent) = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
+        // What is in there opens a WhatsApp account: for the owner only.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(parent)?;
+    }
+    // SQLite would make it readable for everybody; the `-wal` beside it inherits its mode.
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut db = Connection::open_with_flags(path, flags)?;
+    let file = std::fs::metadata(path)?;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        db.busy_timeout(left)?;
+        match set_up(&mut db) {
+            // Switching to WAL does not wait for a lock by itself: two that create the file at
+            // once would make one of them fail.
+            Err(Fault::Sqlite(error))
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && !left.is_zero() =>
+            {
+                std::thread::sleep(Duration::from_millis(10).min(left));
+            }
+            done => {
+                return done.map(|()| Open {
+                    db,
+                    file: (file.dev(), file.ino()),
+                });
+            }
+        }
+    }
+}
+
+fn set_up(db: &mut Connection) -> Result<(), Fault> {
+    let version = |db: &Connection| db.query_row("PRAGMA user_version", [], |row| row.get(0));
+    let found: u32 = version(db)?;
+    if found == 0 {
+        // Takes effect only before the first table, and before the switch to WAL.
+        db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    // With WAL, anything less than FULL loses the last commits in a power failure.
+    db.pragma_update(None, "synchronous", "FULL")?;
+    // After a large pack the log is cut to this; it would stay as long as it ever was.
+    db.pragma_update(None, "journal_size_limit", 4 << 20)?;
+    if found == 0 {
+        let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // Another process may have been quicker.
+        if version(&transaction)? == 0 {
+            transaction.execute_batch(TABLES)?;
+        }
+        transaction.commit()?;
+    }
+    let found = version(db)?;
+    if found != SCHEMA {
+        return Err(Fault::Store(StoreError::Format {
+            what: "the store's SQLite file".to_owned(),
+            found,
+        }));
+    }
+    Ok(())
+}

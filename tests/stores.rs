@@ -1,0 +1,212 @@
+//! The stores: one contract for all three, then what goes wrong with each.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use mongodb::bson::{Document, doc};
+use sessionkeep::config::Secret;
+use sessionkeep::store::contract::{self, Subject};
+use sessionkeep::store::{ArchiveName, MemoryStore, MongoStore, PackId, Seq, SqliteStore, Store};
+
+use mongod::Mongod;
+
+#[path = "support/mongod.rs"]
+mod mongod;
+#[path = "support/proxy.rs"]
+mod proxy;
+
+#[path = "stores/memory.rs"]
+mod memory;
+#[path = "stores/mongo.rs"]
+mod mongo;
+#[path = "stores/mongo_faults.rs"]
+mod mongo_faults;
+#[path = "stores/sqlite.rs"]
+mod sqlite;
+
+/// Generous: it bounds what a busy machine may take, and nothing waits for it.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+struct InMemory(MemoryStore);
+
+#[async_trait]
+impl Subject for InMemory {
+    fn store(&self) -> &dyn Store {
+        &self.0
+    }
+
+    async fn let_pass(&self, span: Duration) {
+        self.0.advance(span);
+    }
+
+    async fn damage(&self, archive: &ArchiveName, seq: Seq) {
+        assert!(self.0.damage_record(archive, seq));
+    }
+
+    async fn leave_pieces(&self, _: &ArchiveName, id: PackId) -> bool {
+        self.0.put_pieces(id, Bytes::from_static(b"half"));
+        true
+    }
+}
+
+struct InSqlite {
+    directory: tempfile::TempDir,
+    store: SqliteStore,
+}
+
+#[async_trait]
+impl Subject for InSqlite {
+    fn store(&self) -> &dyn Store {
+        &self.store
+    }
+
+    async fn let_pass(&self, span: Duration) {
+        tokio::time::sleep(span).await;
+    }
+
+    async fn damage(&self, archive: &ArchiveName, seq: Seq) {
+        let db = rusqlite::Connection::open(self.directory.path().join("store.db")).expect("open");
+        let changed = db
+            .execute(
+                "UPDATE commits SET header = substr(header, 9) WHERE archive = ?1 AND seq = ?2",
+                rusqlite::params![archive.as_str(), i64::try_from(seq).expect("small")],
+            )
+            .expect("damage");
+        assert_eq!(changed, 1);
+    }
+
+    async fn leave_pieces(&self, _: &ArchiveName, _: PackId) -> bool {
+        false
+    }
+}
+
+struct InMongo {
+    url: String,
+    store: MongoStore,
+}
+
+impl InMongo {
+    async fn collection(&self, name: &str) -> mongodb::Collection<Document> {
+        let client = mongodb::Client::with_uri_str(&self.url).await;
+        let database = client.expect("a valid URL").default_database();
+        database.expect("the URL names one").collection(name)
+    }
+}
+
+#[async_trait]
+impl Subject for InMongo {
+    fn store(&self) -> &dyn Store {
+        &self.store
+    }
+
+    async fn let_pass(&self, span: Duration) {
+        tokio::time::sleep(span).await;
+    }
+
+    async fn damage(&self, archive: &ArchiveName, seq: Seq) {
+        let seq = i64::try_from(seq).expect("small");
+        let changed = self
+            .collection("commits")
+            .await
+            .update_one(
+                doc! { "_id": { "a": archive.as_str(), "s": seq } },
+                doc! { "$set": { "root": "not a digest" } },
+            )
+            .await
+            .expect("damage");
+        assert_eq!(changed.modified_count, 1);
+    }
+
+    async fn leave_pieces(&self, archive: &ArchiveName, id: PackId) -> bool {
+        // Exactly what is left where the entry, which is written last, was not.
+        let content = Bytes::from(vec![1; 5 << 20]);
+        self.store
+            .put_pack(archive, id, content)
+            .await
+            .expect("put");
+        let files = self.collection("packs.files").await;
+        let removed = files.delete_one(doc! { "_id": id.to_string() }).await;
+        assert_eq!(removed.expect("remove the entry").deleted_count, 1);
+        true
+    }
+}
+
+fn in_memory() -> InMemory {
+    InMemory(MemoryStore::new())
+}
+
+async fn in_sqlite() -> InSqlite {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = SqliteStore::open(&directory.path().join("store.db"), TIMEOUT);
+    InSqlite { directory, store }
+}
+
+async fn in_mongo() -> InMongo {
+    let url = Mongod::shared().new_database_url();
+    let store = MongoStore::connect(&Secret::new(&url), TIMEOUT, "tests").expect("a valid URL");
+    store.prepare().await.expect("prepare");
+    InMongo { url, store }
+}
+
+macro_rules! holds_for_every_store {
+    ($($sentence:ident)*) => {
+        mod every_memory_store { $(
+            #[tokio::test]
+            async fn $sentence() {
+                super::contract::$sentence(&super::in_memory()).await;
+            }
+        )* }
+        mod every_sqlite_store { $(
+            #[tokio::test]
+            async fn $sentence() {
+                super::contract::$sentence(&super::in_sqlite().await).await;
+            }
+        )* }
+        mod every_mongo_store { $(
+            #[tokio::test]
+            async fn $sentence() {
+                super::contract::$sentence(&super::in_mongo().await).await;
+            }
+        )* }
+
+        /// A sentence that is written and never run would be worse than none.
+        #[test]
+        fn the_whole_contract_is_run() {
+            let run = [$(stringify!($sentence)),*];
+            let written = include_str!("../supervisor/src/store/contract.rs");
+            for line in written.lines() {
+                let name = line
+                    .strip_prefix("pub async fn ")
+                    .and_then(|rest| rest.split('(').next());
+                assert!(name.is_none_or(|name| run.contains(&name)), "{name:?} is not run");
+            }
+        }
+    };
+}
+
+holds_for_every_store! {
+    what_is_appended_comes_back_in_order
+    an_unknown_archive_is_empty
+    repeating_an_append_is_done_again
+    an_append_to_a_taken_number_names_who_took_it
+    of_concurrent_appends_exactly_one_is_done
+    gaps_are_allowed
+    records_come_in_portions_of_some_megabytes
+    many_small_records_come_back_without_a_hole
+    an_unknown_format_is_refused
+    a_damaged_record_is_reported_only_where_it_is_first
+    deleting_records_passes_over_absent_ones
+    a_lease_is_held_until_it_is_released
+    a_released_lease_is_not_renewed
+    a_lease_that_never_was_is_lost
+    the_holder_takes_its_lease_again_at_the_same_epoch
+    an_expired_lease_goes_to_the_next_at_a_higher_epoch
+    a_predecessors_lease_is_continued_at_once
+    of_concurrent_first_claims_exactly_one_is_granted
+    packs_come_back_as_they_were_put
+    half_a_pack_is_invisible_and_swept_by_age
+    usage_counts_what_is_stored
+    archives_do_not_touch_each_other
+    examining_a_healthy_store_finds_nothing_wrong
+}

@@ -1,0 +1,171 @@
+//! A TCP proxy that stands between a client and a server and makes trouble, switchable while it
+//! runs.
+#![allow(dead_code, reason = "each test program uses what it needs of it")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// What the proxy does with what it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Passes everything on.
+    Pass,
+    /// Passes everything on, each piece this much later.
+    Delay(Duration),
+    /// Takes everything, in both directions, and passes nothing on, until the mode changes.
+    BlackHole,
+    /// Passes requests on; cuts the connection where the answer would come back.
+    CutAnswers,
+    /// Cuts every connection, and every new one at once.
+    Refuse,
+    /// Passes on this many bytes a second in each direction of each connection.
+    Bandwidth(u32),
+}
+
+/// A running proxy. Dropping it ends it with its connections.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    port: u16,
+    mode: watch::Sender<Mode>,
+    forwarded: Arc<AtomicU64>,
+    listening: JoinHandle<()>,
+}
+
+/// Largest piece that is passed on at once.
+const PIECE: usize = 16 * 1024;
+
+impl Proxy {
+    /// Listens on a free port of 127.0.0.1 and passes on to `target`.
+    pub(crate) async fn start(target: SocketAddr) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let port = listener.local_addr().expect("a bound socket").port();
+        let (mode, watched) = watch::channel(Mode::Pass);
+        let forwarded = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&forwarded);
+        let listening = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                connections.spawn(serve(client, target, watched.clone(), Arc::clone(&count)));
+            }
+        });
+        Proxy {
+            port,
+            mode,
+            forwarded,
+            listening,
+        }
+    }
+
+    /// The port on 127.0.0.1 that it listens on.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Changes what it does, also for connections that are open.
+    pub(crate) fn set(&self, mode: Mode) {
+        self.mode.send_replace(mode);
+    }
+
+    /// How many bytes of requests have been passed on to the server.
+    pub(crate) fn requested(&self) -> u64 {
+        self.forwarded.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.listening.abort();
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Request,
+    Answer,
+}
+
+async fn serve(
+    client: TcpStream,
+    target: SocketAddr,
+    mut mode: watch::Receiver<Mode>,
+    forwarded: Arc<AtomicU64>,
+) {
+    if *mode.borrow() == Mode::Refuse {
+        return;
+    }
+    let Ok(server) = TcpStream::connect(target).await else {
+        return;
+    };
+    // Small pieces are passed on as they come, as if nobody stood in between.
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    let requests = pump(
+        from_client,
+        to_server,
+        mode.clone(),
+        Direction::Request,
+        Some(forwarded),
+    );
+    let answers = pump(
+        from_server,
+        to_client,
+        mode.clone(),
+        Direction::Answer,
+        None,
+    );
+    // Either end cuts both: half-closed connections are no use to a request protocol.
+    tokio::select! {
+        () = requests => {}
+        () = answers => {}
+        _ = mode.wait_for(|mode| *mode == Mode::Refuse) => {}
+    }
+}
+
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut mode: watch::Receiver<Mode>,
+    direction: Direction,
+    count: Option<Arc<AtomicU64>>,
+) {
+    let mut piece = vec![0; PIECE];
+    loop {
+        let length = match from.read(&mut piece).await {
+            Ok(0) | Err(_) => return,
+            Ok(length) => length,
+        };
+        let now = *mode.borrow_and_update();
+        match now {
+            Mode::Pass => {}
+            Mode::Delay(delay) => tokio::time::sleep(delay).await,
+            Mode::BlackHole => {
+                // What was swallowed stays swallowed, so this connection is good for nothing
+                // more; it is kept open until the hole closes, and then cut.
+                let _ = mode.wait_for(|mode| *mode != Mode::BlackHole).await;
+                return;
+            }
+            Mode::CutAnswers if direction == Direction::Answer => return,
+            Mode::CutAnswers => {}
+            Mode::Refuse => return,
+            Mode::Bandwidth(rate) => {
+                let seconds = length as f64 / f64::from(rate.max(1));
+                tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+            }
+        }
+        if to.write_all(&piece[..length]).await.is_err() {
+            return;
+        }
+        if let Some(count) = &count {
+            count.fetch_add(length as u64, Ordering::Relaxed);
+        }
+    }
+}
