@@ -83,9 +83,7 @@ impl BlockMap {
             .set_input_offset(offset)
             .update(content)
             .finalize_non_root();
-        if self.size <= u64::from(self.block) {
-            self.single = Some(Digest::of(content));
-        }
+        self.single = (self.size <= u64::from(self.block)).then(|| Digest::of(content));
         let same_end = |map: &BlockMap| {
             // A shorter last block has another chaining value anyhow, unless it is empty.
             map.block == self.block && map.values.get(at) == Some(&value)
