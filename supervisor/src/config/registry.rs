@@ -229,7 +229,7 @@ pub(super) const ALL: &[Setting] = &[
     Setting {
         key: "sync.max_delay",
         env: "SESSIONKEEP_SYNC_MAX_DELAY",
-        default: Default::Is("1s"),
+        default: Default::Is("200ms"),
         meaning: "how long changes wait at most where it never is quiet",
         set: |s, v| span(v, Duration::ZERO).map(|v| s.sync.max_delay = v),
         show: |s| duration::show(s.sync.max_delay),

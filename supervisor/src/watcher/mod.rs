@@ -276,6 +276,7 @@ impl Watcher {
         );
         if !self.announced {
             self.announced = true;
+            info!(target: "sync", "ready for changes");
             self.link.send(ToInit::Ready).await;
         }
         match self.replicator.keep_short().await {
