@@ -40,13 +40,17 @@ fn main() {
     let (begin, end) = ("<!-- begin table -->\n", "<!-- end table -->");
     let from = text.find(begin).expect("the page marks its table") + begin.len();
     let to = text.find(end).expect("the page marks its table");
-    fs::write(&page, format!("{}{table}{}", &text[..from], &text[to..])).expect("the page is writable");
+    fs::write(&page, format!("{}{table}{}", &text[..from], &text[to..]))
+        .expect("the page is writable");
 }
 
 type Figure = (&'static str, String, &'static str);
 
 fn measure() -> Vec<Figure> {
-    let scratch = tempfile::Builder::new().prefix("sessionkeep-figures-").tempdir_in("/dev/shm").expect("tmpfs");
+    let scratch = tempfile::Builder::new()
+        .prefix("sessionkeep-figures-")
+        .tempdir_in("/dev/shm")
+        .expect("tmpfs");
     let mongod = Mongod::start();
     let url = mongod.new_database_url();
     let source = scratch.path().join("source");
@@ -60,7 +64,11 @@ fn measure() -> Vec<Figure> {
 
     // First upload: from the start of the program until everything is in the store.
     let begun = Instant::now();
-    let mut keeper = Keeper::start(&url, &session, "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done");
+    let mut keeper = Keeper::start(
+        &url,
+        &session,
+        "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done",
+    );
     keeper.wait_for("committed");
     let upload = begun.elapsed();
     figures.push((
@@ -77,16 +85,31 @@ fn measure() -> Vec<Figure> {
     let used = cpu(init) + cpu(watcher) - before;
     let share = used.as_secs_f64() / idle_begun.elapsed().as_secs_f64() * 100.0;
     figures.push(("PID 1 PSS, idle, Mongo mode", kib(pss(init)), "≤ 2 MB"));
-    figures.push(("PID 1 + watcher PSS, idle, 31,000 files", kib(pss(init) + pss(watcher)), "≤ 16 MB"));
-    figures.push(("idle CPU, whole product", format!("{share:.2} % of a core"), "≤ 0.2 %"));
-    figures.push(("peak RSS, watcher, after the first upload", kib(peak_rss(watcher)), "–"));
+    figures.push((
+        "PID 1 + watcher PSS, idle, 31,000 files",
+        kib(pss(init) + pss(watcher)),
+        "≤ 16 MB",
+    ));
+    figures.push((
+        "idle CPU, whole product",
+        format!("{share:.2} % of a core"),
+        "≤ 0.2 %",
+    ));
+    figures.push((
+        "peak RSS, watcher, after the first upload",
+        kib(peak_rss(watcher)),
+        "–",
+    ));
 
     // One small file: closed → durable.
     let mut latencies = Vec::new();
     for n in 0..LATENCY_SAMPLES {
         while keeper.lines.try_recv().is_ok() {}
-        fs::write(session.join(format!("account-{}/session-x.json", n % ACCOUNTS)), key_file(n as u64 + 1_000_000))
-            .expect("write");
+        fs::write(
+            session.join(format!("account-{}/session-x.json", n % ACCOUNTS)),
+            key_file(n as u64 + 1_000_000),
+        )
+        .expect("write");
         let closed = Instant::now();
         keeper.wait_for("committed");
         latencies.push(closed.elapsed());
@@ -94,7 +117,11 @@ fn measure() -> Vec<Figure> {
     }
     figures.push((
         "one small file closed → durable, p50 / p99",
-        format!("{} / {}", ms(percentile(&mut latencies, 50)), ms(percentile(&mut latencies, 99))),
+        format!(
+            "{} / {}",
+            ms(percentile(&mut latencies, 50)),
+            ms(percentile(&mut latencies, 99))
+        ),
         "≤ 100 / 400 ms",
     ));
 
@@ -108,7 +135,11 @@ fn measure() -> Vec<Figure> {
         keeper.stop();
         stops.push(begun.elapsed());
     }
-    figures.push(("clean stop, 31,000 files, nothing dirty", ms(percentile(&mut stops, 50)), "≤ 300 ms"));
+    figures.push((
+        "clean stop, 31,000 files, nothing dirty",
+        ms(percentile(&mut stops, 50)),
+        "≤ 300 ms",
+    ));
 
     // Restore beside plain writes of the same files, in turn.
     for round in 0..ROUNDS {
@@ -118,7 +149,12 @@ fn measure() -> Vec<Figure> {
         fs::remove_dir_all(&plain).expect("remove");
         let to = scratch.path().join(format!("restored-{round}"));
         let begun = Instant::now();
-        let mut child = command(&url, &session).args(["restore", "--to"]).arg(&to).stdout(Stdio::null()).spawn().expect("start");
+        let mut child = command(&url, &session)
+            .args(["restore", "--to"])
+            .arg(&to)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("start");
         let usage = wait_with_peak(&mut child);
         restores.push(begun.elapsed());
         peak = peak.max(usage);
@@ -154,11 +190,25 @@ fn workload(root: &Path) -> usize {
 fn key_file(seed: u64) -> Vec<u8> {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut random = [0; 4 * 256];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut random);
-    let text = |part: &[u8]| part.iter().map(|b| ALPHABET[usize::from(b & 63)] as char).collect::<String>();
+    blake3::Hasher::new()
+        .update(&seed.to_le_bytes())
+        .finalize_xof()
+        .fill(&mut random);
+    let text = |part: &[u8]| {
+        part.iter()
+            .map(|b| ALPHABET[usize::from(b & 63)] as char)
+            .collect::<String>()
+    };
     let mut out = String::from("{");
-    for (name, part) in ["private", "public", "signature", "chain"].iter().zip(random.chunks(256)) {
-        let _ = write!(out, "\"{name}\":{{\"type\":\"Buffer\",\"data\":\"{}\"}},", text(part));
+    for (name, part) in ["private", "public", "signature", "chain"]
+        .iter()
+        .zip(random.chunks(256))
+    {
+        let _ = write!(
+            out,
+            "\"{name}\":{{\"type\":\"Buffer\",\"data\":\"{}\"}},",
+            text(part)
+        );
     }
     let _ = write!(out, "\"keyId\":{seed}}}");
     out.into_bytes()
@@ -172,7 +222,10 @@ fn copy(from: &Path, to: &Path) -> (Duration, Duration) {
         let name = format!("account-{account}");
         for entry in fs::read_dir(from.join(&name)).expect("list") {
             let entry = entry.expect("entry");
-            files.push((PathBuf::from(&name).join(entry.file_name()), fs::read(entry.path()).expect("read")));
+            files.push((
+                PathBuf::from(&name).join(entry.file_name()),
+                fs::read(entry.path()).expect("read"),
+            ));
         }
     }
     let read = begun.elapsed();
@@ -228,7 +281,10 @@ impl Keeper {
     fn wait_for(&mut self, words: &str) {
         let deadline = Instant::now() + PATIENCE;
         let mut seen = Vec::new();
-        while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        while let Ok(line) = self
+            .lines
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
             if line.contains(words) {
                 return;
             }
@@ -274,7 +330,13 @@ fn field(pid: u32, file: &str, name: &str) -> u64 {
     fs::read_to_string(format!("/proc/{pid}/{file}"))
         .unwrap_or_default()
         .lines()
-        .find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
+        .find_map(|line| {
+            line.strip_prefix(name)?
+                .split_whitespace()
+                .next()?
+                .parse()
+                .ok()
+        })
         .unwrap_or(0)
 }
 
@@ -290,7 +352,12 @@ fn peak_rss(pid: u32) -> u64 {
 fn cpu(pid: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
     let after = stat.rsplit_once(')').expect("a name in parentheses").1;
-    let ticks: u64 = after.split_whitespace().skip(11).take(2).map(|t| t.parse::<u64>().expect("ticks")).sum();
+    let ticks: u64 = after
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|t| t.parse::<u64>().expect("ticks"))
+        .sum();
     Duration::from_millis(ticks * 10)
 }
 

@@ -1,7 +1,18 @@
 //! How far a long piece of work has come, for whoever shows it.
 
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tracing::info;
+
+use crate::human::Bytes;
+
+/// How often progress is drawn on a terminal, and told in a log.
+const DRAW_EVERY: Duration = Duration::from_millis(100);
+const TELL_EVERY: Duration = Duration::from_secs(3);
 
 /// Counts files and bytes. Cheap to clone; all clones count together.
 #[derive(Debug, Clone, Default)]
@@ -43,6 +54,40 @@ impl Progress {
         self.0.bytes.fetch_add(bytes, Relaxed);
     }
 
+    /// Nothing is under way any more.
+    pub fn end(&self) {
+        self.begin(0, 0);
+    }
+
+    /// Runs `work` and shows meanwhile how far it has come: by a bar on a terminal, by a line now
+    /// and then elsewhere, and not at all where it is over before that.
+    pub async fn show<T>(&self, what: &'static str, work: impl Future<Output = T>) -> T {
+        let on_terminal = std::io::stderr().is_terminal();
+        let every = if on_terminal { DRAW_EVERY } else { TELL_EVERY };
+        let mut bar = None;
+        tokio::pin!(work);
+        let result = loop {
+            tokio::select! {
+                result = &mut work => break result,
+                () = tokio::time::sleep(every) => {
+                    let now = self.read();
+                    if now.files_total == 0 {
+                        continue;
+                    }
+                    if on_terminal {
+                        draw(bar.get_or_insert_with(|| new_bar(what)), now);
+                    } else {
+                        info!(target: "boot", files = now.files, of = now.files_total, bytes = %Bytes(now.bytes), "{what}");
+                    }
+                }
+            }
+        };
+        if let Some(bar) = bar {
+            bar.finish_and_clear();
+        }
+        result
+    }
+
     /// How far it has come.
     #[must_use]
     pub fn read(&self) -> Reading {
@@ -53,4 +98,17 @@ impl Progress {
             bytes_total: self.0.bytes_total.load(Relaxed),
         }
     }
+}
+
+fn new_bar(what: &'static str) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{prefix} {bar:30} {binary_bytes}/{binary_total_bytes} {msg}")
+            .expect("the template is well-formed");
+    ProgressBar::new(0).with_style(style).with_prefix(what)
+}
+
+fn draw(bar: &ProgressBar, now: Reading) {
+    bar.set_length(now.bytes_total);
+    bar.set_position(now.bytes);
+    bar.set_message(format!("{}/{} files", now.files, now.files_total));
 }

@@ -1,21 +1,13 @@
-//! What the commands that touch a store share: settings, runtime, the store itself, and showing
-//! how far a long piece of work has come.
+//! What the commands that touch a store share: settings, runtime, the store itself.
 
 use std::future::Future;
-use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::boot::progress::Progress;
 use crate::config::{self, Flags, Settings};
 use crate::store::{self, Header, Seq, Store};
-
-/// How often progress is shown on a terminal, and told in a log.
-const DRAW_EVERY: Duration = Duration::from_millis(100);
-const TELL_EVERY: Duration = Duration::from_secs(3);
 
 /// The settings in force, with logging begun.
 pub(super) fn settings(flags: &Flags) -> anyhow::Result<Settings> {
@@ -70,48 +62,4 @@ pub(super) async fn header(
             settings.archive
         ),
     }
-}
-
-/// Shows progress while `work` runs: a bar on a terminal, a line now and then elsewhere.
-pub(super) async fn showing<T>(
-    what: &'static str,
-    progress: &Progress,
-    work: impl Future<Output = T>,
-) -> T {
-    let on_terminal = std::io::stderr().is_terminal();
-    let bar = on_terminal.then(|| {
-        let style = ProgressStyle::with_template(
-            "{prefix} {bar:30} {binary_bytes}/{binary_total_bytes} {msg}",
-        )
-        .expect("the template is well-formed");
-        ProgressBar::new(0).with_style(style).with_prefix(what)
-    });
-    let mut ticks = tokio::time::interval(if on_terminal { DRAW_EVERY } else { TELL_EVERY });
-    ticks.tick().await;
-    tokio::pin!(work);
-    let result = loop {
-        tokio::select! {
-            result = &mut work => break result,
-            _ = ticks.tick() => {
-                let now = progress.read();
-                match &bar {
-                    Some(bar) => {
-                        bar.set_length(now.bytes_total);
-                        bar.set_position(now.bytes);
-                        bar.set_message(format!("{}/{} files", now.files, now.files_total));
-                    }
-                    None if now.files_total > 0 => tracing::info!(
-                        target: "boot",
-                        files = now.files, of = now.files_total, bytes = %crate::human::Bytes(now.bytes),
-                        "{what}"
-                    ),
-                    None => {}
-                }
-            }
-        }
-    };
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
-    result
 }

@@ -27,7 +27,7 @@ use crate::store::Seq;
 use crate::watcher::link::inherited_fd;
 use crate::watcher::status::Shared;
 
-use super::context::{self, showing};
+use super::context;
 use super::standalone;
 
 #[derive(Debug, clap::Args)]
@@ -133,12 +133,12 @@ async fn copy(args: &Args, settings: &Settings, to: &Path) -> anyhow::Result<Exi
         FallBack::Yes
     };
     let progress = Progress::default();
-    let staged = showing(
-        "restoring",
-        &progress,
-        stage_newest_whole(&*store, header, &to, fall_back, &progress),
-    )
-    .await?;
+    let staged = progress
+        .show(
+            "restoring",
+            stage_newest_whole(&*store, header, &to, fall_back, &progress),
+        )
+        .await?;
     let (seq, files, bytes) = (
         staged.version.header.seq,
         staged.version.tree.files(),
@@ -163,12 +163,12 @@ async fn alone(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode> {
     };
     let target = args.seq.map_or(Target::Newest, Target::Commit);
     let progress = Progress::default();
-    let booted = showing(
-        "restoring",
-        &progress,
-        boot::boot(settings, &store, &who, target, &progress, &mut |_| {}),
-    )
-    .await?;
+    let booted = progress
+        .show(
+            "restoring",
+            boot::boot(settings, &store, &who, target, &progress, &mut |_| {}),
+        )
+        .await?;
     store
         .release_lease(&settings.archive, &who.instance, booted.epoch)
         .await?;
@@ -251,12 +251,12 @@ async fn under_init(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode
     };
     let target = args.seq.map_or(Target::Newest, Target::Commit);
     let progress = Progress::default();
-    let booted = showing(
-        "restoring",
-        &progress,
-        boot::boot(settings, &store, &who, target, &progress, &mut standby),
-    )
-    .await;
+    let booted = progress
+        .show(
+            "restoring",
+            boot::boot(settings, &store, &who, target, &progress, &mut standby),
+        )
+        .await;
     store.close().await;
     match booted {
         Ok(booted) => {

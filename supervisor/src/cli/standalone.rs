@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Settings;
-use crate::control::ToWatcher;
+use crate::control::{MonotonicMs, ToWatcher};
 use crate::init::DirLock;
 use crate::store::InstanceId;
 use crate::watcher::link::Link;
@@ -55,7 +55,7 @@ pub(super) fn link(flush: Duration) -> anyhow::Result<Link> {
         }
         let _ = send
             .send(ToWatcher::Flush {
-                deadline: super::watch::flush_deadline(flush),
+                deadline: MonotonicMs::now().after(flush),
             })
             .await;
         // Dropping the sender would look like init's end, and cut the flush short.

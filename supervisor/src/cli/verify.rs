@@ -14,7 +14,7 @@ use crate::config::{Flags, Settings};
 use crate::human::Bytes;
 use crate::store::{RecordKind, Seq, Store};
 
-use super::context::{self, showing};
+use super::context;
 
 /// How many headers are listed to find the checkpoints; more are never kept.
 const HEADERS_MAX: usize = 100_000;
@@ -49,12 +49,9 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let progress = Progress::default();
     let report = context::block_on(async {
         let store = context::open(&settings).await?;
-        let report = showing(
-            "verifying",
-            &progress,
-            verify(args, &settings, &*store, &progress),
-        )
-        .await?;
+        let report = progress
+            .show("verifying", verify(args, &settings, &*store, &progress))
+            .await?;
         store.close().await;
         anyhow::Ok(report)
     })??;

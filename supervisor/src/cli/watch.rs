@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use crate::config::{Flags, Settings};
-use crate::control::{HTTP_FD_ENV, INSTANCE_ENV, Lifecycle, MonotonicMs};
+use crate::control::{HTTP_FD_ENV, INSTANCE_ENV, Lifecycle};
 use crate::store::InstanceId;
 use crate::watcher::link::{Link, inherited_fd};
 use crate::watcher::status::Shared;
@@ -103,9 +103,4 @@ fn keep_memory_small() {
         libc::mallopt(libc::M_TRIM_THRESHOLD, 256 << 10);
         libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
     }
-}
-
-/// How long a standalone watcher's flush may take.
-pub(super) fn flush_deadline(flush: std::time::Duration) -> MonotonicMs {
-    MonotonicMs::now().after(flush)
 }

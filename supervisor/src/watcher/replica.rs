@@ -23,6 +23,11 @@ use crate::boot::progress::Progress;
 use crate::entry::{Kind, RelPath};
 use crate::session::{Directory, Events, Found, FoundKind, Look, SkipReason};
 
+/// Work of at least this much is worth showing how far it has come.
+const SHOWN_FILES: u64 = 1000;
+/// See [`SHOWN_FILES`].
+const SHOWN_BYTES: u64 = 8 << 20;
+
 /// What is kept beside each entry: a hash over the fingerprint, and in its lowest bit the
 /// generation of the scan that last saw it. 0 (or 1): no fingerprint proves anything yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -309,6 +314,10 @@ impl Replica {
         for (path, why) in &report.unreadable {
             self.report_once(Some(path), "unreadable", why);
         }
+        let bytes = fresh.iter().map(|found| found.print.size).sum();
+        if fresh.len() as u64 >= SHOWN_FILES || bytes >= SHOWN_BYTES {
+            gather.progress.begin(fresh.len() as u64, bytes);
+        }
         for found in fresh {
             self.found(found, Trust::Fingerprint, gather)?;
         }
@@ -420,6 +429,7 @@ impl Replica {
     fn found_file(&mut self, found: Found, gather: &mut Gather) -> Result<()> {
         let path = found.path.clone();
         let known = self.tree.get(&path);
+        gather.progress.add(1, found.print.size);
         let outcome = self.files.read(
             &self.directory,
             &found,
@@ -437,9 +447,6 @@ impl Replica {
             } => {
                 let seen = self.seen(print);
                 gather.out.files += 1;
-                if let Kind::File { size, .. } = kind {
-                    gather.progress.add(1, size);
-                }
                 gather.out.edits.push(Edit::Set(
                     path.clone(),
                     Leaf {

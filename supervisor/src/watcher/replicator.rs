@@ -86,8 +86,7 @@ pub(super) struct Replicator {
     /// Always there, except while a thread has it.
     replica: Option<Replica>,
     hold: Option<Hold>,
-    /// How far a gather has come.
-    pub progress: Progress,
+    progress: Progress,
 }
 
 impl Replicator {
@@ -345,7 +344,9 @@ impl Replicator {
             let gathered = replica.gather(&work, pass, sink, &progress);
             (replica, gathered)
         });
-        let (replica, gathered) = thread.await.map_err(thread_failed)?;
+        let ended = self.progress.show("looking at changed files", thread).await;
+        self.progress.end();
+        let (replica, gathered) = ended.map_err(thread_failed)?;
         self.replica = Some(replica);
         Ok(upload.finish(gathered).await?)
     }
