@@ -54,13 +54,12 @@ fn measure() -> Vec<Figure> {
     let mongod = Mongod::start();
     let url = mongod.new_database_url();
     let source = scratch.path().join("source");
-    let files = workload(&source);
+    workload(&source);
     let mut figures = Vec::new();
 
     let (mut writes, mut restores, mut peak) = (Vec::new(), Vec::new(), 0);
     let session = scratch.path().join("session");
-    let (read, write_once) = copy(&source, &session);
-    drop(write_once);
+    let (read, _) = copy(&source, &session);
 
     // First upload: from the start of the program until everything is in the store.
     let begun = Instant::now();
@@ -69,7 +68,7 @@ fn measure() -> Vec<Figure> {
         &session,
         "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done",
     );
-    keeper.wait_for("committed");
+    keeper.wait_for("] committed");
     let upload = begun.elapsed();
     figures.push((
         "first upload, 31,000 files",
@@ -111,7 +110,7 @@ fn measure() -> Vec<Figure> {
         )
         .expect("write");
         let closed = Instant::now();
-        keeper.wait_for("committed");
+        keeper.wait_for("] committed");
         latencies.push(closed.elapsed());
         std::thread::sleep(Duration::from_millis(60 + (n as u64 * 37) % 140));
     }
@@ -168,12 +167,11 @@ fn measure() -> Vec<Figure> {
         "≤ 2 ×",
     ));
     figures.push(("peak RSS, restore", kib(peak), "–"));
-    let _ = files;
     figures
 }
 
 /// 30 accounts of a Baileys bot: 30,630 small files, 35 MB, the same at each run.
-fn workload(root: &Path) -> usize {
+fn workload(root: &Path) {
     for account in 0..ACCOUNTS {
         let dir = root.join(format!("account-{account}"));
         fs::create_dir_all(&dir).expect("create");
@@ -183,7 +181,6 @@ fn workload(root: &Path) -> usize {
             fs::write(dir.join(format!("pre-key-{n}.json")), key_file(seed)).expect("write");
         }
     }
-    ACCOUNTS * FILES_PER_ACCOUNT
 }
 
 /// What a key file looks like: JSON around base64 of random bytes, about 1.1 KB.
@@ -298,12 +295,12 @@ impl Keeper {
     }
 
     fn watcher(&self) -> u32 {
-        let children = format!("/proc/{0}/task/{0}/children", self.init());
-        fs::read_to_string(children)
-            .expect("children")
-            .split_whitespace()
-            .filter_map(|pid| pid.parse().ok())
-            .find(|pid| {
+        let init = self.init();
+        fs::read_dir("/proc")
+            .expect("proc")
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter(|pid| field(*pid, "status", "PPid:") == u64::from(init))
+            .find(|pid: &u32| {
                 let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
                 line.split(|b| *b == 0).any(|part| part == b"watch")
             })

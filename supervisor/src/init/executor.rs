@@ -20,11 +20,11 @@ use super::machine::{Action, Event, Machine, Plan, Role, SpawnError, Verdict};
 use super::reaper::Children;
 use super::report::Report;
 use super::signals::{Received, Signals};
-use super::{listeners, preflight};
+use super::{listeners, memory, preflight};
 use crate::config::Settings;
 use crate::control::{
-    CONTROL_FD_ENV, HTTP_FD_ENV, INSTANCE_ENV, MonotonicMs, PREDECESSOR_ENV, SETTINGS_ENV,
-    ToWatcher,
+    CONTROL_FD_ENV, HTTP_FD_ENV, INSTANCE_ENV, Lifecycle, MonotonicMs, PREDECESSOR_ENV,
+    SETTINGS_ENV, ToWatcher,
 };
 
 /// Everything that PID 1 owns.
@@ -205,7 +205,12 @@ impl<'a> Executor<'a> {
                 restarts: self.machine.restarts(),
             }),
             Action::SendFlush { deadline } => self.send(&ToWatcher::Flush { deadline }),
-            Action::Transition { from, to, cause } => self.report.transition(from, to, &cause, now),
+            Action::Transition { from, to, cause } => {
+                self.report.transition(from, to, &cause, now);
+                if to == Lifecycle::Running {
+                    memory::release_start();
+                }
+            }
             Action::Note(note) => self.report.note(&note),
             Action::Exit(verdict) => return Some(verdict),
         }

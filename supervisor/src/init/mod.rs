@@ -19,6 +19,7 @@ mod executor;
 mod listeners;
 mod lock;
 pub mod machine;
+mod memory;
 mod preflight;
 mod reaper;
 mod report;
