@@ -19,7 +19,7 @@ const CHAIN_LENGTH_MAX: u64 = 1000;
 #[must_use]
 pub enum Outcome {
     /// It is in the store; this is its header.
-    Done(Header),
+    Done(Box<Header>),
     /// Another writer has the number: this one is fenced. The header is the other's.
     Fenced(Box<Header>),
 }
@@ -210,7 +210,7 @@ impl Writer {
             Appended::Done => {
                 let header = self.pending.take().expect("was just looked at").header;
                 self.head = Some(header.clone());
-                Ok(Some(Outcome::Done(header)))
+                Ok(Some(Outcome::Done(Box::new(header))))
             }
             Appended::Taken(other) => Ok(Some(Outcome::Fenced(other))),
         }

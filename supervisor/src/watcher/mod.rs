@@ -19,6 +19,8 @@ mod probe;
 mod replica;
 mod replicator;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -303,7 +303,7 @@ impl Replicator {
             Ok(Outcome::Done(header)) => {
                 hold.anew = false;
                 info!(target: "sync", seq = header.seq, files, bytes = %human::Bytes(header.bytes), took = %human::Took(begun.elapsed()), "committed");
-                committed.header = Some(header);
+                committed.header = Some(*header);
                 if large {
                     trim_memory();
                 }
@@ -386,7 +386,7 @@ impl Replicator {
                 debug!(target: "sync", commits = plan.commits.len(), packs = plan.packs.len(), "collected");
             }
             Err(error) => {
-                warn!(target: "sync", %error, "superseded commits could not be collected")
+                warn!(target: "sync", %error, "superseded commits could not be collected");
             }
         }
         trim_memory();

@@ -151,7 +151,7 @@ pub(super) fn archive() -> ArchiveName {
 
 pub(super) fn done(outcome: Result<Outcome>) -> Header {
     match outcome.expect("the store answers") {
-        Outcome::Done(header) => header,
+        Outcome::Done(header) => *header,
         Outcome::Fenced(other) => panic!("fenced by {other:?}"),
     }
 }
