@@ -91,6 +91,28 @@ impl fmt::Display for Moment {
     }
 }
 
+/// An error with its causes, in one line; a cause whose words the line already ends with is not
+/// said twice.
+#[derive(Debug, Clone, Copy)]
+pub struct Chain<'a>(pub &'a dyn std::error::Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words = self.0.to_string();
+        f.write_str(&words)?;
+        let mut cause = self.0.source();
+        while let Some(inner) = cause {
+            let text = inner.to_string();
+            if !words.ends_with(&text) {
+                write!(f, ": {text}")?;
+                words = text;
+            }
+            cause = inner.source();
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +145,21 @@ mod tests {
         ] {
             assert_eq!(Took(span).to_string(), shown);
         }
+    }
+
+    #[test]
+    fn a_chain_of_causes_is_one_line_without_repetition() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{0}")]
+        struct Link(&'static str, #[source] Option<Box<Link>>);
+        let chain = Link(
+            "failed to save",
+            Some(Box::new(Link(
+                "no space",
+                Some(Box::new(Link("no space", None))),
+            ))),
+        );
+        assert_eq!(Chain(&chain).to_string(), "failed to save: no space");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::config::{Flags, Settings};
 use crate::control::{
     CONTROL_FD_ENV, HTTP_FD_ENV, INSTANCE_ENV, Lifecycle, PREDECESSOR_ENV, ToInit, encode,
 };
-use crate::human::{Bytes, Took};
+use crate::human::{Bytes, Chain, Took};
 use crate::session::{Directory, Profile};
 use crate::store::Seq;
 use crate::watcher::link::inherited_fd;
@@ -265,7 +265,7 @@ async fn under_init(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode
         }
         Err(error) => {
             let code = error.exit_code();
-            error!(target: "boot", error = %chain(&error), exit_code = code, "the gateway is not started");
+            error!(target: "boot", error = %Chain(&error), exit_code = code, "the gateway is not started");
             Ok(ExitCode::from(code))
         }
     }
@@ -278,18 +278,4 @@ fn log_booted(booted: &Booted) {
     } else {
         info!(target: "boot", seq = booted.seq, %took, "the directory is ready");
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let text = inner.to_string();
-        if !words.ends_with(&text) {
-            words.push_str(": ");
-            words.push_str(&text);
-        }
-        cause = inner.source();
-    }
-    words
 }

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info};
 
-use super::replica::Pass;
+use super::gathered::Pass;
 use crate::archive::Result;
 use crate::archive::blocks::{BlockMap, BlockReader, LARGE_BLOCK, PAGE_BLOCK};
 use crate::archive::builder::{BlockFile, Builder};
 use crate::entry::{Digest, Kind, Meta, RelPath};
+use crate::human::Chain;
 use crate::session::{
     Check, Directory, Fingerprint, Found, ProcessFreezer, ReadError, STATE_DIR, SnapshotError,
     json, snapshot, snapshot_frozen, sqlite, stable,
@@ -274,7 +275,7 @@ impl Files {
                 }
                 SnapshotError::Vanished => FileOutcome::Gone,
                 SnapshotError::Damaged(words) => FileOutcome::NotWhole(words),
-                other => FileOutcome::Unreadable(words_of(&other)),
+                other => FileOutcome::Unreadable(Chain(&other).to_string()),
             });
         }
         if frozen {
@@ -401,7 +402,7 @@ fn unread(error: ReadError, pass: Pass) -> FileOutcome {
             })
         }
         ReadError::Io(error) => failed(&error),
-        other => FileOutcome::Unreadable(words_of(&other)),
+        other => FileOutcome::Unreadable(Chain(&other).to_string()),
     }
 }
 
@@ -411,16 +412,4 @@ fn failed(error: &std::io::Error) -> FileOutcome {
     } else {
         FileOutcome::Unreadable(error.to_string())
     }
-}
-
-/// An error with its causes, in one line.
-fn words_of(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words.push_str(": ");
-        words.push_str(&error.to_string());
-        cause = error.source();
-    }
-    words
 }

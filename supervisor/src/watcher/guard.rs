@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::replica::{Edit, Seen};
+use super::gathered::{Edit, Seen};
 use crate::archive::tree::Tree;
 use crate::boot::survey::CREDENTIALS;
 use crate::entry::{Kind, RelPath};

@@ -13,6 +13,7 @@
 
 pub mod dirty;
 mod files;
+mod gathered;
 mod guard;
 pub mod link;
 mod probe;
@@ -32,15 +33,17 @@ use tracing::{error, info, warn};
 use crate::config::Settings;
 use crate::control::{Lifecycle, MonotonicMs, ToInit, ToWatcher};
 use crate::exit;
+use crate::human::{Chain, Took};
 use crate::session::{Directory, Events, Hint, Profile};
 use crate::store::keeper::LeaseHealth;
 use crate::store::retry::Backoff;
 use crate::store::{InstanceId, Store};
 
 use dirty::{Dirty, Work};
+use gathered::Pass;
 use link::Link;
 use probe::{Answer, Probe};
-use replica::{Pass, Replica};
+use replica::Replica;
 use replicator::{OUTAGE_POLL_MAX, Replicator, StepError};
 use status::{Shared, ShownCommit, ShownSession};
 
@@ -296,7 +299,7 @@ impl Watcher {
     fn failed(&mut self, error: StepError) -> Result<(), String> {
         let words = match error {
             StepError::Fenced(reason) => return Err(reason),
-            other => other.chain(),
+            other => Chain(&other).to_string(),
         };
         if self.outage.is_none() {
             self.outage = Some(Instant::now());
@@ -319,7 +322,7 @@ impl Watcher {
         self.failures = 0;
         self.blocked_until = None;
         if let Some(since) = self.outage.take() {
-            info!(target: "sync", after = %crate::human::Took(since.elapsed()), "changes can be saved again");
+            info!(target: "sync", after = %Took(since.elapsed()), "changes can be saved again");
         }
         self.shared.update(|status| {
             status.store_reachable = true;
@@ -369,18 +372,18 @@ impl Watcher {
                 let why =
                     match timeout_at(limit + FLUSH_MARGIN / 2, self.replicator.release()).await {
                         Ok(Ok(())) => None,
-                        Ok(Err(error)) => Some(error.chain()),
+                        Ok(Err(error)) => Some(Chain(&error).to_string()),
                         Err(_) => Some("the store did not answer in time".to_owned()),
                     };
                 if let Some(why) = why {
                     warn!(target: "sync", why, "everything is saved, but the lease could not be released; it will expire");
                 }
-                info!(target: "sync", seq, took = %crate::human::Took(begun.elapsed()), "everything is saved");
+                info!(target: "sync", seq, took = %Took(begun.elapsed()), "everything is saved");
                 self.link.send(ToInit::Flushed { seq }).await;
                 End::Done
             }
             Ok(Err(StepError::Fenced(reason))) => self.fenced(reason).await,
-            Ok(Err(error)) => self.flush_failed(error.chain()).await,
+            Ok(Err(error)) => self.flush_failed(Chain(&error).to_string()).await,
             Err(_) => {
                 self.flush_failed("the store did not take them in time".into())
                     .await
@@ -424,7 +427,7 @@ impl Watcher {
                     if !transient {
                         return Err(error);
                     }
-                    warn!(target: "sync", error = %error.chain(), "the last changes cannot be saved yet; trying on");
+                    warn!(target: "sync", error = %Chain(&error), "the last changes cannot be saved yet; trying on");
                 }
             }
             tokio::time::sleep(pause).await;

@@ -7,15 +7,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::{debug, warn};
 
 use super::dirty::Work;
 use super::files::{FileOutcome, Files, Later};
+use super::gathered::{Edit, Gathered, Pass, Seen};
 use super::guard::{self, Refusal};
 use crate::archive::blocks::BlockMap;
-use crate::archive::builder::{Builder, Built, PackSink};
+use crate::archive::builder::{Builder, PackSink};
 use crate::archive::tree::{Leaf, Tree};
 use crate::archive::writer::Summary;
 use crate::archive::{ArchiveError, Result};
@@ -27,63 +28,6 @@ use crate::session::{Directory, Events, Found, FoundKind, Look, SkipReason};
 const SHOWN_FILES: u64 = 1000;
 /// See [`SHOWN_FILES`].
 const SHOWN_BYTES: u64 = 8 << 20;
-
-/// What is kept beside each entry: a hash over the fingerprint, and in its lowest bit the
-/// generation of the scan that last saw it. 0 (or 1): no fingerprint proves anything yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Seen(u64);
-
-impl Seen {
-    fn new(print: u64, generation: bool) -> Self {
-        Self(print & !1 | u64::from(generation))
-    }
-
-    fn print(self) -> u64 {
-        self.0 & !1
-    }
-
-    fn generation(self) -> bool {
-        self.0 & 1 == 1
-    }
-}
-
-/// Whether this is the last look before the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pass {
-    /// The gateway runs; what is not whole now is looked at again.
-    Live,
-    /// Nobody writes any more.
-    Final,
-}
-
-/// One difference between the directory and what is committed.
-#[derive(Debug)]
-pub(super) enum Edit {
-    /// The entry is now this.
-    Set(RelPath, Leaf<Seen>),
-    /// The entry is gone, with all below it.
-    Remove(RelPath),
-}
-
-/// What gathering found.
-#[derive(Debug)]
-pub(super) struct Gathered {
-    /// The commit, if there is anything to commit.
-    pub built: Option<Built>,
-    /// What [`Replica::apply`] takes over with it.
-    edits: Vec<Edit>,
-    blocks: Vec<(RelPath, BlockMap)>,
-    /// Fingerprints of entries whose content turned out to be as committed.
-    refreshed: Vec<(RelPath, Seen)>,
-    /// Files whose content was added, changed or removed.
-    pub files: u64,
-    /// What is to be looked at again, and when.
-    pub later: Vec<(RelPath, Instant)>,
-    /// Files that are not whole and not committed; the last good version stays.
-    pub not_whole: u64,
-    /// Why nothing may be committed, where that is so.
-    pub refused: Option<Refusal>,
-}
 
 /// The directory as committed.
 #[derive(Debug)]

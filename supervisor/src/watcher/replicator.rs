@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
 use super::dirty::Work;
-use super::replica::{Gathered, Pass, Replica, thread_failed};
+use super::gathered::{Gathered, Pass};
+use super::replica::{Replica, thread_failed};
 use crate::archive::upload::Upload;
 use crate::archive::version::Version;
 use crate::archive::writer::{Outcome, Writer, now_ms};
@@ -35,24 +36,6 @@ pub(super) enum StepError {
     /// Attaching failed in a way of its own.
     #[error(transparent)]
     Boot(#[from] crate::boot::BootError),
-}
-
-impl StepError {
-    /// The error with all its causes, in one line.
-    #[must_use]
-    pub(super) fn chain(&self) -> String {
-        let mut words = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(inner) = cause {
-            let text = inner.to_string();
-            if !words.ends_with(&text) {
-                words.push_str(": ");
-                words.push_str(&text);
-            }
-            cause = inner.source();
-        }
-        words
-    }
 }
 
 /// What a commit came to.

@@ -11,8 +11,9 @@ use std::time::Instant;
 use proptest::prelude::*;
 
 use super::dirty::{Dirty, Work};
+use super::gathered::Pass;
 use super::guard::Refusal;
-use super::replica::{Pass, Replica};
+use super::replica::Replica;
 use super::replicator::{Committed, Replicator};
 use crate::archive::tree::Tree;
 use crate::boot::progress::Progress;
@@ -105,7 +106,7 @@ impl Site {
         let mut events = self.events.lock().expect("no panic");
         events
             .read(&self.directory, &mut |hint| {
-                dirty.hint(hint, Instant::now())
+                dirty.hint(hint, Instant::now());
             })
             .expect("reads");
         dirty.take(Instant::now()).0

@@ -1,0 +1,66 @@
+//! What a look at the directory found: the differences from what is committed, ready to be applied.
+
+use std::time::Instant;
+
+use super::guard::Refusal;
+use crate::archive::blocks::BlockMap;
+use crate::archive::builder::Built;
+use crate::archive::tree::Leaf;
+use crate::entry::RelPath;
+
+/// What is kept beside each entry: a hash over the fingerprint, and in its lowest bit the
+/// generation of the scan that last saw it. 0 (or 1): no fingerprint proves anything yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Seen(u64);
+
+impl Seen {
+    pub(super) fn new(print: u64, generation: bool) -> Self {
+        Self(print & !1 | u64::from(generation))
+    }
+
+    pub(super) fn print(self) -> u64 {
+        self.0 & !1
+    }
+
+    pub(super) fn generation(self) -> bool {
+        self.0 & 1 == 1
+    }
+}
+
+/// Whether this is the last look before the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// The gateway runs; what is not whole now is looked at again.
+    Live,
+    /// Nobody writes any more.
+    Final,
+}
+
+/// One difference between the directory and what is committed.
+#[derive(Debug)]
+pub(super) enum Edit {
+    /// The entry is now this.
+    Set(RelPath, Leaf<Seen>),
+    /// The entry is gone, with all below it.
+    Remove(RelPath),
+}
+
+/// What gathering found.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    /// The commit, if there is anything to commit.
+    pub built: Option<Built>,
+    /// What [`super::replica::Replica::apply`] takes over with it.
+    pub(super) edits: Vec<Edit>,
+    pub(super) blocks: Vec<(RelPath, BlockMap)>,
+    /// Fingerprints of entries whose content turned out to be as committed.
+    pub(super) refreshed: Vec<(RelPath, Seen)>,
+    /// Files whose content was added, changed or removed.
+    pub files: u64,
+    /// What is to be looked at again, and when.
+    pub later: Vec<(RelPath, Instant)>,
+    /// Files that are not whole and not committed; the last good version stays.
+    pub not_whole: u64,
+    /// Why nothing may be committed, where that is so.
+    pub refused: Option<Refusal>,
+}
