@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use serde_json::json;
-use tracing::info;
+use tracing::debug;
 
 use crate::archive::fetch::{At, Check, Fetch, Sink, Wanted};
 use crate::archive::version::{Version, check_record, read_listing};
@@ -104,7 +104,7 @@ async fn verify(
         head.map(|head| vec![head.seq]).unwrap_or_default()
     };
     for seq in targets {
-        if let Err(error) = version(settings, store, seq, progress, &mut report).await {
+        if let Err(error) = version(args.all, settings, store, seq, progress, &mut report).await {
             if !error.is_damage() {
                 return Err(error.into());
             }
@@ -167,6 +167,7 @@ async fn record(settings: &Settings, store: &dyn Store, seq: Seq) -> ArchiveResu
 }
 
 async fn version(
+    whole_history: bool,
     settings: &Settings,
     store: &dyn Store,
     seq: Seq,
@@ -177,7 +178,9 @@ async fn version(
     let mut version = Version::load(store, header).await?;
     progress.begin(version.tree.files(), version.tree.bytes());
     let fetch = Fetch::plan(&version, |_| true);
-    report.commits += 1;
+    if !whole_history {
+        report.commits += version.header.seq - version.header.base + 1;
+    }
     report.files += fetch.files.len() as u64;
     let sink = Counting {
         check: Check::default(),
@@ -192,7 +195,7 @@ async fn version(
                 .into_iter()
                 .map(|(path, why)| format!("{path} in commit {seq}: {why}"));
             report.damage.extend(damage);
-            info!(target: "cli", seq, "verified");
+            debug!(target: "cli", seq, "verified");
             Ok(())
         }
         Err((error, _)) => Err(error),

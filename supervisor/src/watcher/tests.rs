@@ -430,3 +430,41 @@ fn an_empty_replica_has_the_root_of_an_empty_tree() {
         );
     });
 }
+
+/// Taking a snapshot opens the database and its log, which the kernel reports as a change of them;
+/// run as root, SQLite even sets the log's owner anew each time.
+#[test]
+fn looking_at_an_idle_database_does_not_cause_the_next_look() {
+    block_on(async {
+        let mut site = Site::new().await;
+        let path = site.dir.join("store.db");
+        let writer = rusqlite::Connection::open(&path).expect("open");
+        writer
+            .pragma_update(None, "journal_mode", "wal")
+            .expect("wal");
+        writer
+            .execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (1)")
+            .expect("write");
+        site.settle(Work::everything(), Pass::Live).await;
+        let mut work = site.hinted();
+        for round in 0.. {
+            assert!(round < 12, "each look at the database causes another one");
+            let committed = site.commit(work, Pass::Live).await;
+            assert!(
+                round == 0 || committed.header.is_none(),
+                "nothing changed, and something was committed"
+            );
+            let waits = committed.later.first().map(|(_, when)| *when);
+            if let Some(when) = waits {
+                tokio::time::sleep_until(when.into()).await;
+            }
+            work = site.hinted();
+            work.paths
+                .extend(committed.later.into_iter().map(|(path, _)| path));
+            if work.is_empty() {
+                break;
+            }
+        }
+        drop(writer);
+    });
+}
