@@ -16,8 +16,8 @@ use crate::store::{ArchiveName, Header, InstanceId, LeaseClaim, LeaseOutcome, St
 const LEASE_POLL: Duration = Duration::from_secs(1);
 /// How often a wait is mentioned in the log.
 const WAIT_NOTICE: Duration = Duration::from_secs(10);
-/// How often a barrier is tried again where a stale writer takes its number. Each collision is a
-/// commit that a stale writer still had on its way; it cannot have many.
+/// How often a barrier is tried again where a stale writer takes its number, or the store does not
+/// answer. Each collision is a commit that a stale writer still had on its way; it cannot have many.
 const BARRIER_TRIES: u32 = 20;
 
 /// Who boots.
@@ -195,11 +195,13 @@ pub async fn raise_barrier(
         };
         let mut writer = Writer::new(archive.clone(), instance.clone(), epoch, known, now);
         writer.skip_to(after);
+        let mut attempt = 0;
         let outcome = loop {
             match writer.settle_or_barrier(store).await {
-                Err(error) if error.is_transient() => {
+                Err(error) if error.is_transient() && attempt < BARRIER_TRIES => {
                     warn!(target: "boot", %error, "the barrier was not answered; asking again");
-                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    tokio::time::sleep(Backoff::STORE.jittered(attempt)).await;
+                    attempt += 1;
                 }
                 other => break other?,
             }

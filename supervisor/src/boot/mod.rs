@@ -27,7 +27,7 @@ use crate::archive::writer::{Outcome as Appended, Writer, now_ms};
 use crate::archive::{ArchiveError, checkpoint};
 use crate::config::{Settings, Unreachable};
 use crate::entry::Digest;
-use crate::session::{Directory, Marker, Mode, Profile, Recovered, marker, recover};
+use crate::session::{Directory, Marker, Mode, Profile, Recovered, clear_scratch, marker, recover};
 use crate::store::{Header, Seq, Store};
 
 use attach::{Head, Identity};
@@ -91,6 +91,7 @@ pub async fn boot(
         Recovered::Nothing => {}
         recovered => info!(target: "boot", ?recovered, "an interrupted restore was cleared up"),
     }
+    clear_scratch(&settings.dir).map_err(dir_error)?;
     let directory =
         Directory::open(&settings.dir, Profile::new(settings.profile)).map_err(dir_error)?;
     let local = survey(&directory, &settings.archive)?;

@@ -3,15 +3,30 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::durable;
 use super::freeze::Freezer;
+use super::marker::STATE_DIR;
 use super::sqlite::{Check, Image, SnapshotError, snapshot};
 
 /// Nobody else knows the copy, so a lock on it is there at once.
 const COPY_BUSY: Duration = Duration::from_secs(1);
+
+/// Where copies of databases are made, for milliseconds, below the session directory `root`.
+#[must_use]
+pub fn scratch(root: &Path) -> PathBuf {
+    root.join(STATE_DIR).join("scratch")
+}
+
+/// Removes a copy that a process left which was killed while it made it: it holds keys.
+///
+/// # Errors
+/// What the file system said.
+pub fn clear_scratch(root: &Path) -> io::Result<()> {
+    durable::remove_tree(&scratch(root))
+}
 
 /// Copies the database with its `-wal` and `-journal` into `scratch` while `freezer` holds its
 /// writers still, lets them go on, and takes a [`snapshot`] of the copy, which recovers there as

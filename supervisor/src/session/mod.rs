@@ -37,7 +37,7 @@ mod tests;
 
 pub use events::{Events, Hint};
 pub use freeze::{Freezer, ProcessFreezer};
-pub use frozen::snapshot_frozen;
+pub use frozen::{clear_scratch, scratch, snapshot_frozen};
 pub use install::{Installed, Recovered, recover};
 pub use marker::{Marker, MarkerError, Mode, STATE_DIR};
 pub use profile::Profile;

@@ -13,8 +13,8 @@ use crate::archive::builder::{BlockFile, Builder};
 use crate::entry::{Digest, Kind, Meta, RelPath};
 use crate::human::Chain;
 use crate::session::{
-    Check, Directory, Fingerprint, Found, ProcessFreezer, ReadError, STATE_DIR, SnapshotError,
-    json, snapshot, snapshot_frozen, sqlite, stable,
+    Check, Directory, Fingerprint, Found, ProcessFreezer, ReadError, SnapshotError, json, scratch,
+    snapshot, snapshot_frozen, sqlite, stable,
 };
 
 /// Files up to this size are read whole; larger ones in blocks, of which only changed ones are
@@ -224,7 +224,7 @@ impl Files {
                     nix::unistd::getppid().as_raw(),
                 ];
                 let freezer = ProcessFreezer::new(gateway, &keep);
-                let scratch = directory.root().join(STATE_DIR).join("scratch");
+                let scratch = scratch(directory.root());
                 snapshot_frozen(&path, &scratch, &freezer, check, each)
             }
             _ => snapshot(&path, busy, check, each),
