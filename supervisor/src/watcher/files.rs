@@ -263,15 +263,11 @@ impl Files {
                 SnapshotError::Busy => {
                     let since = *pace.busy_since.get_or_insert(now);
                     pace.next = None;
-                    if pass == Pass::Final {
-                        FileOutcome::Unreadable("the database is locked".into())
-                    } else {
-                        debug!(target: "sync", path = %found.path, locked_for = ?since.elapsed(), "database is locked");
-                        FileOutcome::Later(Later {
-                            when: Instant::now() + RETRY * 5,
-                            why: "its writer holds the lock",
-                        })
-                    }
+                    debug!(target: "sync", path = %found.path, locked_for = ?since.elapsed(), "database is locked");
+                    FileOutcome::Later(Later {
+                        when: Instant::now() + RETRY * 5,
+                        why: "its writer holds the lock",
+                    })
                 }
                 SnapshotError::Vanished => FileOutcome::Gone,
                 SnapshotError::Damaged(words) => FileOutcome::NotWhole(words),

@@ -47,8 +47,6 @@ use replica::Replica;
 use replicator::{OUTAGE_POLL_MAX, Replicator, StepError};
 use status::{Shared, ShownCommit, ShownSession};
 
-/// How often the final flush looks again for files that were not whole.
-const FLUSH_ROUNDS: u32 = 3;
 /// What is left of the flush's deadline for letting go of the lease and for the answer.
 const FLUSH_MARGIN: Duration = Duration::from_millis(100);
 
@@ -108,6 +106,7 @@ pub async fn watch(
         failures: 0,
         blocked_until: None,
         outage: None,
+        unready: None,
         announced: false,
         probe: None,
     };
@@ -154,6 +153,8 @@ struct Watcher {
     blocked_until: Option<Instant>,
     /// Since when the store fails.
     outage: Option<Instant>,
+    /// At the end: a file that is not ready to be read.
+    unready: Option<String>,
     /// Whether init knows that every change is seen.
     announced: bool,
     probe: Option<Probe>,
@@ -385,15 +386,19 @@ impl Watcher {
             Ok(Err(StepError::Fenced(reason))) => self.fenced(reason).await,
             Ok(Err(error)) => self.flush_failed(Chain(&error).to_string()).await,
             Err(_) => {
-                self.flush_failed("the store did not take them in time".into())
-                    .await
+                let reason = match self.unready.take() {
+                    Some(path) => format!(
+                        "{path} is still being written, or locked by somebody; the rest is saved"
+                    ),
+                    None => "the store did not take them in time".into(),
+                };
+                self.flush_failed(reason).await
             }
         }
     }
 
     async fn flush_all(&mut self) -> Result<(), StepError> {
         let mut pause = Duration::from_millis(50);
-        let mut round = 0;
         loop {
             let attempt = async {
                 if !self.replicator.is_attached() {
@@ -405,7 +410,6 @@ impl Watcher {
             };
             match attempt.await {
                 Ok(committed) => {
-                    round += 1;
                     if let Some(refusal) = committed.refused {
                         let source = std::io::Error::other(refusal.to_string());
                         return Err(crate::archive::ArchiveError::Io {
@@ -414,7 +418,9 @@ impl Watcher {
                         }
                         .into());
                     }
-                    if committed.later.is_empty() || round >= FLUSH_ROUNDS {
+                    // Everything else is saved now; these are looked at until the deadline.
+                    self.unready = committed.later.first().map(|(path, _)| path.to_string());
+                    if self.unready.is_none() {
                         return Ok(());
                     }
                 }
