@@ -202,7 +202,8 @@ holds_for_every_store! {
     a_lease_that_never_was_is_lost
     the_holder_takes_its_lease_again_at_the_same_epoch
     an_expired_lease_goes_to_the_next_at_a_higher_epoch
-    a_predecessors_lease_is_continued_at_once
+    an_epoch_is_above_the_floor_that_the_claim_names
+        a_predecessors_lease_is_continued_at_once
     of_concurrent_first_claims_exactly_one_is_granted
     packs_come_back_as_they_were_put
     half_a_pack_is_invisible_and_swept_by_age

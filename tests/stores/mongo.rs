@@ -215,6 +215,7 @@ async fn a_lease_of_a_later_version_is_not_taken() {
     let claim = sessionkeep::store::LeaseClaim {
         instance: contract::instance("a"),
         predecessor: None,
+        floor: 0,
         ttl: Duration::from_secs(15),
     };
     let error = subject.store().take_lease(&archive, &claim).await;

@@ -6,10 +6,37 @@ use std::time::Duration;
 use super::error::Result;
 use crate::store::{ArchiveName, Header, PackId, PackInfo, RecordKind, Seq, Store};
 
-/// How many headers are looked at; there are never many more, because each checkpoint collects.
-const HEADERS_MAX: usize = 100_000;
+/// How many headers are asked for at a time.
+const HEADERS_PAGE: usize = 2000;
 /// How many records are deleted in one call to the store.
 const DELETE_BATCH: usize = 500;
+
+/// What deciding needs of a header: an hour of a busy archive has many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    seq: Seq,
+    kind: RecordKind,
+    time_ms: u64,
+    packs: Vec<PackId>,
+}
+
+impl From<Header> for Kept {
+    fn from(header: Header) -> Self {
+        let Header {
+            seq,
+            kind,
+            time_ms,
+            packs,
+            ..
+        } = header;
+        Self {
+            seq,
+            kind,
+            time_ms,
+            packs,
+        }
+    }
+}
 
 /// What there is to collect.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -27,9 +54,9 @@ impl Plan {
     ///
     /// `headers` are in descending order, as stores give them.
     #[must_use]
-    pub fn decide(headers: &[Header], packs: &[PackInfo], now_ms: u64, grace: Duration) -> Self {
+    pub fn decide(headers: &[Kept], packs: &[PackInfo], now_ms: u64, grace: Duration) -> Self {
         let before = now_ms.saturating_sub(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
-        let checkpoints: Vec<&Header> = headers
+        let checkpoints: Vec<&Kept> = headers
             .iter()
             .filter(|h| h.kind == RecordKind::Checkpoint)
             .collect();
@@ -66,7 +93,16 @@ pub async fn collect(store: &dyn Store, archive: &ArchiveName, grace: Duration) 
     let now_ms = store.now_ms().await?;
     // Packs first: one that is put after this look is not judged by headers that do not know it.
     let packs = store.packs(archive).await?;
-    let headers = store.headers(archive, 1, Seq::MAX, HEADERS_MAX).await?;
+    let (mut headers, mut to) = (Vec::new(), Seq::MAX);
+    loop {
+        let page = store.headers(archive, 1, to, HEADERS_PAGE).await?;
+        let full = page.len() == HEADERS_PAGE;
+        to = page.last().map_or(1, |header| header.seq) - 1;
+        headers.extend(page.into_iter().map(Kept::from));
+        if !full || to == 0 {
+            break;
+        }
+    }
     let plan = Plan::decide(&headers, &packs, now_ms, grace);
     for batch in plan.commits.chunks(DELETE_BATCH) {
         store.delete_records(archive, batch).await?;

@@ -192,10 +192,8 @@ impl Version {
         }
         self.apply(header.seq, listing)
             .map_err(|why| damaged(&why))?;
-        *kept_bytes += content.len();
-        if *kept_bytes > KEPT_CONTENT_MAX {
-            self.kept.clear();
-        } else if !content.is_empty() {
+        if !content.is_empty() && *kept_bytes + content.len() <= KEPT_CONTENT_MAX {
+            *kept_bytes += content.len();
             self.kept.insert(header.seq, content);
         }
         Ok(())

@@ -86,15 +86,27 @@ pub async fn take_lease(
     who: &Identity,
     standby: &mut (dyn FnMut(bool) + Send),
 ) -> Result<(u64, LeaseKeeper), BootError> {
-    let claim = LeaseClaim {
+    let mut claim = LeaseClaim {
         instance: who.instance.clone(),
         predecessor: who.predecessor.clone(),
+        floor: 0,
         ttl: settings.lease.ttl,
     };
+    let begun = Instant::now();
+    let mut attempt = 0;
     let mut waiting: Option<Instant> = None;
     let mut noticed: Option<Instant> = None;
     loop {
-        let owner = match store.take_lease(&settings.archive, &claim).await {
+        let taken = async {
+            // Commits that say more than the leases do outlived them.
+            claim.floor = match store.head(&settings.archive).await {
+                Ok(head) => head.map_or(0, |head| head.epoch),
+                Err(StoreError::Damaged { .. } | StoreError::Format { .. }) => 0,
+                Err(error) => return Err(error),
+            };
+            store.take_lease(&settings.archive, &claim).await
+        };
+        let owner = match taken.await {
             Ok(LeaseOutcome::Granted { epoch }) => {
                 if waiting.is_some() {
                     standby(false);
@@ -116,11 +128,18 @@ pub async fn take_lease(
                 continue;
             }
             Err(source) if source.is_transient() => {
-                return Err(BootError::StoreUnavailable {
-                    store: store.describe(),
-                    waited: settings.store.timeout,
-                    source,
-                });
+                let pause = Backoff::STORE.jittered(attempt);
+                attempt += 1;
+                if begun.elapsed() + pause >= settings.store.wait {
+                    let (store, waited) = (store.describe(), settings.store.wait);
+                    return Err(BootError::StoreUnavailable {
+                        store,
+                        waited,
+                        source,
+                    });
+                }
+                tokio::time::sleep(pause).await;
+                continue;
             }
             Err(source) => {
                 return Err(BootError::StoreRefused {
@@ -181,6 +200,11 @@ pub async fn raise_barrier(
             Err(StoreError::Damaged { why, .. }) => Head::Unreadable(why),
             Err(error) => return Err(crate::archive::ArchiveError::from(error).into()),
         };
+        if let Head::Known(header) = &head
+            && header.epoch > epoch
+        {
+            return Err(taken_over(header));
+        }
         let (known, after) = match &head {
             Head::None => (None, 0),
             Head::Known(header) => (Some((**header).clone()), header.seq),
@@ -208,12 +232,21 @@ pub async fn raise_barrier(
         };
         match outcome {
             Outcome::Done(_) => return Ok((head, writer)),
+            Outcome::Fenced(other) if other.epoch > epoch => return Err(taken_over(&other)),
             Outcome::Fenced(other) => {
                 info!(target: "boot", seq = other.seq, instance = %other.instance, "a stale writer's commit came before the barrier; reading again");
             }
         }
     }
-    Err(BootError::Fenced {
-        reason: "other writers go on appending".into(),
-    })
+    let reason = "other writers go on appending".into();
+    Err(BootError::Fenced { reason })
+}
+
+/// A commit of a higher epoch than ours: the lease ran out under us and went to its writer.
+fn taken_over(other: &Header) -> BootError {
+    let reason = format!(
+        "{} has taken commit {} at epoch {}",
+        other.instance, other.seq, other.epoch
+    );
+    BootError::Fenced { reason }
 }

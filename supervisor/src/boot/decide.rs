@@ -27,7 +27,10 @@ pub enum Remote {
         has_credentials: Option<bool>,
     },
     /// There are commits, but the newest cannot even be read.
-    Damaged,
+    Damaged {
+        /// The epoch before this boot's: that of the last instance that could write.
+        last_epoch: u64,
+    },
 }
 
 /// What is to be done.
@@ -107,10 +110,12 @@ pub fn decide(local: &Local, remote: &Remote) -> Plan {
         Remote::Empty if local.has_files => return Plan::Adopt,
         Remote::Empty => return Plan::FirstBoot,
         // A directory of which nothing can be said to be newer: the newest whole commit decides.
-        Remote::Damaged if !local.has_files => return Plan::Restore(RestoreReason::Empty),
-        Remote::Damaged => {
+        Remote::Damaged { .. } if !local.has_files => return Plan::Restore(RestoreReason::Empty),
+        Remote::Damaged { last_epoch } => {
             return match &local.marker {
-                Some(_) => Plan::Keep(KeepReason::OwnCommits),
+                // Nobody else has held the lease since: what cannot be read came from here.
+                Some(marker) if marker.epoch == *last_epoch => Plan::Keep(KeepReason::OwnCommits),
+                Some(_) => Plan::Restore(RestoreReason::MovedOn),
                 None => Plan::Restore(RestoreReason::Unknown),
             };
         }
@@ -128,7 +133,10 @@ pub fn decide(local: &Local, remote: &Remote) -> Plan {
     if marker.history != header.history.to_string() {
         return Plan::Restore(RestoreReason::OtherHistory);
     }
-    let keep = if header.changed_at <= marker.seq && header.seq >= marker.seq {
+    let unmoved = header.changed_at <= marker.seq && header.seq >= marker.seq;
+    // The root is compared too: numbers alone can come to the same in a store that was set back
+    // and written to by somebody else.
+    let keep = if unmoved && header.root == marker.root {
         KeepReason::Unmoved
     } else if header.changed_epoch == marker.epoch {
         if header.seq < marker.seq {
@@ -315,24 +323,46 @@ mod tests {
             (
                 "damaged head, empty",
                 EMPTY,
-                Remote::Damaged,
+                Remote::Damaged { last_epoch: 2 },
                 Restore(RestoreReason::Empty),
             ),
             (
                 "damaged head, own files",
                 files(Some(marker(9, 2))),
-                Remote::Damaged,
+                Remote::Damaged { last_epoch: 2 },
                 Keep(KeepReason::OwnCommits),
+            ),
+            (
+                "damaged head, and another instance wrote since",
+                files(Some(marker(9, 2))),
+                Remote::Damaged { last_epoch: 3 },
+                Restore(RestoreReason::MovedOn),
             ),
             (
                 "damaged head, unknown files",
                 files(None),
-                Remote::Damaged,
+                Remote::Damaged { last_epoch: 2 },
                 Restore(RestoreReason::Unknown),
             ),
         ] {
             assert_eq!(decide(&local, &remote), plan, "{what}");
         }
+    }
+
+    #[test]
+    fn a_store_that_was_set_back_and_came_to_the_same_number_has_moved_on() {
+        let local = files(Some(Marker {
+            root: Digest::of(b"ours"),
+            ..marker(9, 2)
+        }));
+        assert_eq!(
+            decide(&local, &head(9, 3, 9, 3)),
+            Plan::Restore(RestoreReason::MovedOn)
+        );
+        assert_eq!(
+            decide(&local, &head(9, 2, 9, 2)),
+            Plan::Keep(KeepReason::OwnCommits)
+        );
     }
 
     #[test]

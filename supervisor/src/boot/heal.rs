@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::PathBuf;
 
 use tracing::{error, warn};
@@ -88,10 +88,15 @@ fn put_back(
             .expect("it lies below the directory of what is set aside"),
     )?;
     fs::copy(&target, &saved)?;
-    let mode = fs::symlink_metadata(&target)?.permissions().mode();
+    let before = fs::symlink_metadata(&target)?;
     let fresh = site.settings.dir.join(STATE_DIR).join("mended");
     fs::write(&fresh, content)?;
-    fs::set_permissions(&fresh, fs::Permissions::from_mode(mode & 0o7777))?;
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(before.mode() & 0o7777))?;
+    let made = fs::metadata(&fresh)?;
+    if (made.uid(), made.gid()) != (before.uid(), before.gid()) {
+        // A gateway that runs as another user must be able to read it.
+        chown(&fresh, Some(before.uid()), Some(before.gid()))?;
+    }
     fs::File::open(&fresh)?.sync_all()?;
     fs::rename(&fresh, &target)
 }

@@ -27,7 +27,9 @@ use crate::archive::writer::{Outcome as Appended, Writer, now_ms};
 use crate::archive::{ArchiveError, checkpoint};
 use crate::config::{Settings, Unreachable};
 use crate::entry::Digest;
+use crate::human::Chain;
 use crate::session::{Directory, Marker, Mode, Profile, Recovered, clear_scratch, marker, recover};
+use crate::store::keeper::LeaseKeeper;
 use crate::store::{Header, Seq, Store};
 
 use attach::{Head, Identity};
@@ -96,94 +98,60 @@ pub async fn boot(
         Directory::open(&settings.dir, Profile::new(settings.profile)).map_err(dir_error)?;
     let local = survey(&directory, &settings.archive)?;
 
-    match attach::wait_for_store(&**store, settings.store.wait).await {
-        Ok(()) => {}
+    let attached = async {
+        attach::wait_for_store(&**store, settings.store.wait).await?;
+        attach::take_lease(store, settings, who, standby).await
+    };
+    let (epoch, keeper) = match attached.await {
+        Ok(taken) => taken,
         Err(unavailable @ BootError::StoreUnavailable { .. })
             if settings.store.unreachable == Unreachable::Local && may_start_alone(&local) =>
         {
-            warn!(target: "boot", error = %unavailable, "starting on the local directory; its changes are not safe until the store is back");
+            warn!(target: "boot", error = %Chain(&unavailable), "starting on the local directory; its changes are not safe until the store is back");
             let seq = local.marker.map_or(0, |marker| marker.seq);
-            return Ok(Booted {
-                plan: None,
-                seq,
-                files: 0,
-                bytes: 0,
-                replaced: None,
-                damage: vec![],
-                took: begun.elapsed(),
-                epoch: 0,
-            });
+            return Ok(Booted::nothing_done(seq, begun.elapsed()));
         }
         Err(other) => return Err(other),
-    }
-    let (epoch, keeper) = attach::take_lease(store, settings, who, standby).await?;
-    // Another instance may have used the directory's archive while this one waited.
-    let local = survey(&directory, &settings.archive).map(|again| Local {
-        marker: local.marker,
-        ..again
-    })?;
-    let (head, mut writer) =
-        attach::raise_barrier(&**store, &settings.archive, &who.instance, epoch).await?;
-
+    };
     let mut site = Site {
         settings,
         store,
         directory,
         progress,
-    };
-    let mut booted = Booted {
-        plan: None,
-        seq: 0,
-        files: 0,
-        bytes: 0,
-        replaced: None,
-        damage: vec![],
-        took: Duration::ZERO,
+        who,
         epoch,
+        keeper,
     };
-    let (plan, version) = site.plan(&local, &head, target).await?;
-    info!(target: "boot", because = plan.because(), "plan made");
-    match plan {
-        Plan::FirstBoot | Plan::Adopt => {}
-        Plan::Keep(reason) => {
-            if reason == KeepReason::StoreSetBack {
-                error!(target: "boot", marker = local.marker.as_ref().map(|m| m.seq), head = writer.head().map(|h| h.seq), "the store knows less than this directory; keeping the directory and committing it");
-            }
-            if let Some(version) = version {
-                heal::heal(&site, version).await?;
-            }
+    match site.come_to_one_state(local.marker, target).await {
+        Ok(mut booted) => {
+            booted.took = begun.elapsed();
+            Ok(booted)
         }
-        Plan::Restore(_) => {
-            let staged = site.stage(head, target, &mut writer).await?;
-            if let Some(reason) = keeper.lost() {
-                drop(staged);
-                return Err(BootError::Fenced { reason });
+        Err(error) => {
+            // Whoever comes next need not wait for a lease that nobody uses.
+            let released = store.release_lease(&settings.archive, &who.instance, epoch);
+            if let Err(error) = released.await {
+                warn!(target: "boot", error = %Chain(&error), "the lease could not be released; it will expire");
             }
-            (booted.files, booted.bytes) =
-                (staged.version.tree.files(), staged.version.tree.bytes());
-            booted.damage = staged.damage;
-            let marker = site.marker(who, epoch, writer.head(), staged.version.tree.root());
-            let installed = staged.stage.install(&marker, &label_now())?;
-            booted.replaced = installed.replaced;
-            if let Some(path) = &booted.replaced {
-                warn!(target: "boot", path = %path.display(), entries = installed.replaced_entries, "what was in the directory was set aside");
-            }
-            if !booted.damage.is_empty() {
-                site.replace_head(&mut writer, staged.version).await?;
-            }
+            Err(error)
         }
     }
-    let root = writer.head().map(|head| head.root).unwrap_or_default();
-    site.marker(who, epoch, writer.head(), root)
-        .write(&settings.dir)
-        .map_err(dir_error)?;
-    if let Some(reason) = keeper.lost() {
-        return Err(BootError::Fenced { reason });
+}
+
+impl Booted {
+    /// A boot that left everything as it was.
+    fn nothing_done(seq: Seq, took: Duration) -> Self {
+        Self {
+            plan: None,
+            seq,
+            files: 0,
+            bytes: 0,
+            replaced: None,
+            damage: vec![],
+            took,
+            epoch: 0,
+        }
     }
-    booted.plan = Some(plan);
-    booted.seq = writer.head().map_or(0, |head| head.seq);
-    booted.took = begun.elapsed();
-    Ok(booted)
 }
 
 /// Without the store, only a directory that is known to be of this archive and to hold something
@@ -203,9 +171,86 @@ struct Site<'a> {
     store: &'a Arc<dyn Store>,
     directory: Directory,
     progress: &'a Progress,
+    who: &'a Identity,
+    epoch: u64,
+    keeper: LeaseKeeper,
 }
 
 impl Site<'_> {
+    /// With the lease in hand: raises the barrier, decides, and carries out.
+    async fn come_to_one_state(
+        &mut self,
+        marker: Option<Marker>,
+        target: Target,
+    ) -> Result<Booted, BootError> {
+        let dir_error = |source| BootError::Directory {
+            dir: self.settings.dir.clone(),
+            source,
+        };
+        // Looked at again: another instance may have had the session while this one waited.
+        let local = survey(&self.directory, &self.settings.archive)
+            .map(|again| Local { marker, ..again })?;
+        let archive = &self.settings.archive;
+        let (head, mut writer) =
+            attach::raise_barrier(&**self.store, archive, &self.who.instance, self.epoch).await?;
+        let (plan, version) = self.plan(&local, &head, target).await?;
+        info!(target: "boot", because = plan.because(), "plan made");
+        let mut booted = Booted::nothing_done(0, Duration::ZERO);
+        match plan {
+            Plan::FirstBoot | Plan::Adopt => {}
+            Plan::Keep(reason) => {
+                if reason == KeepReason::StoreSetBack {
+                    let (marker, head) =
+                        (local.marker.map(|m| m.seq), writer.head().map(|h| h.seq));
+                    error!(target: "boot", marker, head, "the store knows less than this directory; keeping the directory and committing it");
+                }
+                if let Some(version) = version {
+                    heal::heal(self, version).await?;
+                }
+            }
+            Plan::Restore(_) => self.restore(head, target, &mut writer, &mut booted).await?,
+        }
+        let root = writer.head().map(|head| head.root).unwrap_or_default();
+        self.marker(writer.head(), root)
+            .write(&self.settings.dir)
+            .map_err(dir_error)?;
+        self.still_owned()?;
+        booted.plan = Some(plan);
+        booted.seq = writer.head().map_or(0, |head| head.seq);
+        booted.epoch = self.epoch;
+        Ok(booted)
+    }
+
+    async fn restore(
+        &mut self,
+        head: Head,
+        target: Target,
+        writer: &mut Writer,
+        booted: &mut Booted,
+    ) -> Result<(), BootError> {
+        let staged = self.stage(head, target, writer).await?;
+        self.still_owned()?;
+        (booted.files, booted.bytes) = (staged.version.tree.files(), staged.version.tree.bytes());
+        booted.damage = staged.damage;
+        let marker = self.marker(writer.head(), staged.version.tree.root());
+        let installed = staged.stage.install(&marker, &label_now())?;
+        booted.replaced = installed.replaced;
+        if let Some(path) = &booted.replaced {
+            warn!(target: "boot", path = %path.display(), entries = installed.replaced_entries, "what was in the directory was set aside");
+        }
+        if booted.damage.is_empty() {
+            return Ok(());
+        }
+        self.replace_head(writer, staged.version).await
+    }
+
+    fn still_owned(&self) -> Result<(), BootError> {
+        match self.keeper.lost() {
+            Some(reason) => Err(BootError::Fenced { reason }),
+            None => Ok(()),
+        }
+    }
+
     /// Decides; and gives the head's version where it was read for that.
     async fn plan(
         &mut self,
@@ -225,7 +270,8 @@ impl Site<'_> {
             Head::None => return Ok((decide(local, &Remote::Empty), None)),
             Head::Unreadable(why) => {
                 warn!(target: "boot", why, "the newest commit cannot be read");
-                return Ok((decide(local, &Remote::Damaged), None));
+                let last_epoch = self.epoch - 1;
+                return Ok((decide(local, &Remote::Damaged { last_epoch }), None));
             }
             Head::Known(header) if header.base == 0 => {
                 return Ok((decide(local, &Remote::Empty), None));
@@ -243,10 +289,7 @@ impl Site<'_> {
         // Only a directory that would stay is worth comparing with the stored tree.
         match Version::load(&**self.store, (**header).clone()).await {
             Ok(version) => {
-                let stored = version
-                    .tree
-                    .iter()
-                    .any(|(path, _)| path.name() == CREDENTIALS);
+                let stored = holds_credentials(&version);
                 let remote = Remote::Head {
                     header: header.clone(),
                     has_credentials: Some(stored),
@@ -254,11 +297,39 @@ impl Site<'_> {
                 Ok((decide(local, &remote), Some(version)))
             }
             Err(error) if error.is_damage() => {
-                warn!(target: "boot", %error, "the archive's newest commit is damaged; the directory will be committed whole");
-                Ok((plan, None))
+                warn!(target: "boot", %error, "the archive's newest commit is damaged");
+                let has_credentials = self.had_credentials(header.seq).await?;
+                let header = header.clone();
+                Ok((
+                    decide(
+                        local,
+                        &Remote::Head {
+                            header,
+                            has_credentials,
+                        },
+                    ),
+                    None,
+                ))
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether the newest whole version before commit `seq` holds a login; `None` where there is no
+    /// such version.
+    async fn had_credentials(&self, seq: Seq) -> Result<Option<bool>, BootError> {
+        let mut below = seq;
+        while let Some(header) =
+            restore::older(&**self.store, &self.settings.archive, below).await?
+        {
+            below = header.seq;
+            match Version::load(&**self.store, header).await {
+                Ok(version) => return Ok(Some(holds_credentials(&version))),
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
     }
 
     async fn stage(
@@ -314,12 +385,12 @@ impl Site<'_> {
         }
     }
 
-    fn marker(&self, who: &Identity, epoch: u64, head: Option<&Header>, root: Digest) -> Marker {
+    fn marker(&self, head: Option<&Header>, root: Digest) -> Marker {
         Marker {
             version: marker::VERSION,
             archive: self.settings.archive.to_string(),
-            instance: who.instance.to_string(),
-            epoch,
+            instance: self.who.instance.to_string(),
+            epoch: self.epoch,
             seq: head.map_or(0, |head| head.seq),
             root,
             mode: Mode::Store,
@@ -329,4 +400,11 @@ impl Site<'_> {
             updated_ms: now_ms(),
         }
     }
+}
+
+fn holds_credentials(version: &Version) -> bool {
+    version
+        .tree
+        .iter()
+        .any(|(path, _)| path.name() == CREDENTIALS)
 }

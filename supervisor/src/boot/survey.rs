@@ -38,7 +38,8 @@ pub fn survey(directory: &Directory, archive: &ArchiveName) -> Result<Local, Boo
     let report = directory.scan(None, &mut |_| {}, &mut |found| {
         if found.kind != FoundKind::Dir {
             local.has_files = true;
-            local.has_credentials |= found.path.name() == CREDENTIALS && found.print.size > 0;
+            // A torn one counts: it is mended by itself, and its neighbours may be newer.
+            local.has_credentials |= found.path.name() == CREDENTIALS;
         }
     });
     match report.root_unreadable {

@@ -289,7 +289,7 @@ pub(super) const ALL: &[Setting] = &[
         default: Default::Depends(
             "`http://127.0.0.1:$PORT/ping` for profile `waha` (`PORT`: 3000), `off` for others",
         ),
-        meaning: "any answer from it shows that the gateway is up",
+        meaning: "an answer from it, other than a server error (5xx), shows that the gateway is up",
         set: |s, v| probe(v).map(|v| s.gateway.probe = v),
         show: |s| {
             s.gateway

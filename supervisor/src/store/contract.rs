@@ -94,6 +94,7 @@ fn claim(name: &str, ttl: Duration) -> LeaseClaim {
     LeaseClaim {
         instance: instance(name),
         predecessor: None,
+        floor: 0,
         ttl,
     }
 }
@@ -396,6 +397,26 @@ pub async fn an_expired_lease_goes_to_the_next_at_a_higher_epoch(subject: &dyn S
         Renewal::Lost(Some(lease)) => assert_eq!(lease.instance, instance("b")),
         other => panic!("{other:?}"),
     }
+}
+
+/// Where the leases were lost and the commits were not, epochs go on rising.
+pub async fn an_epoch_is_above_the_floor_that_the_claim_names(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("lease-floor"));
+    let above = |name: &str, floor| LeaseClaim {
+        floor,
+        ..claim(name, LONG)
+    };
+    let first = store
+        .take_lease(&archive, &above("a", 41))
+        .await
+        .expect("take");
+    assert_eq!(first, LeaseOutcome::Granted { epoch: 42 });
+    release(store, &archive, "a", 42).await;
+    let second = store
+        .take_lease(&archive, &above("b", 7))
+        .await
+        .expect("take");
+    assert_eq!(second, LeaseOutcome::Granted { epoch: 43 });
 }
 
 /// Who holds the directory's lock continues the lease of who held it before, without waiting.

@@ -31,6 +31,9 @@ pub struct LeaseClaim {
     /// The instance that last used the directory whose lock the claimant holds: it is certainly
     /// gone, so its lease may be continued at once.
     pub predecessor: Option<InstanceId>,
+    /// The epoch that is granted shall be above this one: what the archive's newest commit carries.
+    /// So epochs go on rising where the leases were lost and the commits were not.
+    pub floor: u64,
     /// How long the lease shall run before it must be renewed.
     pub ttl: Duration,
 }
@@ -83,7 +86,7 @@ impl LeaseState {
         now_ms: u64,
     ) -> (Option<Self>, LeaseOutcome) {
         let (epoch, since_ms) = match current {
-            None => (1, now_ms),
+            None => (claim.floor + 1, now_ms),
             Some(lease) if lease.instance == claim.instance && lease.expires_ms > 0 => {
                 (lease.epoch, lease.since_ms)
             }
@@ -92,7 +95,7 @@ impl LeaseState {
                     || lease.instance == claim.instance
                     || claim.predecessor.as_ref() == Some(&lease.instance) =>
             {
-                (lease.epoch + 1, now_ms)
+                (lease.epoch.max(claim.floor) + 1, now_ms)
             }
             Some(lease) => return (None, LeaseOutcome::Held(lease.told_at(now_ms))),
         };
@@ -180,7 +183,7 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Claim(who, heir) => {
-                        let claim = LeaseClaim { instance: name(who), predecessor: heir.map(name), ttl };
+                        let claim = LeaseClaim { instance: name(who), predecessor: heir.map(name), floor: 0, ttl };
                         let before = lease.clone();
                         let (after, outcome) = LeaseState::claim(lease.as_ref(), &claim, now);
                         if let LeaseOutcome::Granted { epoch } = outcome {

@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 use super::lease::LeaseState;
 use super::{
-    Appended, ArchiveName, FORMAT, Finding, Header, InstanceId, Lease, LeaseClaim, LeaseOutcome,
-    PackId, PackInfo, Record, Renewal, Result, Seq, Severity, Store, StoreError, Usage,
+    Appended, ArchiveName, Finding, Header, InstanceId, Lease, LeaseClaim, LeaseOutcome, PackId,
+    PackInfo, Record, Renewal, Result, Seq, Severity, Store, StoreError, Usage, is_known,
 };
 
 /// What goes wrong with every operation of a [`MemoryStore`] until it is changed.
@@ -68,7 +68,7 @@ impl Stored {
     fn readable(&self) -> Result<&Record> {
         let header = &self.record.header;
         let what = || format!("commit {} of archive {}", header.seq, header.archive);
-        if header.format != FORMAT {
+        if !is_known(header.format) {
             return Err(StoreError::Format {
                 what: what(),
                 found: header.format,

@@ -28,6 +28,7 @@ pub use mongo::{DEFAULT_DATABASE, MongoStore};
 pub use open::open;
 pub use record::{
     ArchiveName, CommitId, FORMAT, Header, InstanceId, NameError, PackId, Record, RecordKind, Seq,
+    is_known,
 };
 pub use sqlite::SqliteStore;
 
@@ -176,7 +177,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Takes, continues or is refused the archive's lease, in one atomic step judged by the
     /// store's clock. It is granted where there is no lease, it has expired, it was released, or
     /// it is held by `claim.instance` or `claim.predecessor`. Granting it raises the epoch by one
-    /// (the first is 1), except to the holder itself, whose epoch stays. Who released it does not
+    /// (the first is 1), or above `claim.floor` where that is higher, except to the holder itself, whose epoch stays. Who released it does not
     /// hold it any more.
     async fn take_lease(&self, archive: &ArchiveName, claim: &LeaseClaim) -> Result<LeaseOutcome>;
 

@@ -12,6 +12,12 @@ use crate::entry::Digest;
 /// The format that this version writes; it reads this one and every older one.
 pub const FORMAT: u32 = 1;
 
+/// Whether this version reads what is of `format`.
+#[must_use]
+pub fn is_known(format: u32) -> bool {
+    (1..=FORMAT).contains(&format)
+}
+
 /// A commit's number within its archive: 1, 2, 3 … without gaps as written.
 pub type Seq = u64;
 
@@ -239,7 +245,8 @@ pub struct Header {
     pub instance: InstanceId,
     /// The lease's epoch at which it was written.
     pub epoch: u64,
-    /// When, in milliseconds since 1970, by the writer's clock. For people; nothing is decided by it.
+    /// When, in milliseconds since 1970, by the store's clock as the writer knows it. Who may write
+    /// is never decided by it; how long a superseded commit is kept is.
     pub time_ms: u64,
     /// The checkpoint that a restore of this commit begins at: its own `seq` for a checkpoint, 0
     /// where nothing has been committed yet (a barrier in a new archive).

@@ -18,8 +18,8 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 use self::connection::{Fault, Shared};
 use super::lease::LeaseState;
 use super::{
-    Appended, ArchiveName, FORMAT, Finding, Header, InstanceId, Lease, LeaseClaim, LeaseOutcome,
-    PackId, PackInfo, Record, Renewal, Result, Seq, Severity, Store, StoreError, Usage,
+    Appended, ArchiveName, Finding, Header, InstanceId, Lease, LeaseClaim, LeaseOutcome, PackId,
+    PackInfo, Record, Renewal, Result, Seq, Severity, Store, StoreError, Usage, is_known,
 };
 
 /// How many bytes of bodies one answer of [`Store::records`] holds, roughly.
@@ -71,7 +71,7 @@ fn header(archive: &ArchiveName, row: &Row<'_>) -> Result<Header, Fault> {
     };
     // Before anything else: what a later version writes need not look like this at all.
     let format: u32 = row.get(1).map_err(|_| damaged("it has no format"))?;
-    if format != FORMAT {
+    if !is_known(format) {
         return Err(Fault::Store(StoreError::Format {
             what: what(),
             found: format,

@@ -32,6 +32,8 @@ const BUSY_LIVE: Duration = Duration::from_millis(150);
 const BUSY_FINAL: Duration = Duration::from_secs(1);
 /// After a database was locked for this long, its writer does not share: freeze it.
 const BUSY_PATIENCE: Duration = Duration::from_secs(2);
+/// After it was locked for this long, and could not be copied in a freeze either, it is reported.
+const BUSY_GIVE_UP: Duration = Duration::from_secs(10);
 /// A snapshot that took `t` is not repeated for `t` times this: at most 4 % of a core.
 const SNAPSHOT_PACE: u32 = 25;
 /// Databases up to this size are checked (`quick_check`) at every snapshot, larger ones at times.
@@ -263,6 +265,11 @@ impl Files {
                 SnapshotError::Busy => {
                     let since = *pace.busy_since.get_or_insert(now);
                     pace.next = None;
+                    if pass == Pass::Live && since.elapsed() >= BUSY_GIVE_UP {
+                        // The next rescan tries again.
+                        let words = "its writer has held the database's lock for long";
+                        return Ok(FileOutcome::Unreadable(words.into()));
+                    }
                     debug!(target: "sync", path = %found.path, locked_for = ?since.elapsed(), "database is locked");
                     FileOutcome::Later(Later {
                         when: Instant::now() + RETRY * 5,

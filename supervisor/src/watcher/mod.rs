@@ -2,7 +2,7 @@
 //! answers HTTP, and at the end saves the last byte.
 //!
 //! ```text
-//!  inotify ─▶ Dirty ─(quiet 50 ms / at most 1 s)─▶ Replicator::commit ─▶ store
+//!  inotify ─▶ Dirty ─(quiet 50 ms / at most 200 ms)─▶ Replicator::commit ─▶ store
 //!  rescan ──▶   ▲                                     │ fails
 //!               └───────────── put back ◀─────────────┘   (outage: retry, lag grows, gateway runs on)
 //!  init ─ lifecycle, flush ─▶        ─▶ ready, gateway_ready, lease_lost, flushed

@@ -382,6 +382,14 @@ impl Replica {
             gather.pass,
             &mut gather.builder,
         )?;
+        if matches!(
+            outcome,
+            FileOutcome::Changed { .. } | FileOutcome::Same { .. }
+        ) {
+            // It is whole again: the next time it is not is news.
+            self.reported.remove(&(path.clone(), "not whole"));
+            self.reported.remove(&(path.clone(), "unreadable"));
+        }
         match outcome {
             FileOutcome::Changed {
                 meta,

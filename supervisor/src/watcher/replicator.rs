@@ -184,7 +184,7 @@ impl Replicator {
             } else {
                 let (head, writer) =
                     raise_barrier(&*store, &self.settings.archive, &self.instance, epoch).await?;
-                self.may_continue(&head)?;
+                self.may_continue(&head, epoch)?;
                 (writer.head().cloned(), writer)
             };
         let mut anew = false;
@@ -223,7 +223,7 @@ impl Replicator {
     }
 
     /// After a start without the store: whether the directory may be committed over the head.
-    fn may_continue(&mut self, head: &Head) -> Result<(), StepError> {
+    fn may_continue(&mut self, head: &Head, epoch: u64) -> Result<(), StepError> {
         let directory = self
             .replica
             .as_ref()
@@ -237,7 +237,9 @@ impl Replicator {
                 header: header.clone(),
                 has_credentials: None,
             },
-            Head::Unreadable(_) => Remote::Damaged,
+            Head::Unreadable(_) => Remote::Damaged {
+                last_epoch: epoch - 1,
+            },
         };
         match decide(&local, &remote) {
             Plan::Restore(_) if local.has_files => Err(StepError::Fenced(

@@ -9,6 +9,7 @@ use super::errors::{Fault, is_duplicate_key};
 use crate::entry::Digest;
 use crate::store::{
     Appended, ArchiveName, FORMAT, Header, Record, RecordKind, Result, Seq, StoreError, Usage,
+    is_known,
 };
 
 /// The collection's name.
@@ -102,7 +103,7 @@ impl<'a> Fields<'a> {
         fields.what = format!("commit {seq} of archive {archive}");
         // Before anything else: what a later version writes need not look like this at all.
         let format = fields.number("format")?;
-        if format != u64::from(FORMAT) {
+        if !u32::try_from(format).is_ok_and(is_known) {
             return Err(StoreError::Format {
                 what: fields.what,
                 found: u32::try_from(format).unwrap_or(u32::MAX),

@@ -10,6 +10,7 @@ use super::MongoStore;
 use super::errors::is_duplicate_key;
 use crate::store::{
     ArchiveName, FORMAT, InstanceId, Lease, LeaseClaim, LeaseOutcome, Renewal, Result, StoreError,
+    is_known,
 };
 
 /// The collection's name.
@@ -41,7 +42,9 @@ fn claim_update(claim: &LeaseClaim) -> Vec<Document> {
     ] };
     // The holder itself keeps its epoch and its time, unless it had let the lease go.
     let continues = doc! { "$and": [is_own, { "$gt": ["$expires", RELEASED] }] };
-    let next = doc! { "$add": [{ "$ifNull": ["$epoch", 0_i64] }, 1_i64] };
+    let floor = i64::try_from(claim.floor).unwrap_or(i64::MAX - 1);
+    let last = doc! { "$max": [{ "$ifNull": ["$epoch", 0_i64] }, floor] };
+    let next = doc! { "$add": [last, 1_i64] };
     let set = |field: &str, value: Document| {
         doc! { "$cond": [granted.clone(), value, format!("${field}")] }
     };
@@ -74,7 +77,7 @@ fn decode(archive: &ArchiveName, document: &Document) -> Result<Lease> {
             .map_err(|_| damaged(field))
     };
     let format = number("format")?;
-    if format != u64::from(FORMAT) {
+    if !u32::try_from(format).is_ok_and(is_known) {
         return Err(StoreError::Format {
             what: format!("the lease of archive {archive}"),
             found: u32::try_from(format).unwrap_or(u32::MAX),

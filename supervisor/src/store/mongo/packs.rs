@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use super::MongoStore;
 use super::errors::{Fault, is_denied, is_duplicate_key};
-use crate::store::{ArchiveName, FORMAT, PackId, PackInfo, Result, StoreError};
+use crate::store::{ArchiveName, FORMAT, PackId, PackInfo, Result, StoreError, is_known};
 
 /// The collection that lists packs.
 pub(super) const FILES: &str = "packs.files";
@@ -62,7 +62,7 @@ impl Listed {
             .get("format")
             .and_then(|v| v.as_i64().or_else(|| v.as_i32().map(i64::from)))
             .ok_or_else(damaged)?;
-        if format != i64::from(FORMAT) {
+        if !u32::try_from(format).is_ok_and(is_known) {
             return Err(StoreError::Format {
                 what: format!("pack {id}"),
                 found: u32::try_from(format).unwrap_or(u32::MAX),
