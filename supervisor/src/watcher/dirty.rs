@@ -38,7 +38,24 @@ impl Work {
         !self.everything && self.subtrees.is_empty() && self.paths.is_empty()
     }
 
-    fn add(&mut self, other: Self) {
+    /// What a hint says to look at.
+    #[must_use]
+    pub fn of(hint: Hint) -> Self {
+        match hint {
+            Hint::Closed(path) | Hint::Touched(path) => Self {
+                paths: [path].into(),
+                ..Self::default()
+            },
+            Hint::Subtree(Some(path)) => Self {
+                subtrees: [path].into(),
+                ..Self::default()
+            },
+            Hint::Subtree(None) | Hint::Overflow | Hint::RootGone => Self::everything(),
+        }
+    }
+
+    /// Takes in what `other` says to look at.
+    pub fn add(&mut self, other: Self) {
         self.everything |= other.everything;
         self.subtrees.extend(other.subtrees);
         self.paths.extend(other.paths);
@@ -72,18 +89,7 @@ pub struct Dirty {
 impl Dirty {
     /// Takes a hint.
     pub fn hint(&mut self, hint: Hint, now: Instant) {
-        let work = match hint {
-            Hint::Closed(path) | Hint::Touched(path) => Work {
-                paths: [path].into(),
-                ..Work::default()
-            },
-            Hint::Subtree(Some(path)) => Work {
-                subtrees: [path].into(),
-                ..Work::default()
-            },
-            Hint::Subtree(None) | Hint::Overflow | Hint::RootGone => Work::everything(),
-        };
-        self.add(work, now);
+        self.add(Work::of(hint), now);
     }
 
     /// Takes work whose change was seen at `now`.

@@ -100,6 +100,11 @@ impl Files {
         self.gateway = pid;
     }
 
+    /// Whether this was found to be a database.
+    pub(super) fn is_database(&self, path: &RelPath) -> bool {
+        self.databases.contains_key(path)
+    }
+
     /// Whether an unchanged fingerprint proves that this is an unchanged database. Taking a
     /// snapshot itself looks like a change to the kernel; without this each would cause the next.
     pub(super) fn is_settled_database(&self, path: &RelPath) -> bool {

@@ -255,7 +255,12 @@ impl Watcher {
         // Events may have come since the last look: they join this commit.
         self.read_hints();
         let (work, since) = self.dirty.take(Instant::now());
-        let committed = match self.replicator.commit(work.clone(), Pass::Live).await {
+        let outcome = self.replicator.commit(work.clone(), Pass::Live).await;
+        if let Some(replica) = self.replicator.replica() {
+            let overheard = replica.take_overheard();
+            self.dirty.add(overheard, Instant::now());
+        }
+        let committed = match outcome {
             Ok(committed) => committed,
             Err(error) => {
                 self.dirty.put_back(work, since);

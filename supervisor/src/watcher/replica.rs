@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tracing::{debug, warn};
 
@@ -22,7 +22,11 @@ use crate::archive::writer::Summary;
 use crate::archive::{ArchiveError, Result};
 use crate::boot::progress::Progress;
 use crate::entry::{Kind, RelPath};
-use crate::session::{Directory, Events, Found, FoundKind, Look, SkipReason};
+use crate::session::{Directory, Events, Found, FoundKind, Hint, Look, SkipReason};
+
+/// How long a moment is waited for in which nothing was written while the changed files were read.
+/// A gateway that never pauses for that long is committed as it is.
+const ONE_MOMENT_WITHIN: Duration = Duration::from_millis(150);
 
 /// Work of at least this much is worth showing how far it has come.
 const SHOWN_FILES: u64 = 1000;
@@ -43,6 +47,8 @@ pub(super) struct Replica {
     keyed: RandomState,
     /// What was said before, so that it is said once.
     reported: HashSet<(RelPath, &'static str)>,
+    /// What changed while it was being looked at; see [`Replica::take_overheard`].
+    overheard: Work,
 }
 
 impl Replica {
@@ -59,6 +65,7 @@ impl Replica {
             generation: false,
             keyed: RandomState::new(),
             reported: HashSet::new(),
+            overheard: Work::default(),
         }
     }
 
@@ -120,22 +127,8 @@ impl Replica {
         sink: PackSink,
         progress: &Progress,
     ) -> Result<Gathered> {
-        let mut gather = Gather {
-            builder: Builder::new(sink)?,
-            pass,
-            out: Gathered {
-                built: None,
-                edits: Vec::new(),
-                blocks: Vec::new(),
-                refreshed: Vec::new(),
-                files: 0,
-                later: Vec::new(),
-                not_whole: 0,
-                refused: None,
-            },
-            removed: Vec::new(),
-            progress: progress.clone(),
-        };
+        let sink = Arc::new(Mutex::new(sink));
+        let mut gather = Gather::begin(&sink, pass, progress)?;
         if !self.directory.is_intact() {
             gather.out.refused = Some(Refusal::DirectoryGone);
             return Ok(gather.out);
@@ -143,12 +136,9 @@ impl Replica {
         if work.everything {
             self.look_everywhere(&mut gather)?;
         } else {
-            for path in &work.subtrees {
-                self.look_below(path, &mut gather)?;
-            }
-            for path in &work.paths {
-                self.look_at(path, &mut gather)?;
-            }
+            self.look_at_one_moment(work.clone(), &mut gather, || {
+                Gather::begin(&sink, pass, progress)
+            })?;
         }
         self.sort_out_removals(&mut gather);
         if let Some(refusal) = guard::check(&self.directory, &self.tree, &gather.out.edits) {
@@ -163,6 +153,77 @@ impl Replica {
             out.built = Some(builder.finish()?);
         }
         Ok(out)
+    }
+
+    /// Looks at `work` until nothing was written meanwhile: keys that belong together lie in several
+    /// files, and a commit that holds one of before a message and another of after it restores to
+    /// a conversation that does not go on.
+    ///
+    /// Databases come last, and once: each is of one moment by itself, and a snapshot is both
+    /// paced and, to the kernel, a change.
+    fn look_at_one_moment(
+        &mut self,
+        mut work: Work,
+        gather: &mut Gather,
+        begin: impl Fn() -> Result<Gather>,
+    ) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            for path in &work.subtrees {
+                self.look_below(path, gather)?;
+            }
+            for path in &work.paths {
+                if !self.files.is_database(path) {
+                    self.look_at(path, gather)?;
+                }
+            }
+            let moved = self.overhear();
+            let torn = |(path, _): &(RelPath, Instant)| !self.files.is_database(path);
+            let is_one_moment = moved.is_empty() && !gather.out.later.iter().any(torn);
+            if is_one_moment || moved.everything {
+                break;
+            }
+            if begun.elapsed() >= ONE_MOMENT_WITHIN {
+                debug!(target: "sync", "files never stood still; they are committed as they were read");
+                break;
+            }
+            work.add(moved);
+            *gather = begin()?;
+        }
+        for path in &work.paths {
+            if self.files.is_database(path) {
+                self.look_at(path, gather)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What else has changed by now, databases aside.
+    fn overhear(&mut self) -> Work {
+        let mut moved = Work::default();
+        let (overheard, files) = (&mut self.overheard, &self.files);
+        let read = self
+            .events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .read(&self.directory, &mut |hint| {
+                overheard.add(Work::of(hint.clone()));
+                let aside = matches!(&hint, Hint::Closed(path) | Hint::Touched(path) if files.is_database(path));
+                if !aside {
+                    moved.add(Work::of(hint));
+                }
+            });
+        if let Err(error) = read {
+            warn!(target: "sync", %error, "change notices cannot be read; looking at everything");
+            overheard.add(Work::everything());
+        }
+        moved
+    }
+
+    /// Hints that came during the last gather. They are to be looked at again, whether or not the
+    /// commit came about.
+    pub(super) fn take_overheard(&mut self) -> Work {
+        std::mem::take(&mut self.overheard)
     }
 
     /// Makes what was gathered the known state.
@@ -560,6 +621,34 @@ struct Gather {
     out: Gathered,
     removed: Vec<RelPath>,
     progress: Progress,
+}
+
+impl Gather {
+    /// A new one over the same sink. Packs of one that was given up stay behind in the store, and
+    /// are collected as what nothing refers to.
+    fn begin(sink: &Arc<Mutex<PackSink>>, pass: Pass, progress: &Progress) -> Result<Self> {
+        let sink = sink.clone();
+        let sink: PackSink = Box::new(move |id, content| {
+            let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
+            sink(id, content)
+        });
+        Ok(Self {
+            builder: Builder::new(sink)?,
+            pass,
+            out: Gathered {
+                built: None,
+                edits: Vec::new(),
+                blocks: Vec::new(),
+                refreshed: Vec::new(),
+                files: 0,
+                later: Vec::new(),
+                not_whole: 0,
+                refused: None,
+            },
+            removed: Vec::new(),
+            progress: progress.clone(),
+        })
+    }
 }
 
 fn hash_of(print: &crate::session::Fingerprint, keyed: &RandomState) -> u64 {
