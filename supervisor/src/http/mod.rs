@@ -46,7 +46,9 @@ pub fn serve(socket: OwnedFd, shared: Shared, token: Option<Secret>) -> std::io:
 }
 
 /// Whether all is well, and if not, why.
-#[must_use]
+///
+/// # Errors
+/// What is wrong, in words.
 pub fn verdict(status: &Status) -> Result<&'static str, String> {
     match status.state {
         Lifecycle::Fenced => return Err("another instance took the session over".into()),

@@ -385,7 +385,7 @@ impl Replicator {
                 debug!(target: "sync", commits = plan.commits.len(), packs = plan.packs.len(), "collected");
             }
             Err(error) => {
-                warn!(target: "sync", %error, "superseded commits could not be collected")
+                warn!(target: "sync", %error, "superseded commits could not be collected");
             }
         }
         trim_memory();

@@ -190,7 +190,7 @@ fn a_stale_writer_collides_with_a_barrier() {
             .expect("answers")
         {
             Outcome::Fenced(other) => {
-                assert_eq!((other.epoch, other.kind), (2, RecordKind::Barrier))
+                assert_eq!((other.epoch, other.kind), (2, RecordKind::Barrier));
             }
             Outcome::Done(header) => panic!("the stale writer got commit {}", header.seq),
         }
