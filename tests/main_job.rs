@@ -11,8 +11,12 @@ mod mongod;
 mod boot_table;
 #[path = "main_job/crash.rs"]
 mod crash;
+#[path = "main_job/idle.rs"]
+mod idle;
 #[path = "main_job/lifecycle.rs"]
 mod lifecycle;
+#[path = "main_job/outage.rs"]
+mod outage;
 #[path = "main_job/ownership.rs"]
 mod ownership;
 #[path = "main_job/raw.rs"]

@@ -39,8 +39,8 @@ pub struct Fingerprint {
     pub ctime_ns: i64,
     /// Which file it is.
     pub ino: u64,
-    /// A hash over the same facts of the `-wal` and the `-journal` beside it; 0 where there is
-    /// neither.
+    /// A hash over the same facts, but for the ctime, of the `-wal` and the `-journal` beside it;
+    /// 0 where there is neither.
     pub sidecars: u64,
 }
 
@@ -343,6 +343,10 @@ pub(super) fn examine<N: ?Sized + nix::NixPath>(
 }
 
 /// FNV-1a over the facts of the two sidecars that hold content. The `-shm` holds none.
+///
+/// Without their ctime: a process of root that opens a database gives its `-wal` the database's
+/// owner, even where it has it already, so each snapshot of ours would look like a change of the
+/// gateway's and cause the next. What SQLite writes shows in the mtime.
 pub(super) fn sidecars(mut stat: impl FnMut(&[u8]) -> Option<FileStat>) -> u64 {
     let mut hash = 0;
     for suffix in [&b"-wal"[..], b"-journal"] {
@@ -355,7 +359,6 @@ pub(super) fn sidecars(mut stat: impl FnMut(&[u8]) -> Option<FileStat>) -> u64 {
             suffix.len() as u64,
             print.size,
             print.mtime_ns.cast_unsigned(),
-            print.ctime_ns.cast_unsigned(),
             print.ino,
         ];
         for byte in facts.iter().flat_map(|fact| fact.to_le_bytes()) {
