@@ -29,7 +29,7 @@ fn a_store_that_does_not_answer_ends_the_start_with_69_and_no_gateway() {
     let ended = world
         .script("touch \"$P/ran\"")
         .set("store.wait=2s")
-        .to_its_end();
+        .run_to_end();
     assert_eq!(ended.code, 69, "{}", ended.log);
     assert!(ended.took < Duration::from_secs(20), "{:?}", ended.took);
     assert!(
@@ -80,7 +80,7 @@ fn a_directory_of_which_nothing_is_known_does_not_start_without_the_store() {
         .script("touch \"$P/ran\"")
         .set("store.wait=1s")
         .set("store.unreachable=local")
-        .to_its_end();
+        .run_to_end();
     assert_eq!(ended.code, 69, "{}", ended.log);
     assert!(!world.path("ran").exists(), "the gateway was started");
 }
@@ -248,7 +248,7 @@ fn where_no_commit_is_whole_nothing_is_started_and_nothing_is_touched() {
             damage_commit(&world, seq);
         }
         world.wipe();
-        let ended = world.script("touch \"$P/ran\"").to_its_end();
+        let ended = world.script("touch \"$P/ran\"").run_to_end();
         assert_eq!(ended.code, 70, "{}", ended.log);
         assert!(
             ended.log.contains("no commit of this archive is whole"),
@@ -259,7 +259,7 @@ fn where_no_commit_is_whole_nothing_is_started_and_nothing_is_touched() {
 
         world.write("creds.json", r#"{"me":"a stranger"}"#);
         let before = Tree::of(&world.dir());
-        let ended = world.script("touch \"$P/ran\"").to_its_end();
+        let ended = world.script("touch \"$P/ran\"").run_to_end();
         assert_eq!(ended.code, 70, "{}", ended.log);
         assert_eq!(Tree::of(&world.dir()), before);
         assert!(world.replaced().is_empty());

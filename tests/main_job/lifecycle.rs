@@ -52,7 +52,7 @@ fn a_gateway_that_ends_by_itself_is_flushed_and_its_code_passed_on() {
     for world in World::both() {
         let ended = world
             .script("echo '{\"n\":1}' > creds.json; exit 5")
-            .to_its_end();
+            .run_to_end();
         assert_eq!(ended.code, 5, "{}", ended.log);
         assert_eq!(
             world.stored().expect("a tree").text("creds.json"),

@@ -43,6 +43,8 @@ fn thirty_seconds_without_the_database_under_load_lose_nothing_and_disturb_nobod
 
     let over = AtomicBool::new(false);
     let (before, sent, longest) = thread::scope(|scope| {
+        // Or a failed assertion would leave the load running for ever.
+        let _ends = EndsLoad(&over);
         let load = scope.spawn(|| {
             let (mut sent, mut longest) = (0, Duration::ZERO);
             while !over.load(Ordering::Relaxed) {
@@ -92,6 +94,7 @@ fn thirty_seconds_without_the_database_under_load_lose_nothing_and_disturb_nobod
     );
     let marked = life.log().matches("committed seq=").count();
     mongod.start_again();
+
     wait_until("all is saved", || {
         http_json("GET", health_port, "/health")
             .is_some_and(|h| h["store_reachable"] == true && h["lag_seconds"].as_f64() == Some(0.0))
@@ -129,6 +132,14 @@ fn thirty_seconds_without_the_database_under_load_lose_nothing_and_disturb_nobod
     let creds: Value = serde_json::from_str(stored.text("creds.json")).expect("JSON");
     assert_eq!(creds["identity"], identity);
     assert_eq!(creds["messages"], sent + 3, "with the three last words");
+}
+
+struct EndsLoad<'a>(&'a AtomicBool);
+
+impl Drop for EndsLoad<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// The lag must be seen to grow, and the store to be away.

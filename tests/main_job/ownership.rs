@@ -70,7 +70,7 @@ fn with_refuse_a_second_instance_ends_with_75_and_names_the_owner() {
             .script("touch \"$P/ran\"")
             .dir(world.path("elsewhere"))
             .set("lease.conflict=refuse")
-            .to_its_end();
+            .run_to_end();
         assert_eq!(ended.code, 75, "{}", ended.log);
         assert!(ended.log.contains(owner), "{}", ended.log);
         assert!(!world.path("ran").exists());
@@ -104,7 +104,7 @@ fn an_instance_whose_lease_was_taken_stops_its_gateway_and_commits_nothing_more(
 fn one_directory_takes_one_supervisor() {
     let world = World::mongo();
     let first = world.script(IDLE).ready();
-    let ended = world.script("touch \"$P/ran\"").to_its_end();
+    let ended = world.script("touch \"$P/ran\"").run_to_end();
     assert_eq!(ended.code, 75, "{}", ended.log);
     assert!(ended.log.contains("lock"), "{}", ended.log);
     assert!(!world.path("ran").exists());
@@ -112,7 +112,7 @@ fn one_directory_takes_one_supervisor() {
     let ended = world
         .script("touch \"$P/ran\"")
         .set("archive=other")
-        .to_its_end();
+        .run_to_end();
     assert_eq!(ended.code, 75, "{}", ended.log);
     assert_eq!(first.stop().code, 0);
 }

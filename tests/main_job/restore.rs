@@ -154,7 +154,7 @@ fn a_disk_that_is_too_small_for_a_restore_keeps_what_it_holds() {
     };
     world.write("creds.json", r#"{"me":"old"}"#);
     let before = Tree::of(&dir);
-    let ended = world.script("touch \"$P/ran\"").to_its_end();
+    let ended = world.script("touch \"$P/ran\"").run_to_end();
     assert_eq!(ended.code, 70, "{}", ended.log);
     assert!(
         ended.log.contains("the directory is as it was"),

@@ -449,7 +449,7 @@ impl Setup<'_> {
 
     /// Starts what is expected to end by itself.
     #[track_caller]
-    pub(crate) fn to_its_end(self) -> Ended {
+    pub(crate) fn run_to_end(self) -> Ended {
         self.start().end()
     }
 }
