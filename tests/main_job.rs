@@ -9,8 +9,14 @@ mod mongod;
 
 #[path = "main_job/boot_table.rs"]
 mod boot_table;
+#[path = "main_job/cli.rs"]
+mod cli;
 #[path = "main_job/crash.rs"]
 mod crash;
+#[path = "main_job/file_mode.rs"]
+mod file_mode;
+#[path = "main_job/hostile.rs"]
+mod hostile;
 #[path = "main_job/idle.rs"]
 mod idle;
 #[path = "main_job/lifecycle.rs"]
@@ -21,5 +27,9 @@ mod outage;
 mod ownership;
 #[path = "main_job/raw.rs"]
 mod raw;
+#[path = "main_job/refusal.rs"]
+mod refusal;
 #[path = "main_job/restore.rs"]
 mod restore;
+#[path = "main_job/settings.rs"]
+mod settings;

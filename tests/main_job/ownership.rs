@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::keeper::{IDLE, World, free_port, http_json, is_alive, wait_until};
-use super::raw::give_lease_to;
+use super::raw::{append_foreign, give_lease_to, last_seq};
 
 const LOGIN: &str = r#"{"me":"first"}"#;
 
@@ -97,6 +97,25 @@ fn an_instance_whose_lease_was_taken_stops_its_gateway_and_commits_nothing_more(
         );
         assert!(!is_alive(gateway));
         assert_eq!(world.head(), head, "a fenced instance has committed");
+    }
+}
+
+#[test]
+fn an_instance_whose_next_number_was_taken_is_fenced_by_it_though_it_holds_the_lease() {
+    for world in World::both() {
+        let script = "trap 'echo late > late; exit 0' TERM; sleep 1000 & wait";
+        let life = world.script(script).ready();
+        world.write("creds.json", LOGIN);
+        world.wait_until_saved();
+        let gateway = life.process("gateway");
+        append_foreign(&world);
+        let head = last_seq(&world);
+        world.write("creds.json", r#"{"me":"forked"}"#);
+        let ended = life.end();
+        assert_eq!(ended.code, 75, "{}", ended.log);
+        assert!(ended.log.contains("somebody-else"), "{}", ended.log);
+        assert!(!is_alive(gateway));
+        assert_eq!(last_seq(&world), head, "a fenced instance has committed");
     }
 }
 

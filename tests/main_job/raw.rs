@@ -76,11 +76,10 @@ pub(crate) fn damage_commit(world: &World, seq: u64) {
     });
 }
 
-/// Changes a byte in one of the packs, and gives its id.
-#[expect(dead_code, reason = "for the tests of verify")]
-pub(crate) fn damage_a_pack(world: &World) -> String {
+/// Changes a byte in one of the packs.
+pub(crate) fn damage_a_pack(world: &World) {
     if !is_mongo(world) {
-        return on_sqlite(world, |store| {
+        on_sqlite(world, |store| {
             let sql = "SELECT id, content FROM packs ORDER BY id LIMIT 1";
             let (id, mut content): (String, Vec<u8>) = store
                 .query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -88,8 +87,8 @@ pub(crate) fn damage_a_pack(world: &World) -> String {
             spoil(&mut content);
             let sql = "UPDATE packs SET content = ?1 WHERE id = ?2";
             assert_eq!(store.execute(sql, (content, &id)).expect("update"), 1);
-            id
         });
+        return;
     }
     on_mongo(&world.url, async |database| {
         let chunks = database.collection::<Document>("packs.chunks");
@@ -105,11 +104,7 @@ pub(crate) fn damage_a_pack(world: &World) -> String {
         let set = doc! { "$set": { "data": data } };
         let done = chunks.update_one(own, set).await.expect("update");
         assert_eq!(done.modified_count, 1);
-        found
-            .get("files_id")
-            .map(ToString::to_string)
-            .expect("the pack's id")
-    })
+    });
 }
 
 /// How many packs are kept.
@@ -148,5 +143,56 @@ pub(crate) fn give_lease_to(world: &World, instance: &str) {
                        expires_ms = expires_ms + 3600000 WHERE archive = 'default'";
             assert_eq!(store.execute(sql, [instance]).expect("update"), 1);
         });
+    }
+}
+
+/// Appends a commit of somebody else: a copy of the newest one, under the next number.
+pub(crate) fn append_foreign(world: &World) {
+    let newest = i64::try_from(world.head()).expect("a small number");
+    if is_mongo(world) {
+        on_mongo(&world.url, async |database| {
+            let commits = database.collection::<Document>("commits");
+            let own = doc! { "_id": { "a": "default", "s": newest } };
+            let mut copy = commits.find_one(own).await.expect("find").expect("a head");
+            copy.insert("_id", doc! { "a": "default", "s": newest + 1 });
+            copy.insert("id", "00".repeat(16));
+            copy.insert("instance", "somebody-else");
+            commits.insert_one(copy).await.expect("insert");
+        });
+    } else {
+        on_sqlite(world, |store| {
+            let sql = "SELECT header FROM commits WHERE seq = ?1";
+            let header: String = store
+                .query_row(sql, [newest], |row| row.get(0))
+                .expect("a head");
+            let mut header: serde_json::Value = serde_json::from_str(&header).expect("JSON");
+            header["seq"] = (newest + 1).into();
+            header["id"] = "00".repeat(16).into();
+            header["instance"] = "somebody-else".into();
+            let sql = "INSERT INTO commits (archive, seq, format, header, size, body) \
+                       SELECT archive, seq + 1, format, ?1, size, body FROM commits WHERE seq = ?2";
+            let done = store.execute(sql, (header.to_string(), newest));
+            assert_eq!(done.expect("insert"), 1);
+        });
+    }
+}
+
+/// The highest number, from the key alone: a foreign commit need not be readable.
+pub(crate) fn last_seq(world: &World) -> i64 {
+    if is_mongo(world) {
+        on_mongo(&world.url, async |database| {
+            let commits = database.collection::<Document>("commits");
+            let newest = commits.find_one(doc! {}).sort(doc! { "_id": -1 });
+            let newest = newest.await.expect("find").expect("a head");
+            let key = newest.get_document("_id").expect("a key");
+            key.get_i64("s").expect("a number")
+        })
+    } else {
+        on_sqlite(world, |store| {
+            let newest = |row: &rusqlite::Row<'_>| row.get(0);
+            store
+                .query_row("SELECT max(seq) FROM commits", [], newest)
+                .expect("a head")
+        })
     }
 }
