@@ -24,6 +24,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use crate::boot::BootError;
 use crate::config::{ConfigErrors, Flags};
 use crate::exit;
+use crate::init::LockError;
 use crate::store::StoreError;
 
 /// Keeps a WhatsApp gateway's login across restarts.
@@ -147,6 +148,11 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         }
         if let Some(error) = cause.downcast_ref::<BootError>() {
             return error.exit_code();
+        }
+        match cause.downcast_ref::<LockError>() {
+            Some(LockError::Held(_)) => return exit::FENCED,
+            Some(_) => return exit::CONFIG,
+            None => {}
         }
         match cause.downcast_ref::<StoreError>() {
             Some(StoreError::Unavailable { .. }) => return exit::STORE_UNAVAILABLE,

@@ -1,0 +1,35 @@
+//! The main job, end to end: the real `sessionkeep run` with real gateways under it, against a
+//! real mongod and, where both are equal, the SQLite store. What is promised is tested by
+//! breaking what it is promised against.
+
+#[path = "support/keeper.rs"]
+mod keeper;
+#[path = "support/mongod.rs"]
+mod mongod;
+
+#[path = "main_job/boot_table.rs"]
+mod boot_table;
+#[path = "main_job/cli.rs"]
+mod cli;
+#[path = "main_job/crash.rs"]
+mod crash;
+#[path = "main_job/file_mode.rs"]
+mod file_mode;
+#[path = "main_job/hostile.rs"]
+mod hostile;
+#[path = "main_job/idle.rs"]
+mod idle;
+#[path = "main_job/lifecycle.rs"]
+mod lifecycle;
+#[path = "main_job/outage.rs"]
+mod outage;
+#[path = "main_job/ownership.rs"]
+mod ownership;
+#[path = "main_job/raw.rs"]
+mod raw;
+#[path = "main_job/refusal.rs"]
+mod refusal;
+#[path = "main_job/restore.rs"]
+mod restore;
+#[path = "main_job/settings.rs"]
+mod settings;

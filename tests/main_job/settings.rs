@@ -1,0 +1,209 @@
+//! Settings as an operator gives them, and what the gateway may see of them.
+
+use std::fs;
+
+use super::keeper::{IDLE, World, free_port, program};
+use super::mongod::{Mongod, Rights, User};
+
+const CANARY: &str = "c4n4ry-p4ssw0rd";
+
+#[test]
+fn what_is_mistyped_ends_with_78_and_a_suggestion() {
+    let world = World::mongo();
+    for (setup, wanted) in [
+        (world.script("true").set("store.wiat=3s"), "store.wait"),
+        (
+            world.script("true").set("sync.quiet=3 parsecs"),
+            "sync.quiet",
+        ),
+        (
+            world.script("true").env("SESSIONKEEP_STOP_TOTL", "3s"),
+            "SESSIONKEEP_STOP_TOTAL",
+        ),
+        (world.script("true").env("MONGO_ENABLED", "ture"), "true"),
+        (world.script("true").set("lease.conflict=wiat"), "wait"),
+        (
+            world
+                .script("true")
+                .env("MONGO_ENABLED", "true")
+                .without_env("MONGO_URL"),
+            "MONGO_URL",
+        ),
+    ] {
+        let ended = setup.run_to_end();
+        assert_eq!(ended.code, 78, "{wanted}: {}", ended.log);
+        assert!(ended.log.contains(wanted), "{wanted}: {}", ended.log);
+    }
+    assert!(!world.dir().exists(), "the directory was touched");
+}
+
+#[test]
+fn settings_that_contradict_each_other_end_with_78() {
+    let world = World::mongo();
+    let ended = world
+        .script("true")
+        .env("SESSIONKEEP_STORE", "sqlite:/nowhere/else.db")
+        .run_to_end();
+    assert_eq!(ended.code, 78, "{}", ended.log);
+    let ended = world
+        .script("true")
+        .set("lease.renew=10s")
+        .set("lease.ttl=12s")
+        .run_to_end();
+    assert_eq!(ended.code, 78, "{}", ended.log);
+    let ended = world
+        .script("true")
+        .set("stop.total=1s")
+        .set("stop.flush=2s")
+        .run_to_end();
+    assert_eq!(ended.code, 78, "{}", ended.log);
+}
+
+#[test]
+fn a_command_that_cannot_be_run_has_its_own_codes() {
+    let world = World::mongo();
+    assert_eq!(world.gateway(&["no-such-program"]).run_to_end().code, 127);
+    fs::write(world.path("plain"), "text").expect("write");
+    let plain = world.path("plain");
+    let ended = world.gateway(&[plain.to_str().expect("text")]).run_to_end();
+    assert_eq!(ended.code, 126, "{}", ended.log);
+}
+
+#[test]
+fn the_gateway_sees_its_own_environment_and_nothing_of_ours() {
+    let world = World::mongo();
+    let life = world
+        .script(&format!(
+            "env > \"$P/seen\"; cat /proc/self/environ > \"$P/raw\"; {IDLE}"
+        ))
+        .env("ADMIN_TOKEN", CANARY)
+        .env("SESSIONKEEP_SYNC_QUIET", "60ms")
+        .env("MONGO_ENABLED", "true")
+        .env("WHATSAPP_SESSIONS_MONGO_URL", &world.url)
+        .env("WAHA_API_KEY", "theirs")
+        .env("LOG_LEVEL", "debug")
+        .ready();
+    let ended = life.stop();
+    let seen = fs::read_to_string(world.path("seen")).expect("seen");
+    let raw = fs::read(world.path("raw")).expect("raw");
+    let raw = String::from_utf8_lossy(&raw).into_owned();
+    for text in [&seen, &raw] {
+        for ours in [
+            "MONGO",
+            "SESSIONKEEP",
+            "ADMIN_TOKEN",
+            CANARY,
+            "mongodb:",
+            "LISTEN_FDS",
+        ] {
+            assert!(!text.contains(ours), "{ours} in {text}");
+        }
+        assert!(text.contains("WAHA_API_KEY=theirs"), "{text}");
+        assert!(text.contains("LOG_LEVEL=debug"), "{text}");
+    }
+    assert!(!ended.log.contains(CANARY), "{}", ended.log);
+}
+
+fn user(password: &str) -> User {
+    User {
+        name: "keeper".into(),
+        password: password.into(),
+        database: "wa".into(),
+        rights: Rights::ReadWrite,
+    }
+}
+
+#[test]
+fn a_user_with_rights_on_one_database_is_enough_and_its_password_is_never_told() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let mongod = runtime.block_on(Mongod::start_with_login(&user(CANARY)));
+    let url =
+        |password: &str| format!("mongodb://keeper:{password}@127.0.0.1:{}/wa", mongod.port());
+    let world = World::at(url(CANARY));
+    world.write("creds.json", "{}");
+    let life = world
+        .script(&format!("env > \"$P/seen\"; {IDLE}"))
+        .env("LOG_LEVEL", "trace")
+        .ready();
+    world.wait_until_saved();
+    let ended = life.stop();
+    assert_eq!(ended.code, 0, "{}", ended.log);
+    let mut told = vec![
+        ended.log,
+        fs::read_to_string(world.path("seen")).expect("seen"),
+    ];
+
+    let doctor = world.command(&["doctor"]);
+    assert_eq!(doctor.status.code(), Some(0), "{doctor:?}");
+    let wrong = format!("{CANARY}-wrong");
+    for args in [
+        &["doctor"][..],
+        &["status"],
+        &["log"],
+        &["verify"],
+        &["config"],
+        &["doctor", "--json"],
+    ] {
+        let output = world.command_at(&url(&wrong), args);
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        if args[0] == "doctor" {
+            assert_eq!(output.status.code(), Some(1), "{text}");
+            assert!(text.contains("password"), "no remedy in {text}");
+        }
+        told.push(text);
+        let output = world.command(args);
+        told.push(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned());
+    }
+    world.wipe();
+    let ended = world
+        .script("touch \"$P/ran\"")
+        .env("MONGO_URL", url(&wrong))
+        .run_to_end();
+    assert_eq!(ended.code, 78, "{}", ended.log);
+    assert!(!world.path("ran").exists());
+    told.push(ended.log);
+    for text in told {
+        assert!(!text.contains(CANARY), "{text}");
+    }
+}
+
+#[test]
+fn the_url_names_the_database() {
+    let mongod = Mongod::start();
+    let host = format!("mongodb://127.0.0.1:{}", mongod.port());
+    for (url, database) in [
+        (format!("{host}/mine"), "mine"),
+        (host.clone(), "sessionkeep"),
+    ] {
+        let world = World::at(url);
+        world.write("creds.json", "{}");
+        let life = world.script(IDLE).ready();
+        world.wait_until_saved();
+        assert_eq!(life.stop().code, 0);
+        let named = World::at(format!("{host}/{database}"));
+        assert!(named.head() > 0, "nothing in {database}");
+    }
+}
+
+#[test]
+fn the_settings_in_force_are_shown_with_their_sources_and_without_secrets() {
+    let world = World::at(format!("mongodb://u:{CANARY}@127.0.0.1:{}/wa", free_port()));
+    let shown = world.json(&["config", "--json", "--set", &format!("http.token={CANARY}")]);
+    let text = shown.to_string();
+    assert!(!text.contains(CANARY), "{text}");
+    let settings = shown["settings"].as_array().expect("a list");
+    let of = |key: &str| settings.iter().find(|s| s["key"] == key).expect("listed");
+    assert_eq!(of("store.url")["source"], "MONGO_URL");
+    assert_eq!(of("dir")["source"], "--dir");
+    assert_eq!(of("stop.total")["source"], "default");
+    assert_eq!(of("http.token")["value"], "[redacted]");
+    let help = std::process::Command::new(program())
+        .arg("--help")
+        .output()
+        .expect("run");
+    assert!(help.status.success());
+}
