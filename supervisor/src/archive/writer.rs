@@ -15,10 +15,6 @@ const CHAIN_BYTES_MIN: u64 = 64 << 10;
 const CHAIN_LENGTH_MAX: u64 = 1000;
 
 /// What appending came to.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one is made for each commit and taken apart at once"
-)]
 #[derive(Debug)]
 #[must_use]
 pub enum Outcome {
