@@ -8,8 +8,9 @@ use crate::evidence::acknowledged_by;
 use crate::place::Place;
 
 const ROUNDS: usize = 20;
-/// A dead owner's reservation has to run out before the next life may begin.
-const SHORT_LEASE: [&str; 2] = ["lease.ttl=1s", "lease.renew=300ms"];
+/// A dead owner's reservation has to run out before the next life may begin; and there are to be
+/// commits to lose something against, however short a life is.
+const SHORT_LIFE: [&str; 3] = ["lease.ttl=1s", "lease.renew=300ms", "sync.max_delay=200ms"];
 /// Milliseconds between messages: without a pause to speak of, busy, and with pauses.
 const PACES: [u64; 3] = [2, 15, 90];
 /// The promise is "the last moment"; this is what no machine may be slow enough to exceed.
@@ -20,13 +21,13 @@ fn after_a_kill_at_any_moment_both_sides_of_every_conversation_go_on() {
     let place = Place::new("baileys");
     let command = bot(&place, &[]);
 
-    let life = place.start(&command, &SHORT_LEASE);
+    let life = place.start(&command, &SHORT_LIFE);
     life.post("/exchange?n=12");
     let first = identities(&life.get("/state"));
     assert_eq!(life.stop(), 0);
 
     let mut lost = Vec::new();
-    let mut life = place.start(&command, &SHORT_LEASE);
+    let mut life = place.start(&command, &SHORT_LIFE);
     for round in 1..=ROUNDS {
         life.post(&format!("/every?ms={}", PACES[round % PACES.len()]));
         thread::sleep(random_pause());
@@ -36,7 +37,7 @@ fn after_a_kill_at_any_moment_both_sides_of_every_conversation_go_on() {
         let known = place.acknowledged();
         let (_, began_ms) = place.commits_with_beginnings().pop().expect("commits");
         let committed = acknowledged_by(&known, began_ms);
-        life = place.start(&command, &SHORT_LEASE);
+        life = place.start(&command, &SHORT_LIFE);
         let state = life.get("/state");
         assert_eq!(identities(&state), first, "round {round}");
         let restored = state["last_message"].as_u64().expect("a number");

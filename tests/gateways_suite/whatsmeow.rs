@@ -11,7 +11,8 @@ use serde_json::Value;
 use crate::evidence::acknowledged_by;
 use crate::place::{Place, tool};
 
-const SHORT_LEASE: [&str; 2] = ["lease.ttl=1s", "lease.renew=300ms"];
+/// So that a dead owner need not be waited for, and a short life has commits.
+const SHORT_LIFE: [&str; 3] = ["lease.ttl=1s", "lease.renew=300ms", "sync.max_delay=200ms"];
 
 pub(crate) fn bot(place: &Place, more: &[&str]) -> Vec<OsString> {
     tool(".cache/neonize/neonize.so");
@@ -95,12 +96,12 @@ fn with_a_rollback_journal_nothing_is_lost_on_a_stop() {
 fn a_kill_loses_nothing_that_was_committed(mode: &str) {
     let place = Place::new("whatsmeow");
     let command = bot(&place, &["--mode", mode]);
-    let life = place.start(&command, &SHORT_LEASE);
+    let life = place.start(&command, &SHORT_LIFE);
     let identity = life.get("/state")["identity"].clone();
     assert_eq!(life.stop(), 0);
 
     for round in 0..5u64 {
-        let life = place.start(&command, &SHORT_LEASE);
+        let life = place.start(&command, &SHORT_LIFE);
         assert_eq!(life.get("/state")["identity"], identity);
         life.post("/rate?per_second=250");
         thread::sleep(Duration::from_millis(150 + 230 * round));

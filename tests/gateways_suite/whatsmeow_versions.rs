@@ -11,7 +11,10 @@ const VERSIONS: usize = 50;
 
 fn every_version_is_whole(mode: &str) {
     let place = Place::new("whatsmeow");
-    let mut life = place.start(&bot(&place, &["--mode", mode, "--rate", "120"]), &[]);
+    let mut life = place.start(
+        &bot(&place, &["--mode", mode, "--rate", "120"]),
+        &["sync.max_delay=200ms"],
+    );
     life.until("there are enough versions", |_| {
         (place.logged_commits() >= VERSIONS).then_some(())
     });
