@@ -111,6 +111,12 @@ impl Files {
         self.databases.get(path).is_some_and(|pace| pace.settled)
     }
 
+    /// Whether this is a database whose last snapshot found something new: an unchanged fingerprint
+    /// proves nothing then.
+    pub(super) fn is_unsettled_database(&self, path: &RelPath) -> bool {
+        self.databases.get(path).is_some_and(|pace| !pace.settled)
+    }
+
     /// Reads the file `found` and adds it to the commit if it differs from `known`.
     pub(super) fn read(
         &mut self,

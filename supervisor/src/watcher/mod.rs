@@ -13,6 +13,7 @@
 
 pub mod dirty;
 mod files;
+mod gather;
 mod gathered;
 mod guard;
 pub mod link;

@@ -1,0 +1,569 @@
+//! Finding what differs between the directory and what is committed of it, and putting that into a
+//! commit.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tracing::{debug, warn};
+
+use super::dirty::Work;
+use super::files::{FileOutcome, Later};
+use super::gathered::{Edit, Gathered, Pass, Seen};
+use super::guard::{self, Refusal};
+use super::replica::Replica;
+use crate::archive::Result;
+use crate::archive::builder::{Builder, PackSink};
+use crate::archive::tree::Leaf;
+use crate::boot::progress::Progress;
+use crate::entry::{Kind, RelPath};
+use crate::session::{Found, FoundKind, Hint, Look, SkipReason};
+
+/// How long a moment is waited for in which nothing was written while the changed files were read.
+/// A gateway that never pauses for that long is committed as it is.
+const ONE_MOMENT_WITHIN: Duration = Duration::from_millis(150);
+
+/// More changed files than this are not read again because one of them changed meanwhile.
+const ONE_MOMENT_FILES: usize = 1000;
+/// Work of at least this much is worth showing how far it has come.
+const SHOWN_FILES: u64 = 1000;
+/// See [`SHOWN_FILES`].
+const SHOWN_BYTES: u64 = 8 << 20;
+
+impl Replica {
+    /// Looks at `work` and puts what differs into a commit whose packs go to `sink`.
+    ///
+    /// # Errors
+    /// If a pack cannot be handed on. Files that cannot be read are no error: they are reported,
+    /// and the rest goes on.
+    pub(super) fn gather(
+        &mut self,
+        work: &Work,
+        pass: Pass,
+        sink: PackSink,
+        progress: &Progress,
+    ) -> Result<Gathered> {
+        let sink = Arc::new(Mutex::new(sink));
+        let mut gather = Gather::begin(&sink, pass, progress)?;
+        if !self.directory.is_intact() {
+            gather.out.refused = Some(Refusal::DirectoryGone);
+            return Ok(gather.out);
+        }
+        let work = match work.everything {
+            true => self.look_everywhere(&mut gather)?,
+            false => work.clone(),
+        };
+        if gather.out.refused.is_some() {
+            return Ok(gather.out);
+        }
+        if !work.is_empty() {
+            let again = || Gather::begin(&sink, pass, progress);
+            self.look_at_one_moment(work, &mut gather, again)?;
+        }
+        self.sort_out_removals(&mut gather);
+        if let Some(refusal) = guard::check(&self.directory, &self.tree, &gather.out.edits) {
+            gather.out.refused = Some(refusal);
+            return Ok(gather.out);
+        }
+        self.add_touched(&mut gather);
+        let Gather {
+            builder, mut out, ..
+        } = gather;
+        if !builder.is_empty() {
+            out.built = Some(builder.finish()?);
+        }
+        Ok(out)
+    }
+
+    /// Looks at `work` until nothing was written meanwhile: keys that belong together lie in several
+    /// files, and a commit that holds one of before a message and another of after it restores to
+    /// a conversation that does not go on.
+    ///
+    /// Databases come last, and once: each is of one moment by itself, and a snapshot is both
+    /// paced and, to the kernel, a change.
+    fn look_at_one_moment(
+        &mut self,
+        mut work: Work,
+        gather: &mut Gather,
+        begin: impl Fn() -> Result<Gather>,
+    ) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            for path in &work.subtrees {
+                self.look_below(path, gather)?;
+            }
+            for path in &work.paths {
+                if !self.files.is_database(path) {
+                    self.look_at(path, gather)?;
+                }
+            }
+            let moved = self.overhear();
+            let torn = |(path, _): &(RelPath, Instant)| !self.files.is_database(path);
+            let is_one_moment = moved.is_empty() && !gather.out.later.iter().any(torn);
+            if is_one_moment || moved.everything {
+                break;
+            }
+            if begun.elapsed() >= ONE_MOMENT_WITHIN {
+                debug!(target: "sync", "files never stood still; they are committed as they were read");
+                break;
+            }
+            work.add(moved);
+            *gather = begin()?;
+        }
+        for path in &work.paths {
+            if self.files.is_database(path) {
+                self.look_at(path, gather)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What else has changed by now, databases aside.
+    fn overhear(&mut self) -> Work {
+        let mut moved = Work::default();
+        let (overheard, files) = (&mut self.overheard, &self.files);
+        let read = self
+            .events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .read(&self.directory, &mut |hint| {
+                overheard.add(Work::of(hint.clone()));
+                let aside = matches!(&hint, Hint::Closed(path) | Hint::Touched(path) if files.is_database(path));
+                if !aside {
+                    moved.add(Work::of(hint));
+                }
+            });
+        if let Err(error) = read {
+            warn!(target: "sync", %error, "change notices cannot be read; looking at everything");
+            overheard.add(Work::everything());
+        }
+        moved
+    }
+
+    /// Hints that came during the last gather. They are to be looked at again, whether or not the
+    /// commit came about.
+    pub(super) fn take_overheard(&mut self) -> Work {
+        std::mem::take(&mut self.overheard)
+    }
+
+    /// Scans everything. What differs is left to be looked at as of one moment; where that is too
+    /// much to be read in one, as with a first upload, it is read here, and the commit after it
+    /// mends what was written meanwhile.
+    fn look_everywhere(&mut self, gather: &mut Gather) -> Result<Work> {
+        self.generation = !self.generation;
+        let generation = self.generation;
+        let mut fresh = Vec::new();
+        let (tree, keyed, events) = (&mut self.tree, &self.keyed, &self.events);
+        let (files, directory) = (&self.files, &self.directory);
+        let mut watch_failure = None;
+        let report = directory.scan(
+            None,
+            &mut |dir| {
+                let mut events = events.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Err(error) = events.watch(directory, dir) {
+                    watch_failure.get_or_insert(error);
+                }
+            },
+            &mut |found| {
+                let same = tree
+                    .get(&found.path)
+                    .is_some_and(|leaf| is_as_committed(leaf, &found, keyed))
+                    && !files.is_unsettled_database(&found.path);
+                if let Some(seen) = tree.extra_mut(&found.path) {
+                    *seen = Seen::new(seen.print(), generation);
+                }
+                if !same {
+                    fresh.push(found);
+                }
+            },
+        );
+        if let Some(error) = watch_failure {
+            self.report_once(None, "watch", &error.to_string());
+        }
+        if let Some(error) = report.root_unreadable {
+            warn!(target: "sync", %error, "the session directory cannot be read");
+            gather.out.refused = Some(Refusal::DirectoryGone);
+            return Ok(Work::default());
+        }
+        for (path, reason) in &report.skipped {
+            self.report_once(Some(path), "skipped", &reason.to_string());
+        }
+        let unreadable: Vec<RelPath> = report
+            .unreadable
+            .iter()
+            .map(|(path, _)| path.clone())
+            .collect();
+        for (path, why) in &report.unreadable {
+            self.report_once(Some(path), "unreadable", why);
+        }
+        let bytes = fresh.iter().map(|found| found.print.size).sum();
+        if fresh.len() as u64 >= SHOWN_FILES || bytes >= SHOWN_BYTES {
+            gather.progress.begin(fresh.len() as u64, bytes);
+        }
+        // What the scan did not come by is gone, unless it could not be looked at.
+        let gone = self
+            .tree
+            .iter()
+            .filter(|(_, leaf)| leaf.extra.generation() != generation)
+            .map(|(path, _)| path)
+            .filter(|path| !unreadable.iter().any(|dir| path.is_within(dir)))
+            .filter(|path| {
+                let look = self.directory.look(path);
+                matches!(look, Look::Absent | Look::Skipped(SkipReason::Profile))
+            });
+        let gone: Vec<RelPath> = gone.collect();
+        if fresh.len() + gone.len() <= ONE_MOMENT_FILES && bytes < SHOWN_BYTES {
+            let paths = fresh
+                .into_iter()
+                .map(|found| found.path)
+                .chain(gone)
+                .collect();
+            return Ok(Work {
+                paths,
+                ..Work::default()
+            });
+        }
+        for found in fresh {
+            self.found(found, Trust::Fingerprint, gather)?;
+        }
+        gather.removed.extend(gone);
+        Ok(Work::default())
+    }
+
+    fn look_below(&mut self, dir: &RelPath, gather: &mut Gather) -> Result<()> {
+        self.look_at(dir, gather)?;
+        let mut fresh = Vec::new();
+        let (events, directory) = (&self.events, &self.directory);
+        let report = directory.scan(
+            Some(dir),
+            &mut |inner| {
+                let mut events = events.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Err(error) = events.watch(directory, inner) {
+                    debug!(target: "sync", %error, "a directory cannot be watched");
+                }
+            },
+            &mut |found| fresh.push(found),
+        );
+        let seen: HashSet<RelPath> = fresh.iter().map(|found| found.path.clone()).collect();
+        for found in fresh {
+            self.found(found, Trust::Nothing, gather)?;
+        }
+        if report.root_unreadable.is_none() && report.unreadable.is_empty() {
+            gather.removed.extend(
+                self.tree
+                    .below(dir)
+                    .into_iter()
+                    .filter(|path| !seen.contains(path)),
+            );
+        }
+        Ok(())
+    }
+
+    fn look_at(&mut self, path: &RelPath, gather: &mut Gather) -> Result<()> {
+        match self.directory.look(path) {
+            Look::Found(found) => self.found(found, Trust::Nothing, gather),
+            // Left out by the profile, and archived all the same: by another profile.
+            Look::Absent | Look::Skipped(SkipReason::Profile) => {
+                if self.tree.get(path).is_some() {
+                    gather.removed.push(path.clone());
+                }
+                Ok(())
+            }
+            Look::Skipped(reason) => {
+                self.report_once(Some(path), "skipped", &reason.to_string());
+                Ok(())
+            }
+            Look::Unreadable(error) => {
+                self.report_once(Some(path), "unreadable", &error.to_string());
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes an entry that is there, and adds to the commit what differs.
+    fn found(&mut self, found: Found, trust: Trust, gather: &mut Gather) -> Result<()> {
+        let known = self.tree.get(&found.path);
+        let kind = match &found.kind {
+            FoundKind::File => {
+                let trusted =
+                    trust == Trust::Fingerprint || self.files.is_settled_database(&found.path);
+                if trusted && known.is_some_and(|leaf| is_as_committed(leaf, &found, &self.keyed)) {
+                    return Ok(());
+                }
+                return self.found_file(found, gather);
+            }
+            FoundKind::Dir => Kind::Dir,
+            FoundKind::Symlink { target } => Kind::Symlink {
+                target: target.clone(),
+            },
+        };
+        match known {
+            Some(leaf) if leaf.kind == kind && same_rights(&leaf.meta, &found.meta) => {
+                if kind != Kind::Dir && leaf.meta.mtime_ns != found.meta.mtime_ns {
+                    self.touched.insert(found.path.clone());
+                }
+            }
+            _ => {
+                gather
+                    .builder
+                    .put_other(&found.path, found.meta, kind.clone());
+                let leaf = Leaf {
+                    meta: found.meta,
+                    kind,
+                    extra: Seen::new(0, self.generation),
+                };
+                gather.out.edits.push(Edit::Set(found.path, leaf));
+            }
+        }
+        Ok(())
+    }
+
+    fn found_file(&mut self, found: Found, gather: &mut Gather) -> Result<()> {
+        let path = found.path.clone();
+        let known = self.tree.get(&path);
+        gather.progress.add(1, found.print.size);
+        let outcome = self.files.read(
+            &self.directory,
+            &found,
+            known.map(|leaf| &leaf.kind),
+            self.blocks.get(&path),
+            gather.pass,
+            &mut gather.builder,
+        )?;
+        if matches!(
+            outcome,
+            FileOutcome::Changed { .. } | FileOutcome::Same { .. }
+        ) {
+            // It is whole again: the next time it is not is news.
+            self.reported.remove(&(path.clone(), "not whole"));
+            self.reported.remove(&(path.clone(), "unreadable"));
+        }
+        match outcome {
+            FileOutcome::Changed {
+                meta,
+                kind,
+                blocks,
+                print,
+            } => {
+                let seen = self.seen(print);
+                gather.out.files += 1;
+                gather.out.edits.push(Edit::Set(
+                    path.clone(),
+                    Leaf {
+                        meta,
+                        kind,
+                        extra: seen,
+                    },
+                ));
+                gather.out.blocks.extend(blocks.map(|map| (path, map)));
+            }
+            FileOutcome::Same {
+                meta,
+                blocks,
+                print,
+            } => {
+                let seen = self.seen(print);
+                let leaf = known.expect("the same as something");
+                if !same_rights(&leaf.meta, &meta) {
+                    gather.builder.touch(&path, meta);
+                    let leaf = Leaf {
+                        meta,
+                        kind: leaf.kind.clone(),
+                        extra: seen,
+                    };
+                    gather.out.edits.push(Edit::Set(path.clone(), leaf));
+                } else if leaf.meta.mtime_ns != meta.mtime_ns {
+                    self.touched.insert(path.clone());
+                }
+                gather.out.refreshed.push((path.clone(), seen));
+                gather.out.blocks.extend(blocks.map(|map| (path, map)));
+            }
+            FileOutcome::Gone => {
+                if known.is_some() && matches!(self.directory.look(&path), Look::Absent) {
+                    gather.removed.push(path);
+                }
+            }
+            FileOutcome::Later(Later { when, why }) => {
+                debug!(target: "sync", %path, why, "file is not ready; looking again");
+                gather.out.later.push((path, when));
+            }
+            FileOutcome::NotWhole(why) => {
+                gather.out.not_whole += 1;
+                self.report_once(Some(&path), "not whole", &why);
+            }
+            FileOutcome::Unreadable(why) => self.report_once(Some(&path), "unreadable", &why),
+        }
+        Ok(())
+    }
+
+    /// What to keep of a fingerprint: nothing where a write could hide behind it.
+    fn seen(&self, print: crate::session::Fingerprint) -> Seen {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let now = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
+        let hash = if print.may_hide_a_write(now) {
+            0
+        } else {
+            hash_of(&print, &self.keyed)
+        };
+        Seen::new(hash, self.generation)
+    }
+
+    /// Turns paths that are gone into removals: only the topmost of what went together, and none
+    /// that has come back meanwhile.
+    fn sort_out_removals(&self, gather: &mut Gather) {
+        let mut removed = std::mem::take(&mut gather.removed);
+        removed.sort();
+        removed.dedup();
+        let gone: HashSet<RelPath> = removed.iter().cloned().collect();
+        for path in removed {
+            let mut above = path.parent();
+            let mut covered = false;
+            while let Some(dir) = above {
+                if gone.contains(&dir) {
+                    covered = true;
+                    break;
+                }
+                above = dir.parent();
+            }
+            if !covered {
+                gather.out.files += self.tree.below(&path).len() as u64 + 1;
+                gather.builder.remove(&path);
+                gather.out.edits.push(Edit::Remove(path));
+            }
+        }
+    }
+
+    /// Adds the times that changed without content, and those of the directories around what is
+    /// committed: not worth a commit of their own, except at the end.
+    fn add_touched(&mut self, gather: &mut Gather) {
+        if gather.builder.is_empty() && (gather.pass == Pass::Live || self.touched.is_empty()) {
+            return;
+        }
+        let mut paths = self.touched.clone();
+        let mut edited = HashSet::new();
+        for edit in &gather.out.edits {
+            let path = match edit {
+                Edit::Set(path, _) | Edit::Remove(path) => path,
+            };
+            edited.insert(path.clone());
+            paths.extend(path.parent());
+        }
+        for path in paths {
+            let (false, Some(leaf)) = (edited.contains(&path), self.tree.get(&path)) else {
+                continue;
+            };
+            let Look::Found(found) = self.directory.look(&path) else {
+                continue;
+            };
+            let same_kind = match (&leaf.kind, &found.kind) {
+                (Kind::File { size, .. }, FoundKind::File) => *size == found.print.size,
+                (Kind::Dir, FoundKind::Dir) => true,
+                (Kind::Symlink { target }, FoundKind::Symlink { target: now }) => target == now,
+                _ => false,
+            };
+            if same_kind && leaf.meta != found.meta && same_rights(&leaf.meta, &found.meta) {
+                gather.builder.touch(&path, found.meta);
+                let leaf = Leaf {
+                    meta: found.meta,
+                    ..leaf.clone()
+                };
+                gather.out.edits.push(Edit::Set(path, leaf));
+            }
+        }
+    }
+
+    fn report_once(&mut self, path: Option<&RelPath>, what: &'static str, why: &str) {
+        let key = path
+            .cloned()
+            .unwrap_or_else(|| RelPath::new("session-directory").expect("a path"));
+        // Forgetting now and then is better than remembering without end.
+        if self.reported.len() > 1000 {
+            self.reported.clear();
+        }
+        if self.reported.insert((key.clone(), what)) {
+            warn!(target: "sync", path = %key, why, "{}", match what {
+                "skipped" => "entry is not archived",
+                "unreadable" => "entry cannot be read; its last committed state stays",
+                "not whole" => "file is not whole; its last committed version stays",
+                _ => "changes are found by rescans only",
+            });
+        }
+    }
+}
+
+/// Whether a fingerprint may stand for the content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// A scan looks at everything; what looks the same is the same.
+    Fingerprint,
+    /// The kernel reported a change here; two writes within a tick of the clock look the same.
+    Nothing,
+}
+
+struct Gather {
+    builder: Builder,
+    pass: Pass,
+    out: Gathered,
+    removed: Vec<RelPath>,
+    progress: Progress,
+}
+
+impl Gather {
+    /// A new one over the same sink. Packs of one that was given up stay behind in the store, and
+    /// are collected as what nothing refers to.
+    fn begin(sink: &Arc<Mutex<PackSink>>, pass: Pass, progress: &Progress) -> Result<Self> {
+        let sink = sink.clone();
+        let sink: PackSink = Box::new(move |id, content| {
+            let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
+            sink(id, content)
+        });
+        Ok(Self {
+            builder: Builder::new(sink)?,
+            pass,
+            out: Gathered {
+                built: None,
+                edits: Vec::new(),
+                blocks: Vec::new(),
+                refreshed: Vec::new(),
+                files: 0,
+                later: Vec::new(),
+                not_whole: 0,
+                refused: None,
+            },
+            removed: Vec::new(),
+            progress: progress.clone(),
+        })
+    }
+}
+
+fn hash_of(print: &crate::session::Fingerprint, keyed: &RandomState) -> u64 {
+    let facts = (
+        print.size,
+        print.mtime_ns,
+        print.ctime_ns,
+        print.ino,
+        print.sidecars,
+    );
+    // 0 and 1 stand for "nothing known".
+    keyed.hash_one(facts).max(2)
+}
+
+fn is_as_committed(leaf: &Leaf<Seen>, found: &Found, keyed: &RandomState) -> bool {
+    match (&leaf.kind, &found.kind) {
+        (Kind::File { .. }, FoundKind::File) => {
+            leaf.extra.print() == hash_of(&found.print, keyed) & !1
+        }
+        (Kind::Dir, FoundKind::Dir) => same_rights(&leaf.meta, &found.meta),
+        (Kind::Symlink { target }, FoundKind::Symlink { target: now }) => {
+            target == now && same_rights(&leaf.meta, &found.meta)
+        }
+        _ => false,
+    }
+}
+
+fn same_rights(a: &crate::entry::Meta, b: &crate::entry::Meta) -> bool {
+    a.mode == b.mode && a.owner == b.owner
+}
