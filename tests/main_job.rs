@@ -2,10 +2,16 @@
 //! real mongod and, where both are equal, the SQLite store. What is promised is tested by
 //! breaking what it is promised against.
 
+#[path = "support/example.rs"]
+mod example;
 #[path = "support/keeper.rs"]
 mod keeper;
 #[path = "support/mongod.rs"]
 mod mongod;
+#[path = "support/process.rs"]
+mod process;
+#[path = "support/tree.rs"]
+mod tree;
 
 #[path = "main_job/boot_table.rs"]
 mod boot_table;

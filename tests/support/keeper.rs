@@ -3,8 +3,7 @@
 #![allow(dead_code, reason = "each test program uses what it needs of it")]
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -15,7 +14,11 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub(crate) use super::example::{example_gateway, http, http_json};
 use super::mongod::Mongod;
+use super::process::with_descendants;
+pub(crate) use super::process::{is_alive, send};
+pub(crate) use super::tree::Tree;
 
 /// Covers a machine that is busy with other tests; nothing waits for it where all is well.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -257,100 +260,6 @@ impl World {
     }
 }
 
-/// A directory tree with all that a restore has to bring back, without our own directory in it.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Tree(std::collections::BTreeMap<Vec<u8>, Node>);
-
-/// One entry of a [`Tree`].
-#[derive(PartialEq, Eq)]
-pub(crate) enum Node {
-    /// A file: mode, modification time, content.
-    File(u32, i128, Vec<u8>),
-    /// A directory: mode.
-    Dir(u32),
-    /// A symbolic link: target.
-    Link(PathBuf),
-}
-
-impl std::fmt::Debug for Node {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::File(mode, mtime, content) => {
-                let start = String::from_utf8_lossy(&content[..content.len().min(40)]);
-                write!(f, "file {mode:o} {mtime} {} {start:?}", content.len())
-            }
-            Self::Dir(mode) => write!(f, "dir {mode:o}"),
-            Self::Link(target) => write!(f, "link {}", target.display()),
-        }
-    }
-}
-
-impl Tree {
-    /// Reads it; what vanishes meanwhile is left out.
-    pub(crate) fn of(root: &Path) -> Self {
-        let mut tree = Self(std::collections::BTreeMap::new());
-        tree.read(root, Path::new(""));
-        tree
-    }
-
-    fn read(&mut self, root: &Path, below: &Path) {
-        use std::os::unix::ffi::OsStrExt;
-        use std::os::unix::fs::MetadataExt;
-        let Ok(entries) = fs::read_dir(root.join(below)) else {
-            return;
-        };
-        for entry in entries.flatten() {
-            let path = below.join(entry.file_name());
-            if path == Path::new(".sessionkeep") {
-                continue;
-            }
-            let Ok(meta) = fs::symlink_metadata(root.join(&path)) else {
-                continue;
-            };
-            let mode = meta.mode() & 0o7777;
-            let node = if meta.is_dir() {
-                self.read(root, &path);
-                Node::Dir(mode)
-            } else if meta.is_symlink() {
-                Node::Link(fs::read_link(root.join(&path)).unwrap_or_default())
-            } else if meta.is_file() {
-                let time = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
-                Node::File(mode, time, fs::read(root.join(&path)).unwrap_or_default())
-            } else {
-                continue;
-            };
-            self.0.insert(path.as_os_str().as_bytes().to_vec(), node);
-        }
-    }
-
-    /// A file's content.
-    pub(crate) fn content(&self, name: &str) -> Option<&[u8]> {
-        match self.0.get(name.as_bytes()) {
-            Some(Node::File(_, _, content)) => Some(content),
-            _ => None,
-        }
-    }
-
-    /// A file's content as text.
-    #[track_caller]
-    pub(crate) fn text(&self, name: &str) -> &str {
-        let content = self
-            .content(name)
-            .unwrap_or_else(|| panic!("no {name} in {self:?}"));
-        std::str::from_utf8(content).expect("text")
-    }
-
-    /// Whether there is such an entry.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name.as_bytes())
-    }
-
-    /// Takes an entry out.
-    pub(crate) fn take(&mut self, name: &[u8]) -> Option<Node> {
-        self.0.remove(name)
-    }
-}
-
 /// A life to be started.
 pub(crate) struct Setup<'a> {
     world: &'a World,
@@ -582,111 +491,4 @@ impl Drop for Life {
             self.kill_all();
         }
     }
-}
-
-/// Sends a signal to a process that this test started.
-pub(crate) fn send(pid: u32, signal: i32) {
-    let pid = i32::try_from(pid).expect("a process id");
-    // SAFETY: plain system call.
-    unsafe { libc::kill(pid, signal) };
-}
-
-/// Whether a process is there and is no zombie.
-pub(crate) fn is_alive(pid: u32) -> bool {
-    stat(pid).is_some_and(|(state, _)| state != "Z")
-}
-
-/// The state and the parent of a process. The name before them stands in parentheses and may
-/// hold anything, so counting begins after the last one.
-fn stat(pid: u32) -> Option<(String, u32)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut words = rest.split_whitespace();
-    let state = words.next()?.to_owned();
-    Some((state, words.next()?.parse().ok()?))
-}
-
-fn with_descendants(root: u32) -> Vec<u32> {
-    let pids = fs::read_dir("/proc").expect("/proc").flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let parents: Vec<(u32, u32)> = pids.filter_map(|pid| Some((pid, stat(pid)?.1))).collect();
-    let mut found = vec![root];
-    let mut next = 0;
-    while let Some(parent) = found.get(next).copied() {
-        found.extend(
-            parents
-                .iter()
-                .filter(|(_, of)| *of == parent)
-                .map(|(pid, _)| *pid),
-        );
-        next += 1;
-    }
-    found
-}
-
-/// Asks over HTTP; the status code and the body, or `None` where nobody answers.
-pub(crate) fn http(method: &str, port: u16, path: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .ok()?;
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    )
-    .ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let status = answer.split(' ').nth(1)?.parse().ok()?;
-    let (_, body) = answer.split_once("\r\n\r\n")?;
-    Some((status, body.to_owned()))
-}
-
-/// The same, for JSON.
-pub(crate) fn http_json(method: &str, port: u16, path: &str) -> Option<Value> {
-    serde_json::from_str(&http(method, port, path)?.1).ok()
-}
-
-/// The example gateway, built as this test was.
-pub(crate) fn example_gateway() -> PathBuf {
-    use std::sync::OnceLock;
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT
-        .get_or_init(|| {
-            let target = Path::new(program()).parent().expect("target directory");
-            let profile = match target.file_name().and_then(|name| name.to_str()) {
-                Some("debug") | None => "dev",
-                Some(other) => other,
-            };
-            // Cargo does not build examples when a single test is asked for.
-            let mut cargo = Command::new(env!("CARGO"));
-            // What Cargo tells a test about its package would look like a change to build
-            // scripts that watch it, and everything above them would be built anew.
-            for (name, _) in std::env::vars_os() {
-                let told = [
-                    "CARGO_PKG_",
-                    "CARGO_MANIFEST_",
-                    "CARGO_BIN_",
-                    "CARGO_CRATE_",
-                ];
-                if told.iter().any(|p| name.to_string_lossy().starts_with(p)) {
-                    cargo.env_remove(name);
-                }
-            }
-            let built = cargo
-                .args([
-                    "build",
-                    "--quiet",
-                    "--example",
-                    "gateway",
-                    "--profile",
-                    profile,
-                ])
-                .current_dir(env!("CARGO_MANIFEST_DIR"))
-                .status()
-                .expect("cargo");
-            assert!(built.success());
-            target.join("examples/gateway")
-        })
-        .clone()
 }
