@@ -199,18 +199,7 @@ enum Op {
 }
 
 const NAMES: [&str; 12] = [
-    "a",
-    "b.json",
-    "c",
-    "d",
-    "d/e",
-    "d/f",
-    "d/g",
-    "d/g/h",
-    "i",
-    "i/j.json",
-    "i/k",
-    "creds.json",
+    "a", "b.json", "c", "d", "d/e", "d/f", "d/g", "d/g/h", "i", "i/j.json", "i/k", "l.json",
 ];
 
 fn op() -> impl Strategy<Value = Op> {
@@ -230,7 +219,10 @@ fn op() -> impl Strategy<Value = Op> {
 /// Does what can be done; what cannot (a file where a directory is) is passed over.
 fn perform(root: &Path, op: &Op) {
     let at = |n: &usize| root.join(NAMES[*n]);
+    // Writing through a link could put what is no JSON into a file that should hold some.
+    let is_link = |n: &usize| fs::symlink_metadata(at(n)).is_ok_and(|meta| meta.is_symlink());
     let _ = match op {
+        Op::Write(n, ..) | Op::Append(n, _) if is_link(n) => Ok(()),
         Op::Write(n, byte, len) if NAMES[*n].ends_with(".json") => {
             fs::write(at(n), format!("{{\"v\":{byte},\"l\":{len}}}"))
         }
