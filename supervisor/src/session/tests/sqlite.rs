@@ -174,7 +174,8 @@ fn fifty_good_snapshots(journal: &str, locking: &str) {
         assert_eq!(mode, journal.to_lowercase(), "the mode was changed");
         before = held;
     }
-    let last = writer.stop();
+    // On a busy machine it may have said nothing since the last snapshot.
+    let last = writer.stop().max(before);
     let (_, image) = snap(&path, BUSY).expect("after its end");
     assert_eq!(
         number(&restored(dir.path(), &image), "SELECT n FROM c"),
