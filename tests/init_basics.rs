@@ -1,6 +1,9 @@
 //! PID 1 with real processes: each test as an ordinary process (a subreaper) and as a real PID 1
 //! in a namespace of its own. The store's part is played by `init_harness`.
 
+#[path = "support/built.rs"]
+mod built;
+
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -17,45 +20,8 @@ use sessionkeep::config::{
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// The program under test, built as this test was.
-fn harness() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let own = std::env::current_exe().expect("own path");
-        let target = own.ancestors().nth(2).expect("target directory");
-        let profile = match target.file_name().and_then(|name| name.to_str()) {
-            Some("debug") | None => "dev",
-            Some(other) => other,
-        };
-        // Cargo does not build examples when a single test is asked for.
-        let mut cargo = Command::new(env!("CARGO"));
-        // What Cargo tells a test about its package would look like a change to build scripts
-        // that watch it, and everything above them would be built anew.
-        for (name, _) in std::env::vars_os() {
-            let told = [
-                "CARGO_PKG_",
-                "CARGO_MANIFEST_",
-                "CARGO_BIN_",
-                "CARGO_CRATE_",
-            ];
-            if told.iter().any(|p| name.to_string_lossy().starts_with(p)) {
-                cargo.env_remove(name);
-            }
-        }
-        let built = cargo
-            .args([
-                "build",
-                "--quiet",
-                "--example",
-                "init_harness",
-                "--profile",
-                profile,
-            ])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status()
-            .expect("cargo");
-        assert!(built.success());
-        target.join("examples/init_harness")
-    })
+fn harness() -> PathBuf {
+    built::example("init_harness")
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! A clean stop: nothing that the gateway wrote is lost, and its verdict is passed on.
 
+use std::fs;
 use std::time::Duration;
 
 use super::keeper::{IDLE, World};
@@ -88,6 +89,50 @@ fn a_flush_that_cannot_be_done_is_74_unless_the_gateway_had_an_own_verdict() {
         world.wait_until_stored("late", "late\n");
         assert_eq!(next.stop().code, 0);
     }
+}
+
+#[test]
+fn a_database_that_somebody_keeps_locked_at_the_end_is_not_called_saved() {
+    let world = World::sqlite();
+    fs::create_dir_all(world.dir()).expect("create");
+    let path = world.dir().join("store.db");
+    let fill = rusqlite::Connection::open(&path).expect("open");
+    fill.execute_batch("CREATE TABLE t (n); INSERT INTO t VALUES (1)")
+        .expect("fill");
+    drop(fill);
+    fs::write(world.dir().join("key.json"), "{}").expect("write");
+    let life = world
+        .script("trap 'echo \"{}\" > late.json; exit 0' TERM; sleep 1000 & wait")
+        .set("stop.total=6s")
+        .set("stop.flush=2s")
+        .ready();
+    world.wait_until_stored("key.json", "{}");
+    // Held by none of the gateway's processes, so that no freeze helps either.
+    let holder = rusqlite::Connection::open(&path).expect("open");
+    holder
+        .execute_batch("PRAGMA locking_mode=EXCLUSIVE; INSERT INTO t VALUES (2)")
+        .expect("write and keep the lock");
+    let ended = life.stop();
+    assert_eq!(ended.code, 74, "{}", ended.log);
+    assert!(
+        ended
+            .log
+            .contains("store.db is still being written, or locked"),
+        "{}",
+        ended.log
+    );
+    // Everything else is saved, and the next start takes what was left.
+    assert_eq!(world.stored().expect("a tree").text("late.json"), "{}\n");
+    drop(holder);
+    let ended = world.script(IDLE).ready().stop();
+    assert_eq!(ended.code, 0, "{}", ended.log);
+    let copy = world.path("copy");
+    let to = copy.display().to_string();
+    assert!(world.command(&["restore", "--to", &to]).status.success());
+    let rows: i64 = rusqlite::Connection::open(copy.join("store.db"))
+        .and_then(|db| db.query_row("SELECT max(n) FROM t", [], |row| row.get(0)))
+        .expect("rows");
+    assert_eq!(rows, 2);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use mongodb::bson::{Bson, doc};
 use mongodb::options::GridFsBucketOptions;
 use sessionkeep::config::Secret;
 use sessionkeep::store::contract::{self, Subject, archive, record};
-use sessionkeep::store::{Appended, MongoStore, PackId, Severity, Store, StoreError};
+use sessionkeep::store::{MongoStore, PackId, Severity, Store, StoreError};
 
 use crate::mongod::{Mongod, Rights, User};
 use crate::{InMongo, TIMEOUT, in_mongo};
@@ -245,41 +245,4 @@ async fn the_examination_leaves_no_probe_behind() {
             .await;
         assert_eq!(left.expect("count"), 0, "{name}");
     }
-}
-
-/// Figures for the documentation; run with `--ignored --nocapture`.
-#[tokio::test]
-#[ignore = "a measurement, not a check"]
-async fn measure_appends_and_packs() {
-    let subject = in_mongo().await;
-    let archive = archive("measure");
-    let median = |mut times: Vec<Duration>| {
-        times.sort();
-        (times[times.len() / 2], times[times.len() * 99 / 100])
-    };
-    let mut times = Vec::new();
-    for seq in 1..=500 {
-        let one = record(&archive, seq, vec![7; 1500]);
-        let begun = std::time::Instant::now();
-        assert_eq!(
-            subject.store.append(&one).await.expect("append"),
-            Appended::Done
-        );
-        times.push(begun.elapsed());
-    }
-    println!("append: p50, p99 {:?}", median(times));
-    let (mut puts, mut gets) = (Vec::new(), Vec::new());
-    for n in 0..15 {
-        let id = PackId::generate();
-        let content = Bytes::from(vec![n; 8 << 20]);
-        let begun = std::time::Instant::now();
-        let put = subject.store.put_pack(&archive, id, content).await;
-        put.expect("put");
-        puts.push(begun.elapsed());
-        let begun = std::time::Instant::now();
-        subject.store.pack(&archive, id).await.expect("get");
-        gets.push(begun.elapsed());
-    }
-    println!("put 8 MiB: p50, worst {:?}", median(puts));
-    println!("get 8 MiB: p50, worst {:?}", median(gets));
 }
