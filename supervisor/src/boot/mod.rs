@@ -298,33 +298,28 @@ impl Site<'_> {
             }
             Err(error) if error.is_damage() => {
                 warn!(target: "boot", %error, "the archive's newest commit is damaged");
-                let has_credentials = self.had_credentials(header.seq).await?;
+                // What it was before tells whether a login was lost, and mends torn files.
+                let older = self.newest_whole_before(header.seq).await?;
+                let has_credentials = older.as_ref().map(holds_credentials);
                 let header = header.clone();
-                Ok((
-                    decide(
-                        local,
-                        &Remote::Head {
-                            header,
-                            has_credentials,
-                        },
-                    ),
-                    None,
-                ))
+                let remote = Remote::Head {
+                    header,
+                    has_credentials,
+                };
+                Ok((decide(local, &remote), older))
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Whether the newest whole version before commit `seq` holds a login; `None` where there is no
-    /// such version.
-    async fn had_credentials(&self, seq: Seq) -> Result<Option<bool>, BootError> {
+    /// The newest version before commit `seq` whose chain is whole.
+    async fn newest_whole_before(&self, seq: Seq) -> Result<Option<Version>, BootError> {
+        let (store, archive) = (&**self.store, &self.settings.archive);
         let mut below = seq;
-        while let Some(header) =
-            restore::older(&**self.store, &self.settings.archive, below).await?
-        {
+        while let Some(header) = restore::older(store, archive, below).await? {
             below = header.seq;
-            match Version::load(&**self.store, header).await {
-                Ok(version) => return Ok(Some(holds_credentials(&version))),
+            match Version::load(store, header).await {
+                Ok(version) => return Ok(Some(version)),
                 Err(error) if error.is_damage() => {}
                 Err(error) => return Err(error.into()),
             }

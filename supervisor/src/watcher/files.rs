@@ -402,7 +402,8 @@ fn done(
 fn unread(error: ReadError, pass: Pass) -> FileOutcome {
     match error {
         ReadError::Vanished | ReadError::NotAFile => FileOutcome::Gone,
-        ReadError::Changed if pass == Pass::Live => FileOutcome::Later(Later {
+        // At the end, too: the flush looks again until its deadline, and then says which it was.
+        ReadError::Changed => FileOutcome::Later(Later {
             when: Instant::now() + RETRY,
             why: "it kept changing",
         }),
@@ -416,7 +417,6 @@ fn unread(error: ReadError, pass: Pass) -> FileOutcome {
             })
         }
         ReadError::Io(error) => failed(&error),
-        other => FileOutcome::Unreadable(Chain(&other).to_string()),
     }
 }
 

@@ -24,6 +24,8 @@ use crate::session::{Found, FoundKind, Hint, Look, SkipReason};
 /// A gateway that never pauses for that long is committed as it is.
 const ONE_MOMENT_WITHIN: Duration = Duration::from_millis(150);
 
+/// How long is waited before the changed files are read again.
+const READ_AGAIN_AFTER: Duration = Duration::from_millis(5);
 /// More changed files than this are not read again because one of them changed meanwhile.
 const ONE_MOMENT_FILES: usize = 1000;
 /// Work of at least this much is worth showing how far it has come.
@@ -108,6 +110,8 @@ impl Replica {
                 debug!(target: "sync", "files never stood still; they are committed as they were read");
                 break;
             }
+            // A writer that is in the middle of a file needs a moment to end it.
+            std::thread::sleep(READ_AGAIN_AFTER);
             work.add(moved);
             *gather = begin()?;
         }

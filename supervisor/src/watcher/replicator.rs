@@ -141,7 +141,12 @@ impl Replicator {
                 .and_then(|marker| marker.instance.parse().ok())
                 .filter(|_| !ours),
         };
+        // Nothing is waited for in here: the loop above must hear of a flush in time.
         let refusing = Settings {
+            store: crate::config::StoreSettings {
+                wait: Duration::ZERO,
+                ..self.settings.store.clone()
+            },
             lease: crate::config::LeaseSettings {
                 conflict: Conflict::Refuse,
                 ..self.settings.lease.clone()
