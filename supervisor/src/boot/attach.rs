@@ -250,3 +250,22 @@ fn taken_over(other: &Header) -> BootError {
     );
     BootError::Fenced { reason }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::MemoryStore;
+
+    #[tokio::test]
+    async fn a_barrier_never_goes_on_top_of_a_later_owners() {
+        let store = MemoryStore::new();
+        let archive: ArchiveName = "default".parse().expect("a name");
+        let name = |name: &str| -> InstanceId { name.parse().expect("a name") };
+        let later = raise_barrier(&store, &archive, &name("later"), 5).await;
+        assert!(later.is_ok(), "{later:?}");
+        let stale = raise_barrier(&store, &archive, &name("stale"), 4).await;
+        assert!(matches!(stale, Err(BootError::Fenced { .. })), "{stale:?}");
+        let head = store.head(&archive).await.expect("answers").expect("one");
+        assert_eq!((head.seq, head.instance), (1, name("later")));
+    }
+}
