@@ -63,7 +63,8 @@ class Session:
         }
 
     def size(self) -> int:
-        return sum(path.stat().st_size for path in self.database.parent.iterdir() if path.is_file())
+        """Of the database's pages; the WAL may hold some of them twice."""
+        return self.db.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size").fetchone()[0]
 
     def grow(self, size: int) -> int:
         while (lacking := size - self.size()) > 0:
@@ -71,8 +72,7 @@ class Session:
             self.db.execute("BEGIN IMMEDIATE")
             self.db.executemany("INSERT INTO stand_in_bulk (data) VALUES (?)", rows)
             self.db.execute("COMMIT")
-            # Into the database: what is in the WAL counts twice until it is written again.
-            self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return self.size()
 
 

@@ -115,11 +115,14 @@ export class Session {
 		try {
 			await mkdir(this.#folder, { recursive: true })
 			await writeFile(join(this.#folder, '.waha.session.config.json'), JSON.stringify({ name: this.name, config: this.config }))
-			this.#login = await this.#engine.open(this.name, this.#folder)
+			const login = this.#engine.login(this.name, this.#folder)
+			await login.open()
+			this.#login = login
 		} catch (error) {
 			this.fail(error.message)
 			return
 		}
+		this.problem = null
 		this.#found = this.#login.loggedIn
 		this.#become(this.#found ? 'WORKING' : 'SCAN_QR_CODE')
 	}
@@ -146,7 +149,7 @@ export class Session {
 					log.info('last words', { session: this.name, n })
 				}
 			}
-			await login.close(why)
+			await login.close(why).catch(error => log.error('failed to close', { session: this.name, reason: error.message }))
 		}
 		this.#login = null
 		this.#become('STOPPED')
@@ -161,9 +164,8 @@ export class Session {
 	}
 
 	async logout() {
-		const login = this.#login
 		await this.stop('request')
-		await login?.erase()
+		await this.#engine.login(this.name, this.#folder).erase()
 		this.#store.forgetMe(this.name)
 		await this.start()
 	}
@@ -215,12 +217,17 @@ export class Session {
 		}
 	}
 
-	// One after the other, at the rate or as fast as they go.
+	// One after the other, at the rate or as fast as they go, up to the first that fails.
 	async #keepSending() {
 		let due = Date.now()
 		while (this.#perSecond > 0 && this.#login) {
-			await this.#login.send().catch(error => log.error('a message failed', { session: this.name, reason: error.message }))
-			due = Math.max(due + 1000 / this.#perSecond, Date.now())
+			try {
+				await this.#login.send()
+			} catch (error) {
+				log.error('a message failed; no more of them', { session: this.name, reason: error.message })
+				this.#perSecond = 0
+			}
+			due = Math.max(due + 1000 / (this.#perSecond || Infinity), Date.now())
 			await pause(due - Date.now())
 		}
 	}

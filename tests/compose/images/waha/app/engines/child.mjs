@@ -15,9 +15,9 @@ export class Child {
 	#next = 1
 	#ended = null
 
-	static async start({ command, args, socket, onExit }) {
+	static async start({ name, command, args, socket, onExit }) {
 		const child = new Child()
-		child.#spawn(command, args, onExit)
+		child.#spawn(name, command, args, onExit)
 		await child.#connect(socket)
 		return child
 	}
@@ -26,7 +26,7 @@ export class Child {
 		return this.#ended === null
 	}
 
-	#spawn(command, args, onExit) {
+	#spawn(name, command, args, onExit) {
 		// Its output goes straight to the container's log, so that what it says after node's end is there.
 		this.#process = spawn(command, args, { detached: true, stdio: ['ignore', 'inherit', 'inherit'] })
 		const end = reason => {
@@ -36,9 +36,9 @@ export class Child {
 			}
 			this.#waiting.clear()
 		}
-		this.#process.on('error', error => end(`failed to start ${command}: ${error.message}`))
+		this.#process.on('error', error => end(`failed to start ${name}: ${error.message}`))
 		this.#process.on('exit', (code, signal) => {
-			end(`${command} ended with ${signal ?? code}`)
+			end(`${name} ended with ${signal ?? code}`)
 			onExit(code, signal)
 		})
 	}

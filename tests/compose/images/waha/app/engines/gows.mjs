@@ -13,17 +13,15 @@ export class Gows {
 	async start(onExit) {
 		// A socket that an earlier process left behind would be taken for the new one's.
 		await unlink(SOCKET).catch(() => {})
-		this.#child = await Child.start({ command: 'python3', args: ['/app/gows.py', '--socket', SOCKET], socket: SOCKET, onExit })
+		this.#child = await Child.start({ name: 'gows', command: 'python3', args: ['/app/gows.py', '--socket', SOCKET], socket: SOCKET, onExit })
 	}
 
 	get healthy() {
 		return this.#child?.alive ?? false
 	}
 
-	async open(name, folder) {
-		const login = new Login(this.#child, folder)
-		await login.open()
-		return login
+	login(name, folder) {
+		return new Login(this.#child, folder)
 	}
 
 	// TERM, and node goes its way: the process writes on for a while and ends by itself.

@@ -25,10 +25,8 @@ export class Noweb {
 
 	async start() {}
 
-	async open(name, folder) {
-		const login = new Login(name, folder)
-		await login.open()
-		return login
+	login(name, folder) {
+		return new Login(name, folder)
 	}
 
 	async stop() {}
@@ -39,6 +37,7 @@ class Login {
 	#folder
 	#peerFolder
 	#store
+	#own
 	#fleet = null
 	#tail = Promise.resolve()
 
@@ -66,10 +65,9 @@ class Login {
 	}
 
 	async #openAccounts() {
-		const own = await Account.open(this.#name, 1, this.#folder, standIn.preKeys)
+		this.#own = await Account.open(this.#name, 1, this.#folder, standIn.preKeys)
 		const peer = await Account.open('peer', 2, this.#peerFolder, FEW_PRE_KEYS)
-		this.#fleet = new Fleet([own, peer], peer, FEW_PRE_KEYS, new Journal())
-		this.own = own
+		this.#fleet = new Fleet([this.#own, peer], peer, FEW_PRE_KEYS, new Journal())
 	}
 
 	// Everything that moves a ratchet, one after the other.
@@ -107,7 +105,8 @@ class Login {
 		const { failures, last_error: lastError } = await this.#fleet.state()
 		const problems = await unreadable(this.#folder)
 		problems.push(...(failures ? [`${failures} messages failed; the last: ${told(lastError)}`] : []))
-		problems.push(...this.#storeProblems())
+		const checked = this.#store.prepare('PRAGMA integrity_check').all().map(row => row.integrity_check)
+		problems.push(...checked.filter(line => line !== 'ok').map(line => `store.sqlite3: ${line}`))
 		if (!credentials(this.#folder)?.me) {
 			return { identity: null, messages: 0, last_words: null, problems: [...problems, 'creds.json holds no login'] }
 		}
@@ -119,47 +118,42 @@ class Login {
 			identity: createHash('sha256').update(`${identity} ${noise} ${registration}`).digest('hex'),
 			messages: last,
 			last_words: seen.creds.additionalData.last_words ?? null,
+			stored: this.#store.prepare('SELECT coalesce(max(id), 0) AS n FROM messages').get().n,
 			problems
 		}
-	}
-
-	#storeProblems() {
-		const found = this.#store.prepare('PRAGMA integrity_check').all().map(row => row.integrity_check)
-		const problems = found.filter(line => line !== 'ok').map(line => `store.sqlite3: ${line}`)
-		const stored = this.#store.prepare('SELECT coalesce(max(id), 0) AS n FROM messages').get().n
-		// The store is written last, so a process that was killed may leave it one message behind.
-		const behind = this.own.lastMessage - stored
-		if (behind < 0 || behind > 1) {
-			problems.push(`store.sqlite3 ends at message ${stored}, creds.json at ${this.own.lastMessage}`)
-		}
-		return problems
 	}
 
 	grow(bytes) {
 		return this.#enqueue(async () => {
 			// Half of it small files, as far as a real account has so many; the rest rows.
-			const files = Math.min(BULK_FILES, Math.floor((bytes - (await size(this.#folder))) / 2 / BULK_FILE))
+			const files = Math.min(BULK_FILES, Math.floor((bytes - (await this.#size())) / 2 / BULK_FILE))
 			for (let n = 0; n < files; n++) {
 				const record = JSON.stringify({ type: 'Buffer', data: randomBytes((BULK_FILE * 3) / 4).toString('base64') })
 				await writeFile(join(this.#folder, `sender-key-${n}@g.us--4915100000002--0.json`), record)
 			}
 			const insert = this.#store.prepare('INSERT INTO stand_in_bulk (data) VALUES (?)')
-			for (let lacking; (lacking = bytes - (await size(this.#folder))) > 0; ) {
+			for (let lacking; (lacking = bytes - (await this.#size())) > 0; ) {
 				this.#store.exec('BEGIN')
 				for (let row = 0; row <= lacking / BULK_ROW; row++) {
 					insert.run(randomBytes(BULK_ROW))
 				}
 				this.#store.exec('COMMIT; PRAGMA wal_checkpoint(TRUNCATE)')
 			}
-			return { size: await size(this.#folder) }
+			return { size: await this.#size() }
 		})
+	}
+
+	// The database by its pages: its WAL may hold some of them twice.
+	async #size() {
+		const { pages } = this.#store.prepare('SELECT page_count * page_size AS pages FROM pragma_page_count, pragma_page_size').get()
+		return pages + (await sizeOfFiles(this.#folder))
 	}
 
 	lastWords() {
 		return this.#enqueue(async () => {
 			const n = await this.#exchange()
-			this.own.creds.additionalData.last_words = n
-			await this.own.saveCreds()
+			this.#own.creds.additionalData.last_words = n
+			await this.#own.saveCreds()
 			return n
 		})
 	}
@@ -203,8 +197,9 @@ async function unreadable(folder) {
 	return problems.slice(0, 3)
 }
 
-async function size(folder) {
+async function sizeOfFiles(folder) {
 	const entries = await readdir(folder, { withFileTypes: true, recursive: true })
-	const files = entries.filter(entry => entry.isFile()).map(entry => stat(join(entry.parentPath, entry.name)))
-	return (await Promise.all(files)).reduce((sum, { size }) => sum + size, 0)
+	const files = entries.filter(entry => entry.isFile() && !entry.name.startsWith('store.sqlite3'))
+	const sizes = await Promise.all(files.map(async entry => (await stat(join(entry.parentPath, entry.name))).size))
+	return sizes.reduce((sum, size) => sum + size, 0)
 }

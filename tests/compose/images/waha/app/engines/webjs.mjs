@@ -11,10 +11,8 @@ export class Webjs {
 
 	async start() {}
 
-	async open(name, folder) {
-		const login = new Login(name, folder)
-		await login.open()
-		return login
+	login(name, folder) {
+		return new Login(name, folder)
 	}
 
 	async stop() {}
@@ -37,6 +35,7 @@ class Login {
 		let exited
 		this.#ended = new Promise(resolve => (exited = resolve))
 		this.#chrome = await Child.start({
+			name: 'chrome',
 			command: process.execPath,
 			args: ['/app/chrome.mjs', this.#profile, this.#socket],
 			socket: this.#socket,
