@@ -64,9 +64,11 @@ function lock() {
 	symlinkSync(socket, join(userData, 'SingletonSocket'))
 }
 
+// Pids are given out anew in every container, also as those of threads, this process's own among them.
 function isBrowser(pid) {
 	try {
-		return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').includes(userData)
+		const [, leader] = /^Tgid:\s+(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))
+		return leader === pid && Number(pid) !== process.pid && readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').includes(userData)
 	} catch {
 		return false
 	}
@@ -184,7 +186,9 @@ process.on('SIGINT', end)
 createServer(connection => {
 	connection.on('error', () => {})
 	connection.on('close', end)
-	createInterface(connection).on('line', line => {
+	const lines = createInterface(connection)
+	lines.on('error', () => {})
+	lines.on('line', line => {
 		const { id, op, ...fields } = JSON.parse(line)
 		enqueue(() => requests[op](fields))
 			.catch(error => ({ error: `${error.name}: ${error.message}` }))

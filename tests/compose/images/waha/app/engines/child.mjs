@@ -62,9 +62,12 @@ export class Child {
 				await pause(20)
 			}
 		}
-		// Its end is seen by the process's exit; what breaks here on the way says nothing more.
+		// Its end is seen by the process's exit; what breaks here on the way says nothing more. The
+		// reader passes the connection's errors on as its own.
+		const lines = createInterface(this.#connection)
 		this.#connection.on('error', () => {})
-		createInterface(this.#connection).on('line', line => {
+		lines.on('error', () => {})
+		lines.on('line', line => {
 			const { id, error, ...answer } = JSON.parse(line)
 			const { resolve, reject } = this.#waiting.get(id) ?? {}
 			this.#waiting.delete(id)
