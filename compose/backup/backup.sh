@@ -48,33 +48,22 @@ whole_number() {
 
 # --- the database
 
-# Takes MONGO_URL apart. `uri DATABASE` puts it together again for another database; `uri` for none.
-read_address() {
-    [[ ${MONGO_URL:-} =~ ^(mongodb(\+srv)?)://([^/?]+)(/([^?]*))?(\?(.*))?$ ]] ||
-        fail "MONGO_URL is not a mongodb:// or mongodb+srv:// address; see .env"
-    scheme=${BASH_REMATCH[1]}
-    hosts=${BASH_REMATCH[3]}
-    path=${BASH_REMATCH[5]}
-    options=${BASH_REMATCH[7]}
-    source_database=${path:-sessionkeep}
+# shellcheck source=compose/backup/address.sh
+source "$here/address.sh"
+connect() {
+    read_address "${MONGO_URL:-}" || fail "MONGO_URL is not a mongodb:// or mongodb+srv:// address; see .env"
     where="${hosts##*@}, database $source_database"
-    # Without this, the user would be looked up in the database that the address names. An SRV record
-    # names it itself.
-    if [[ $scheme = mongodb && $hosts = *@* && $options != *authSource=* ]]; then
-        options+="${options:+&}authSource=${path:-admin}"
-    fi
 }
-uri() { printf '%s://%s/%s%s' "$scheme" "$hosts" "${1:-}" "${options:+?$options}"; }
 
 # ask ACTION DATABASE: see store.js.
 ask() {
-    DO=$1 DATABASE=$2 MONGO_URL=$(uri) mongosh --nodb --quiet --norc "$here/store.js"
+    DO=$1 DATABASE=$2 MONGO_URL=$(address) mongosh --nodb --quiet --norc "$here/store.js"
 }
 
 # The tools take the address from a file that nobody else can read, never from their arguments.
 tool_config() {
     config=$(mktemp)
-    printf 'uri: "%s"\n' "$(uri "$@")" >"$config"
+    printf 'uri: "%s"\n' "$(address "$@")" >"$config"
 }
 
 # --- stopping in order
@@ -157,7 +146,7 @@ lock() {
 once() {
     whole_number "$keep" BACKUP_KEEP
     whole_number "$keep_days" BACKUP_KEEP_DAYS
-    read_address
+    connect
     lock
     local deadline started=$SECONDS taken described name collection file
     # The moment that the backup stands for: the first read. It is the file's name, too.
@@ -263,7 +252,7 @@ restore() {
     local file=$1 database=$2 manifest from occupied line hash part i
     # 38 bytes is what the smallest Atlas clusters take; MongoDB itself takes 63.
     [[ $database =~ ^[A-Za-z0-9_-]{1,38}$ ]] || fail "$database cannot be a database's name here; letters, digits, - and _, at most 38"
-    read_address
+    connect
     file=$(file_of "$file")
     manifest=$(checked "$file")
     from=$(field "$manifest" database)
@@ -298,7 +287,7 @@ check:1)
     ;;
 restore:2) restore "$@" ;;
 grant:1)
-    read_address
+    connect
     ask grant "$1" || fail "failed to give ${MONGO_APP_USERNAME:-} rights on $1: see the line above"
     say "user ${MONGO_APP_USERNAME:-} may read and write database $1"
     ;;
