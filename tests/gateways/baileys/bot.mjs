@@ -18,6 +18,7 @@ const { values: options } = parseArgs({
 		'peer-dir': { type: 'string' },
 		accounts: { type: 'string', default: '3' },
 		'pre-keys': { type: 'string', default: '30' },
+		host: { type: 'string', default: process.env.HOST ?? '127.0.0.1' },
 		port: { type: 'string', default: process.env.PORT ?? '0' },
 		every: { type: 'string', default: '0' },
 		journal: { type: 'string', default: process.env.JOURNAL },
@@ -135,7 +136,7 @@ stop = () => {
 	)
 }
 
-server.listen(Number(options.port), '127.0.0.1', () => {
+server.listen(Number(options.port), options.host, () => {
 	const ready = { ready: true, port: server.address().port, pid: process.pid, fresh: fleet.fresh, last_message: fleet.lastMessage }
 	process.stdout.write(`${JSON.stringify(ready)}\n`)
 	schedule()

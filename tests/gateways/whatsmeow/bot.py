@@ -98,7 +98,7 @@ def serve(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     bot = Bot(options)
-    server = ThreadingHTTPServer(("127.0.0.1", options.port), handler(bot))
+    server = ThreadingHTTPServer((options.host, options.port), handler(bot))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     writer = threading.Thread(target=bot.write_at_rate, daemon=True)
     writer.start()
@@ -124,6 +124,7 @@ def main() -> int:
     parser.add_argument("--check", metavar="DATABASE", help="check a copy, print what is in it, exit 1 if it is not whole")
     parser.add_argument("--dir", default=os.environ.get("SESSIONS_PATH"), help="the session directory")
     parser.add_argument("--name", default="session.db", help="the database's path in it")
+    parser.add_argument("--host", default=os.environ.get("HOST", "127.0.0.1"))
     parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", "0")))
     parser.add_argument("--mode", choices=("delete", "wal"), default="delete", help="journal mode; whatsmeow's own is delete")
     parser.add_argument("--rate", type=float, default=0, help="transactions a second")

@@ -6,13 +6,26 @@ other's POSIX locks when one of them closes the file.
 """
 
 import ctypes
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
-LIBRARY = Path(os.environ.get("WHATSMEOW_LIBRARY", ROOT / ".cache" / "neonize" / "neonize.so"))
+
+def _find() -> Path:
+    if named := os.environ.get("WHATSMEOW_LIBRARY"):
+        return Path(named)
+    fetched = Path(__file__).resolve().parent / "../../../.cache/neonize/neonize.so"
+    if not fetched.is_file() and (package := importlib.util.find_spec("neonize")):
+        # In an image, it is an installed package's. Found, not imported: that brings much more.
+        for place in package.submodule_search_locations or ():
+            for library in Path(place).glob("neonize-*.so"):
+                return library
+    return fetched
+
+
+LIBRARY = _find()
 
 
 def list_devices(database: Path) -> list[str]:
