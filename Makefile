@@ -33,6 +33,7 @@ fmt-check:
 
 lint: ## Lints, with warnings as errors
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --test compose --locked -- -D warnings
 
 doc: ## Build the documentation of the code, with warnings as errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked

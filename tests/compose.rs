@@ -27,5 +27,7 @@ mod ownership;
 mod persistence;
 #[path = "compose/refusal.rs"]
 mod refusal;
+#[path = "compose/rights.rs"]
+mod rights;
 #[path = "compose/switching.rs"]
 mod switching;
