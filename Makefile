@@ -1,12 +1,17 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check build release fmt lint doc deny test-tools figures clean
+.PHONY: help demo test test-compose check build release fmt lint doc deny test-tools figures clean-build
 
 SHELL := /bin/bash
 CARGO ?= cargo
 
 help: ## List the targets
-	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@echo "The stack (MongoDB and WAHA, in Docker):"
+	@grep -hE '^[a-z][a-z-]*:.*## ' compose/stack.mk | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+	@echo "Development:"
+	@grep -hE '^[a-z][a-z-]*:.*## ' Makefile | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+include compose/stack.mk
 
 demo: ## The main job in half a minute: a login survives two wiped disks (no database, no Docker)
 	$(CARGO) build --release --locked --bin sessionkeep --example gateway --example demo
@@ -15,6 +20,10 @@ demo: ## The main job in half a minute: a login survives two wiped disks (no dat
 test: test-tools ## All tests, against real gateways and a real mongod (fetched into .cache/)
 	$(CARGO) build --workspace --locked --bins --examples
 	$(CARGO) test --workspace --locked
+	@tests/compose/run.sh --if-possible
+
+test-compose: ## The stack's tests alone, in real Docker: needs a working engine
+	@tests/compose/run.sh
 
 check: fmt-check lint doc deny test ## What CI runs: format, lints, docs, licences, all tests
 
@@ -52,6 +61,6 @@ test-tools: ## Fetch the real parts that the tests drive (quick when they are th
 figures: release ## Measure what docs/figures.md reports: memory, CPU, latencies
 	$(CARGO) bench --workspace --locked
 
-clean: ## Remove what was built and fetched
+clean-build: ## Remove what was built and fetched
 	$(CARGO) clean
 	rm -rf .cache tests/gateways/baileys/node_modules

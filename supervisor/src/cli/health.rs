@@ -12,6 +12,7 @@ use crate::config::{self, Flags, HttpSettings};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Exits with 0 if all is well, and with 1 and the reason in one line if not.
+A start that takes its time is well; --ready tells it from a gateway that is up.
 It finds the port in the environment and in sessionkeep.yaml, so set http.port
 there rather than by a flag of `run`.
 
@@ -21,6 +22,9 @@ pub(super) struct Args {
     /// Print the answer as it is, in JSON
     #[arg(long)]
     json: bool,
+    /// Ask for more: exit with 1 also while it starts, or waits for another instance
+    #[arg(long)]
+    ready: bool,
 }
 
 /// For the whole of it: Docker's own limit is 30 s, and other hosts' a few.
@@ -44,7 +48,8 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
                 false => answer.told(),
             };
             super::print(&format!("{line}\n"))?;
-            Ok(ExitCode::from(u8::from(answer.status != 200)))
+            let well = answer.status == 200 && (!args.ready || answer.is_ready());
+            Ok(ExitCode::from(u8::from(!well)))
         }
         Err(error) => {
             let line = format!("unhealthy: {error:#}");
@@ -147,6 +152,11 @@ fn parse(answer: &[u8]) -> anyhow::Result<Answer> {
 }
 
 impl Answer {
+    /// Whether the gateway is up, and not merely on its way.
+    fn is_ready(&self) -> bool {
+        serde_json::from_str(&self.body).is_ok_and(|body: serde_json::Value| body["status"] == "ok")
+    }
+
     /// The answer in one line: its reason, if it gives one.
     fn told(&self) -> String {
         let verdict = if self.status == 200 {
@@ -158,7 +168,7 @@ impl Answer {
         let reason = match &json {
             Some(json) => ["reason", "error", "status"]
                 .iter()
-                .find_map(|field| json.get(field)?.as_str())
+                .find_map(|field| json.get(field)?.as_str().filter(|text| !text.is_empty()))
                 .unwrap_or_default(),
             None => self.body.lines().next().unwrap_or_default(),
         };
@@ -210,6 +220,18 @@ mod tests {
         let answer = ask(&http, "/health").expect("an answer");
         assert_eq!(answer.status, 200);
         assert_eq!(answer.told(), "healthy: ok");
+    }
+
+    #[test]
+    fn a_start_is_well_but_not_ready() {
+        let body = |status: &str| Answer {
+            status: 200,
+            body: format!("{{\"status\":\"{status}\",\"reason\":\"\"}}"),
+        };
+        assert_eq!(body("starting").told(), "healthy: starting");
+        assert!(!body("starting").is_ready());
+        assert!(!body("standby").is_ready());
+        assert!(body("ok").is_ready());
     }
 
     #[test]

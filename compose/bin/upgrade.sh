@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Brings the images to the versions in .env, with a backup before.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+need_docker
+need_env
+service=$(gateway)
+if has_mongodb && [ "${BACKUP:-yes}" = yes ]; then
+    say "a backup first (BACKUP=no goes without)"
+    make --no-print-directory backup || give_up "the backup failed, so nothing was upgraded" "BACKUP=no make upgrade goes without"
+fi
+say "fetching what .env names, and building"
+# A base image that cannot be fetched may be there already; the build tells.
+docker compose pull --ignore-buildable || say "not all images could be fetched; going on with those that are here"
+docker compose build "$service"
+docker compose up --detach --remove-orphans
+await_ready "$service"
+say "done"
+next_step "make status, and look at the dashboard"
