@@ -48,6 +48,12 @@ impl Stack {
         stack.set("COMPOSE_PROJECT_NAME", &stack.project);
         // Any free one; `docker compose port` tells which.
         stack.set("WAHA_PORT", "0");
+        // Where the original's name stands for the original, the stand-in has another one.
+        for name in ["WAHA_IMAGE", "WAHA_VERSION"] {
+            if let Ok(value) = std::env::var(name) {
+                stack.set(name, &value);
+            }
+        }
         stack.build_once();
         stack
     }
