@@ -6,8 +6,8 @@ use crate::told::{case, until, yes};
 #[test]
 fn what_is_wrong_with_the_database_is_said_in_the_logs() {
     let stack = Stack::new("refusal");
-    // Nobody waits for a minute here.
-    stack.set("SESSIONKEEP_STORE_WAIT", "3s");
+    // Not a minute. One look alone takes 3 s where nobody answers.
+    stack.set("SESSIONKEEP_STORE_WAIT", "8s");
 
     case(
         "no database",

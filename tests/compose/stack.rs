@@ -27,7 +27,7 @@ const TOLD: usize = 6000;
 pub(crate) struct Stack {
     root: TempDir,
     project: String,
-    journal: Mutex<String>,
+    journal: Mutex<Journal>,
 }
 
 impl Stack {
@@ -165,20 +165,21 @@ impl Stack {
     #[track_caller]
     fn run(&self, command: &mut Command, limit: Duration) -> Said {
         let said = run::run(command, limit);
-        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
         let args: Vec<_> = command
             .get_args()
             .map(|arg| arg.to_string_lossy())
             .collect();
-        let _ = writeln!(
-            journal,
-            "$ {} {}\n{}  = {} after {:.1} s",
+        let entry = format!(
+            "$ {} {}\n{}  = {}",
             command.get_program().to_string_lossy(),
             args.join(" "),
             last(&said.text(), TOLD),
             said.code,
-            said.took.as_secs_f64()
         );
+        self.journal
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .add(entry, said.took);
         said
     }
 
@@ -197,7 +198,8 @@ impl Stack {
     /// `docker compose …`, whatever comes of it.
     #[track_caller]
     pub(crate) fn try_compose(&self, args: &[&str]) -> Said {
-        let args: Vec<&str> = ["compose"].iter().chain(args).copied().collect();
+        let plain = ["compose", "--ansi", "never"];
+        let args: Vec<&str> = plain.iter().chain(args).copied().collect();
         self.try_docker(&args)
     }
 
@@ -425,6 +427,33 @@ impl Drop for Stack {
         } else if let Some(told) = told {
             panic!("the logs tell the value of {told}");
         }
+    }
+}
+
+/// What was run, in order.
+#[derive(Default)]
+struct Journal(Vec<(String, Duration, u32)>);
+
+impl Journal {
+    /// What is asked again and again, and answered alike, becomes one entry.
+    fn add(&mut self, entry: String, took: Duration) {
+        match self.0.last_mut() {
+            Some((last, _, times)) if *last == entry => *times += 1,
+            _ => self.0.push((entry, took, 1)),
+        }
+    }
+}
+
+impl std::fmt::Display for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (entry, took, times) in &self.0 {
+            write!(f, "{entry} after {:.1} s", took.as_secs_f64())?;
+            if *times > 1 {
+                write!(f, ", {times} times")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
     }
 }
 
