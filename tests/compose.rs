@@ -15,12 +15,16 @@ mod stack;
 #[path = "compose/told.rs"]
 mod told;
 
+#[path = "compose/backup.rs"]
+mod backup;
 #[path = "compose/configuration.rs"]
 mod configuration;
 #[path = "compose/footprint.rs"]
 mod footprint;
 #[path = "compose/outage.rs"]
 mod outage;
+#[path = "compose/overlays.rs"]
+mod overlays;
 #[path = "compose/ownership.rs"]
 mod ownership;
 #[path = "compose/persistence.rs"]

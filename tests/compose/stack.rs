@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -547,6 +547,19 @@ impl Container<'_> {
             let status = self.status();
             let reachable = status["store_reachable"] == true;
             yes(reachable && status["lag_seconds"].as_f64() == Some(0.0))
+        });
+    }
+
+    /// Waits until what the session holds now is committed, while it goes on changing.
+    #[track_caller]
+    pub(crate) fn until_committed(&self) {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("a clock");
+        until("what is there is committed", || {
+            let newest = self.status()["head"]["time_ms"].as_u64()?;
+            // Read before it was committed, and at most so long before.
+            yes(Duration::from_millis(newest) > now + Duration::from_secs(1))
         });
     }
 
