@@ -418,7 +418,7 @@ impl Drop for Stack {
             let mut text = format!(
                 "---- {}: what was run ----\n{journal}\n---- logs ----\n{}",
                 self.project,
-                last(&logs, 10 * TOLD)
+                last(&without_small_talk(&logs), 10 * TOLD)
             );
             for secret in self.secrets() {
                 text = text.replace(&secret, "***");
@@ -633,6 +633,13 @@ fn succeeded(what: &str, args: &[&str], said: Said) -> Said {
 /// A JSON string as it is, without quotation marks.
 pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
+}
+
+/// Without what MongoDB tells of every connection.
+fn without_small_talk(logs: &str) -> String {
+    logs.lines()
+        .filter(|line| !line.contains("\"s\":\"I\""))
+        .fold(String::new(), |text, line| text + line + "\n")
 }
 
 /// The end of a text, at most so many bytes of it.
