@@ -137,7 +137,7 @@ fn since_1970(text: &str) -> Option<Duration> {
 /// own user may.
 #[track_caller]
 fn memory(waha: &Container<'_>) -> u64 {
-    let script = "for p in /proc/[0-9]*; do [ \"$(cat $p/comm)\" != sessionkeep ] || grep ^Pss: $p/smaps_rollup; done";
+    let script = "for p in /proc/[0-9]*; do case $(readlink $p/exe) in */sessionkeep) grep ^Pss: $p/smaps_rollup;; esac; done";
     let said = waha.exec(&["sh", "-c", script]);
     let shares: Vec<u64> = said
         .lines()

@@ -56,7 +56,7 @@ fn a_second_container_waits_and_never_runs_beside_the_first() {
                 let log = second.logs();
                 yes(log.contains("another instance owns this session; waiting for it"))
             });
-            assert_eq!(text(&second.told_health()["status"]), "starting");
+            assert_eq!(text(&second.told_health()["status"]), "standby");
             let before = stack.gateway().send(10);
             assert!(!second.logs().contains("role=gateway"), "both run");
             first.stop();
