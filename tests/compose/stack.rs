@@ -48,8 +48,9 @@ impl Stack {
         stack.set("COMPOSE_PROJECT_NAME", &stack.project);
         // Any free one; `docker compose port` tells which.
         stack.set("WAHA_PORT", "0");
-        // Where the original's name stands for the original, the stand-in has another one.
-        for name in ["WAHA_IMAGE", "WAHA_VERSION"] {
+        // Where the original's name stands for the original, the stand-in has another one. And
+        // these tests may be asked about another version of the database.
+        for name in ["WAHA_IMAGE", "WAHA_VERSION", "MONGO_VERSION"] {
             if let Ok(value) = std::env::var(name) {
                 stack.set(name, &value);
             }

@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Brings a backup back: into a new database, verified there, and only then switched to. Until the switch,
+# which is one line in .env, nothing that is in use is changed; after it, nothing that was is gone.
+# shellcheck source=/dev/null
+source "$(dirname "${BASH_SOURCE[0]}")/../bin/lib.sh"
+# shellcheck source=compose/backup/address.sh
+source compose/backup/address.sh
+
+file=${1:-}
+[ -n "$file" ] || give_up "no backup was named" "make list-backups shows them; then: make restore-backup FILE=backups/…"
+need_docker
+need_env
+case $(env_get MONGO_ENABLED) in [Ff]alse | 0 | no | off)
+    give_up "the session is kept in plain files now, not in MongoDB (MONGO_ENABLED in .env)" "make forward, then try again"
+    ;;
+esac
+files=$(env_get COMPOSE_FILE)
+files=${COMPOSE_FILE:-${files:-docker-compose.yml}}
+service=$(gateway)
+directory=$(session_dir "$service")
+moment=$(date -u +%Y%m%dT%H%M%SZ)
+
+own=no
+! has_mongodb || own=yes
+if [ "$own" = yes ]; then
+    variable=MONGO_DATABASE
+    before=$(env_get MONGO_DATABASE)
+    before=${before:-sessionkeep}
+    old=$before
+else
+    variable=MONGO_URL
+    before=$(env_get MONGO_URL)
+    read_address "$before" || give_up "this stack has no MongoDB" "MONGO_URL in .env is not a mongodb:// or mongodb+srv:// address"
+    old=$source_database
+fi
+# A name that nobody uses, and at most 38 bytes long, which is the limit of Atlas's small clusters.
+base=${old%_????????T??????Z}
+new=${base:0:21}_$moment
+after=$new
+[ "$own" = yes ] || after=$(address "$new")
+
+# The tools of the `restore` service, whether or not .env lists the file that has it.
+tools() {
+    local with=$files
+    case :$with: in *:compose/backup.yml:*) ;; *) with=$with:compose/backup.yml ;; esac
+    COMPOSE_FILE=$with docker compose run --rm --no-deps -T restore "$@"
+}
+
+state=untouched
+aside=
+ended() {
+    local code=$?
+    [ "$code" -ne 0 ] || return 0
+    if [ "$state" = switched ]; then
+        say "The stack is switched to database $new, but is not well." >&2
+        way_back >&2
+        return
+    fi
+    if [ -n "$aside" ] && [ -d "$aside" ]; then
+        rmdir "$directory" 2>/dev/null || true
+        mv "$aside" "$directory"
+    fi
+    [ "$state" != stopped ] || docker compose up --detach "$service" || true
+    say "Nothing has been switched: the stack uses database $old, as before." >&2
+}
+trap ended EXIT
+way_back() {
+    say "The way back: make down; in .env, set MONGO_DATABASE back to $old (or MONGO_URL to the database $old)${aside:+; put $aside back to $directory}; make up"
+}
+
+say "1/5 checking ${file##*/}"
+tools check "$file"
+
+say "2/5 restoring it into a new database, $new; the gateway goes on"
+[ "$own" = no ] || docker compose up --detach --wait mongodb
+tools restore "$file" "$new"
+[ "$own" = no ] || tools grant "$new"
+
+say "3/5 verifying what is in it"
+# What is in the environment wins over .env.
+verdict=$(export "$variable=$after"; docker compose run --rm --no-deps -T --entrypoint sessionkeep "$service" verify) || {
+    say "$verdict" >&2
+    give_up "the restored copy is not whole" "try an earlier backup: make list-backups. The copy stays in database $new for a look"
+}
+say "$verdict"
+case $verdict in "verified 0 "*)
+    give_up "the backup holds nothing for $service" "was it made of another gateway, or under another SESSIONKEEP_ARCHIVE? The copy stays in database $new for a look"
+    ;;
+esac
+
+say "4/5 stopping $service, and putting $directory away"
+state=stopped
+docker compose stop "$service"
+# It may have seen more than the backup, and would then count as the newer state.
+if [ -n "$(ls -A "$directory" 2>/dev/null)" ]; then
+    aside=$directory.before-$moment
+    mv "$directory" "$aside"
+    mkdir -m 700 "$directory"
+fi
+
+say "5/5 switching $variable in .env from database $old to $new"
+env_set "$variable" "$after"
+state=switched
+docker compose up --detach
+await_ready "$service"
+say "done: $service runs on the backup's state. Kept: the database $old${aside:+, and the session directory as $aside}."
+way_back
+next_step "make status; then make backup"
