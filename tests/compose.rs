@@ -17,6 +17,8 @@ mod told;
 
 #[path = "compose/backup.rs"]
 mod backup;
+#[path = "compose/bots.rs"]
+mod bots;
 #[path = "compose/configuration.rs"]
 mod configuration;
 #[path = "compose/footprint.rs"]

@@ -71,6 +71,27 @@ impl Stack {
         });
     }
 
+    /// Builds an image for this stack alone, which goes when what is returned is dropped.
+    #[track_caller]
+    pub(crate) fn build<'a>(&'a self, service: &str, image: &'a str) -> Tag<'a> {
+        let said = self.run(
+            self.command("docker").args(["compose", "build", service]),
+            BUILD,
+        );
+        assert!(said.code == 0, "{image} does not build:\n{}", said.text());
+        Tag {
+            stack: self,
+            name: image,
+        }
+    }
+
+    /// Gives an image another name, until what is returned is dropped.
+    #[track_caller]
+    pub(crate) fn tag<'a>(&'a self, image: &str, name: &'a str) -> Tag<'a> {
+        self.docker(&["tag", image, name]);
+        Tag { stack: self, name }
+    }
+
     /// Where the copy of the repository is.
     pub(crate) fn tree(&self) -> PathBuf {
         self.root.path().join("tree")
@@ -327,20 +348,11 @@ impl Stack {
         // Written by root in a container, and this test is not root: so a container removes it.
         let mount = format!("{}:/tree", self.tree().display());
         let inside = format!("/tree/{dir}");
-        let image = "sessionkeep-waha:local";
-        self.try_docker(&[
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            "-v",
-            &mount,
-            "--entrypoint",
-            "rm",
-            image,
-            "-rf",
-            &inside,
-        ]);
+        let image = format!("mongo:{}", self.get("MONGO_VERSION"));
+        let alone = ["run", "--rm", "--network", "none", "--entrypoint", "rm"];
+        let rest = ["-v", mount.as_str(), image.as_str(), "-rf", inside.as_str()];
+        let args: Vec<&str> = alone.iter().chain(&rest).copied().collect();
+        self.try_docker(&args);
     }
 
     /// What must never be told.
@@ -428,6 +440,19 @@ impl Drop for Stack {
         } else if let Some(told) = told {
             panic!("the logs tell the value of {told}");
         }
+    }
+}
+
+/// The name of an image that is taken away again.
+pub(crate) struct Tag<'a> {
+    stack: &'a Stack,
+    name: &'a str,
+}
+
+impl Drop for Tag<'_> {
+    fn drop(&mut self) {
+        // With `-f`, since a container may still be there.
+        self.stack.try_docker(&["rmi", "-f", self.name]);
     }
 }
 
