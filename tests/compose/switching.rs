@@ -132,4 +132,23 @@ fn a_wrapper_that_dies_at_once_does_not_cut_off_the_last_words() {
             stack.gateway().expect_kept_to_the_last_word(&before);
         },
     );
+
+    case(
+        "WEBJS, killed, in a new container",
+        "the lock that the browser left in ./session does not keep it from starting",
+        || {
+            let before = stack.gateway().send(5);
+            let waha = stack.waha();
+            waha.until_saved();
+            waha.kill();
+            stack.compose(&["up", "--detach", "--force-recreate", "waha"]);
+            stack.gateway().until_up();
+            stack.gateway().expect_kept(&before);
+            assert!(
+                stack
+                    .logs("waha")
+                    .contains("a lock that a browser had left behind was removed")
+            );
+        },
+    );
 }
