@@ -42,6 +42,12 @@ fmt-check:
 
 lint: ## Lints, with warnings as errors
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --test compose --locked -- -D warnings
+	@if command -v shellcheck >/dev/null; then \
+		shellcheck -x -P SCRIPTDIR -e SC2016 $$(git ls-files '*.sh') .ci/run; \
+	else \
+		echo "lint: shellcheck is not installed, so the scripts were not looked at"; \
+	fi
 
 doc: ## Build the documentation of the code, with warnings as errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked

@@ -29,7 +29,9 @@ else
 fi
 case $1 in
     status) next_step "make doctor, if something looks wrong; docs/operations.md explains each line" ;;
-    doctor) [ $code -eq 0 ] && next_step "nothing: all is well" || next_step "what stands after each arrow, then make doctor again" ;;
+    doctor)
+        if [ $code -eq 0 ]; then next_step "nothing: all is well"; else next_step "what stands after each arrow, then make doctor again"; fi
+        ;;
     config) next_step "change .env, then make restart" ;;
 esac
 exit $code

@@ -70,9 +70,9 @@ debian() {
 
 # build NAME DIR [OPTION…]
 build() {
-    local name=$1 from=$2
+    local name=$1 directory=$2
     shift 2
-    docker build --quiet --label "$label=$(stamp_of "$name")" --tag "$shelf/$name" "$@" "$from" >/dev/null
+    docker build --quiet --label "$label=$(stamp_of "$name")" --tag "$shelf/$name" "$@" "$directory" >/dev/null
 }
 
 stand_in() {

@@ -20,7 +20,7 @@ use super::machine::{Action, Event, Machine, Plan, Role, SpawnError, Verdict};
 use super::reaper::Children;
 use super::report::Report;
 use super::signals::{Received, Signals};
-use super::{listeners, memory, preflight};
+use super::{browser_locks, listeners, memory, preflight};
 use crate::config::Settings;
 use crate::control::{
     CONTROL_FD_ENV, HTTP_FD_ENV, INSTANCE_ENV, Lifecycle, MonotonicMs, PREDECESSOR_ENV,
@@ -238,6 +238,10 @@ impl<'a> Executor<'a> {
             Ok(lock) => {
                 self.lock = Some(lock);
                 self.predecessor = lock::predecessor(&self.settings.dir);
+                for profile in browser_locks::remove_stale(&self.settings.dir, &super::host()) {
+                    let profile = profile.display();
+                    info!(target: "init", %profile, "a lock that a browser had left behind was removed");
+                }
                 Event::PreflightDone
             }
             Err(failure) => {

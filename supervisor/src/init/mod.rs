@@ -12,6 +12,7 @@
 //! - the gateway: our stdio, a session and process group of its own, the signal mask that we were
 //!   started with, and the environment without what is ours ([`scrub`]).
 
+mod browser_locks;
 mod channel;
 mod child;
 mod descendants;

@@ -11,6 +11,7 @@ fi
 
 if [ "$(id -u)" -eq 0 ]; then
     find /data/db /data/configdb ! -user mongodb -exec chown mongodb '{}' +
+    export HOME=/data/db
     exec setpriv --reuid mongodb --regid mongodb --clear-groups "$BASH" "${BASH_SOURCE[0]}" "$@"
 fi
 

@@ -1,0 +1,115 @@
+//! What the shipped files come to: limits, rights, overlays that fit together.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::stack::{Stack, text};
+use crate::told::case;
+
+#[test]
+fn the_shipped_files_hold_together() {
+    let stack = Stack::new("config");
+    case(
+        "budgets",
+        "Docker's patience is longer than sessionkeep's own, and the flush has its share",
+        || {
+            let config = stack.config();
+            let waha = &config["services"]["waha"];
+            let grace = span(&text(&waha["stop_grace_period"]));
+            let total = span(&text(&waha["environment"]["SESSIONKEEP_STOP_TOTAL"]));
+            let flush = span(&text(&waha["environment"]["SESSIONKEEP_STOP_FLUSH"]));
+            assert!(
+                total + Duration::from_secs(2) <= grace,
+                "{total:?} of {grace:?}"
+            );
+            assert!(
+                flush > Duration::ZERO && flush < total,
+                "{flush:?} of {total:?}"
+            );
+        },
+    );
+    case(
+        "nothing is open that need not be",
+        "one published port, on loopback; the database on an internal network; no rights to spare",
+        || {
+            let config = stack.config();
+            let services = config["services"].as_object().expect("services");
+            for (name, service) in services {
+                let ports = service["ports"].as_array().cloned().unwrap_or_default();
+                let expected = usize::from(name == "waha");
+                assert_eq!(ports.len(), expected, "ports of {name}");
+                for port in ports {
+                    assert_eq!(text(&port["host_ip"]), "127.0.0.1", "{name}: {port}");
+                }
+                hardened(name, service);
+            }
+            let networks: Vec<&String> = config["services"]["mongodb"]["networks"]
+                .as_object()
+                .expect("networks of mongodb")
+                .keys()
+                .collect();
+            assert_eq!(networks, ["data"]);
+            assert_eq!(config["networks"]["data"]["internal"], true);
+        },
+    );
+}
+
+/// What every service has.
+#[track_caller]
+pub(crate) fn hardened(name: &str, service: &Value) {
+    assert_eq!(service["cap_drop"], serde_json::json!(["ALL"]), "{name}");
+    let options = service["security_opt"].to_string();
+    assert!(options.contains("no-new-privileges"), "{name}: {options}");
+    assert_eq!(service["restart"], "unless-stopped", "{name}");
+    assert!(limit(service, "memory") > 0, "{name} has no memory limit");
+    assert!(
+        limit(service, "pids") > 0,
+        "{name} has no limit of processes"
+    );
+    let logging = &service["logging"];
+    assert_eq!(logging["driver"], "json-file", "{name}");
+    assert!(
+        logging["options"]["max-size"].is_string(),
+        "{name}: {logging}"
+    );
+    assert_ne!(service["privileged"], true, "{name}");
+}
+
+/// A limit, in either of the two places where Compose takes it.
+fn limit(service: &Value, what: &str) -> u64 {
+    let short = match what {
+        "memory" => &service["mem_limit"],
+        _ => &service["pids_limit"],
+    };
+    let long = &service["deploy"]["resources"]["limits"][what];
+    [short, long]
+        .into_iter()
+        .find_map(|value| value.as_u64().or_else(|| value.as_str()?.parse().ok()))
+        .unwrap_or(0)
+}
+
+/// Reads `1m0s`, `55s`.
+#[track_caller]
+fn span(text: &str) -> Duration {
+    let mut seconds = 0;
+    let mut number = String::new();
+    for sign in text.chars() {
+        let unit = match sign {
+            'h' => 3600,
+            'm' => 60,
+            's' => 1,
+            _ => {
+                number.push(sign);
+                continue;
+            }
+        };
+        let count: u64 = number
+            .parse()
+            .unwrap_or_else(|_| panic!("a time span: {text:?}"));
+        seconds += count * unit;
+        number.clear();
+    }
+    assert!(number.is_empty() && seconds > 0, "a time span: {text:?}");
+    Duration::from_secs(seconds)
+}

@@ -1,0 +1,106 @@
+//! Two containers never both own a session.
+
+use crate::gateway::Gateway;
+use crate::stack::{Stack, text};
+use crate::told::{case, until, yes};
+
+/// As a host's rolling deployment does: the new one is started while the old one still runs.
+const SECOND: &str = "\
+services:
+  second:
+    extends: {file: docker-compose.yml, service: waha}
+    ports: !override [\"127.0.0.1:0:3000\"]
+    depends_on: !reset {}
+    volumes: [\"./session-2:/app/.sessions\"]
+  same-directory:
+    extends: {file: docker-compose.yml, service: waha}
+    ports: !override [\"127.0.0.1:0:3000\"]
+    depends_on: !reset {}
+";
+
+#[test]
+fn a_second_container_waits_and_never_runs_beside_the_first() {
+    let stack = Stack::new("two");
+    stack.up(&[]);
+    stack.gateway().log_in();
+    let before = stack.gateway().send(10);
+    stack.overlay("second.yml", SECOND);
+
+    case(
+        "two containers on one directory",
+        "the second is refused, says why, and the first does not notice",
+        || {
+            stack.up(&["--no-deps", "same-directory"]);
+            let second = stack.container("same-directory");
+            until("the second is refused", || {
+                let log = second.logs();
+                yes(log.contains("another sessionkeep uses this session directory"))
+            });
+            until("it has ended", || yes(second.exit_code() == 75));
+            assert!(
+                !second.logs().contains("role=gateway"),
+                "its gateway was started"
+            );
+            stack.compose(&["rm", "-s", "-f", "same-directory"]);
+            assert_eq!(stack.gateway().session_status(), "WORKING");
+        },
+    );
+
+    case(
+        "two containers on two directories",
+        "the second waits, takes over after the first one's stop, and there are never two",
+        || {
+            stack.up(&["--no-deps", "second"]);
+            let (first, second) = (stack.waha(), stack.container("second"));
+            until("the second waits", || {
+                let log = second.logs();
+                yes(log.contains("another instance owns this session; waiting for it"))
+            });
+            assert_eq!(text(&second.told_health()["status"]), "standby");
+            let before = stack.gateway().send(10);
+            assert!(!second.logs().contains("role=gateway"), "both run");
+            first.stop();
+            let gateway = Gateway::new(stack.port_of("second"), stack.get("WAHA_API_KEY"));
+            gateway.until_up();
+            gateway.expect_kept_to_the_last_word(&before);
+            // The first one's last word is older than the second one's gateway.
+            let saved = moment(&stack, &first.id, "everything is saved");
+            let started = moment(&stack, &second.id, "role=gateway");
+            assert!(saved < started, "saved at {saved}, started at {started}");
+            assert_eq!(before.identity, gateway.state().identity);
+        },
+    );
+
+    case(
+        "the first comes back",
+        "now it is the first that waits, and that gets the newest state in its turn",
+        || {
+            let (first, second) = (stack.waha(), stack.container("second"));
+            let gateway = Gateway::new(stack.port_of("second"), stack.get("WAHA_API_KEY"));
+            let before = gateway.send(10);
+            first.start();
+            until("the first waits", || {
+                let log = first.logs();
+                yes(log.contains("another instance owns this session; waiting for it"))
+            });
+            second.stop();
+            stack.gateway().until_up();
+            stack.gateway().expect_kept_to_the_last_word(&before);
+        },
+    );
+    drop(before);
+}
+
+/// When a line was last logged, by the engine's clock; such times sort as text.
+fn moment(stack: &Stack, id: &str, phrase: &str) -> String {
+    let log = stack.docker(&["logs", "--timestamps", id]).text();
+    let mut moments: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains(phrase))
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    moments.sort_unstable();
+    let last = moments.pop();
+    last.unwrap_or_else(|| panic!("no `{phrase}` in:\n{log}"))
+        .to_owned()
+}

@@ -1,0 +1,678 @@
+//! The shipped stack as a test subject: a copy of the repository's files, byte for byte, with an
+//! `.env` of its own, under a project name of its own.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::gateway::Gateway;
+use super::run::{self, Said};
+use super::told::{say, until, yes};
+
+/// For a command of Docker or Compose that has nothing to build.
+const COMMAND: Duration = Duration::from_secs(180);
+/// For building everything from nothing, the program included.
+const BUILD: Duration = Duration::from_secs(1800);
+/// How much of one command's output is told when a case fails.
+const TOLD: usize = 6000;
+
+/// One stack. Whatever is left of it when this is dropped is removed, and nothing else.
+pub(crate) struct Stack {
+    root: TempDir,
+    project: String,
+    journal: Mutex<Journal>,
+}
+
+impl Stack {
+    /// A stack that is ready for `up`: settings written by `make env`, image built.
+    #[track_caller]
+    pub(crate) fn new(case: &str) -> Self {
+        let root = tempfile::Builder::new()
+            .prefix(&format!("sessionkeep-{case}-"))
+            .tempdir()
+            .expect("make a directory");
+        let stack = Self {
+            root,
+            project: format!("sktest-{case}-{}", std::process::id()),
+            journal: Mutex::default(),
+        };
+        copy_tracked(&repository(), &stack.tree());
+        stack.make(&["env"]);
+        stack.set("COMPOSE_PROJECT_NAME", &stack.project);
+        // Any free one; `docker compose port` tells which.
+        stack.set("WAHA_PORT", "0");
+        // Where the original's name stands for the original, the stand-in has another one. And
+        // these tests may be asked about another version of the database.
+        for name in ["WAHA_IMAGE", "WAHA_VERSION", "MONGO_VERSION"] {
+            if let Ok(value) = std::env::var(name) {
+                stack.set(name, &value);
+            }
+        }
+        stack.build_once();
+        stack
+    }
+
+    /// The first stack builds the image for all: their files are the same.
+    #[track_caller]
+    fn build_once(&self) {
+        static BUILT: OnceLock<()> = OnceLock::new();
+        BUILT.get_or_init(|| {
+            let begun = Instant::now();
+            let said = self.run(self.command("docker").args(["compose", "build"]), BUILD);
+            assert!(said.code == 0, "the image does not build:\n{}", said.text());
+            say(&format!("built in {:.0} s", begun.elapsed().as_secs_f64()));
+        });
+    }
+
+    /// Builds an image for this stack alone, which goes when what is returned is dropped.
+    #[track_caller]
+    pub(crate) fn build<'a>(&'a self, service: &str, image: &'a str) -> Tag<'a> {
+        let said = self.run(
+            self.command("docker").args(["compose", "build", service]),
+            BUILD,
+        );
+        assert!(said.code == 0, "{image} does not build:\n{}", said.text());
+        Tag {
+            stack: self,
+            name: image,
+        }
+    }
+
+    /// Gives an image another name, until what is returned is dropped.
+    #[track_caller]
+    pub(crate) fn tag<'a>(&'a self, image: &str, name: &'a str) -> Tag<'a> {
+        self.docker(&["tag", image, name]);
+        Tag { stack: self, name }
+    }
+
+    /// Where the copy of the repository is.
+    pub(crate) fn tree(&self) -> PathBuf {
+        self.root.path().join("tree")
+    }
+
+    /// A file of the copy.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.tree().join(name)
+    }
+
+    /// The project's name.
+    pub(crate) fn project(&self) -> &str {
+        &self.project
+    }
+
+    /// A line of `.env`; empty where it is not set.
+    pub(crate) fn get(&self, name: &str) -> String {
+        settings(&self.env_text())
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value.to_owned())
+            .unwrap_or_default()
+    }
+
+    /// Sets a line of `.env`, as a user would with an editor: in place, or at the end.
+    pub(crate) fn set(&self, name: &str, value: &str) {
+        let mut found = false;
+        let mut text = String::new();
+        for line in self.env_text().lines() {
+            let is_it = line
+                .split_once('=')
+                .is_some_and(|(key, _)| key.trim() == name);
+            if is_it && !found {
+                found = true;
+                let _ = writeln!(text, "{name}={value}");
+            } else if !is_it {
+                let _ = writeln!(text, "{line}");
+            }
+        }
+        if !found {
+            let _ = writeln!(text, "{name}={value}");
+        }
+        fs::write(self.path(".env"), text).expect("write .env");
+    }
+
+    fn env_text(&self) -> String {
+        fs::read_to_string(self.path(".env")).expect("read .env, which `make env` wrote")
+    }
+
+    /// Adds an overlay to `COMPOSE_FILE`: one that is shipped.
+    pub(crate) fn add(&self, overlay: &str) {
+        let files = self.get("COMPOSE_FILE");
+        let files = if files.is_empty() {
+            "docker-compose.yml".to_owned()
+        } else {
+            files
+        };
+        self.set("COMPOSE_FILE", &format!("{files}:{overlay}"));
+    }
+
+    /// Adds an overlay that a user wrote.
+    pub(crate) fn overlay(&self, name: &str, content: &str) {
+        fs::write(self.path(name), content).expect("write an overlay");
+        self.add(name);
+    }
+
+    /// Takes overlays away again.
+    pub(crate) fn only(&self, files: &str) {
+        self.set("COMPOSE_FILE", files);
+    }
+
+    /// A command in the copy. Nothing of the environment reaches it that could change what Compose
+    /// reads from `.env`.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.tree()).env_clear();
+        for name in [
+            "PATH",
+            "HOME",
+            "XDG_RUNTIME_DIR",
+            "DOCKER_HOST",
+            "DOCKER_CONTEXT",
+            "DOCKER_CONFIG",
+            "DOCKER_BUILDKIT",
+        ] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command
+    }
+
+    /// Runs a command and keeps what it said for the case that this test fails.
+    #[track_caller]
+    fn run(&self, command: &mut Command, limit: Duration) -> Said {
+        let said = run::run(command, limit);
+        let args: Vec<_> = command
+            .get_args()
+            .map(|arg| arg.to_string_lossy())
+            .collect();
+        let entry = format!(
+            "$ {} {}\n{}  = {}",
+            command.get_program().to_string_lossy(),
+            args.join(" "),
+            last(&said.text(), TOLD),
+            said.code,
+        );
+        self.journal
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .add(entry, said.took);
+        said
+    }
+
+    /// `docker …`, whatever comes of it.
+    #[track_caller]
+    pub(crate) fn try_docker(&self, args: &[&str]) -> Said {
+        self.run(self.command("docker").args(args), COMMAND)
+    }
+
+    /// `docker …`, which must succeed.
+    #[track_caller]
+    pub(crate) fn docker(&self, args: &[&str]) -> Said {
+        succeeded("docker", args, self.try_docker(args))
+    }
+
+    /// `docker compose …`, whatever comes of it.
+    #[track_caller]
+    pub(crate) fn try_compose(&self, args: &[&str]) -> Said {
+        let plain = ["compose", "--ansi", "never"];
+        let args: Vec<&str> = plain.iter().chain(args).copied().collect();
+        self.try_docker(&args)
+    }
+
+    /// `docker compose …`, which must succeed.
+    #[track_caller]
+    pub(crate) fn compose(&self, args: &[&str]) -> Said {
+        succeeded("docker compose", args, self.try_compose(args))
+    }
+
+    /// `make …`, whatever comes of it.
+    #[track_caller]
+    pub(crate) fn try_make(&self, args: &[&str]) -> Said {
+        self.run(
+            self.command("make").arg("--no-print-directory").args(args),
+            BUILD,
+        )
+    }
+
+    /// `make …`, which must succeed.
+    #[track_caller]
+    pub(crate) fn make(&self, args: &[&str]) -> Said {
+        succeeded("make", args, self.try_make(args))
+    }
+
+    /// What the merged files come to.
+    #[track_caller]
+    pub(crate) fn config(&self) -> Value {
+        let said = self.compose(&["config", "--format", "json"]);
+        serde_json::from_str(&said.out).expect("the configuration as JSON")
+    }
+
+    /// `docker compose up -d` for everything, or for some services.
+    #[track_caller]
+    pub(crate) fn up(&self, services: &[&str]) {
+        let args: Vec<&str> = ["up", "-d"].iter().chain(services).copied().collect();
+        self.compose(&args);
+    }
+
+    /// `docker compose down`. What was logged until then must hold no secret.
+    #[track_caller]
+    pub(crate) fn down(&self) {
+        self.tells_no_secret();
+        self.compose(&["down"]);
+    }
+
+    /// The container of a service, running or not.
+    #[track_caller]
+    pub(crate) fn container(&self, service: &str) -> Container<'_> {
+        let said = self.compose(&["ps", "-a", "-q", service]);
+        let id = said.line();
+        assert!(
+            !id.is_empty() && !id.contains('\n'),
+            "there is not one container of {service}, but: {id:?}"
+        );
+        Container {
+            stack: self,
+            id: id.to_owned(),
+        }
+    }
+
+    /// The service `waha`.
+    #[track_caller]
+    pub(crate) fn waha(&self) -> Container<'_> {
+        self.container("waha")
+    }
+
+    /// The gateway in the service `waha`, by its published port.
+    #[track_caller]
+    pub(crate) fn gateway(&self) -> Gateway {
+        Gateway::new(self.port_of("waha"), self.get("WAHA_API_KEY"))
+    }
+
+    /// Where the gateway's port is published; it may change when the container is started again.
+    #[track_caller]
+    pub(crate) fn port_of(&self, service: &str) -> u16 {
+        let said = self.compose(&["port", service, "3000"]);
+        let port = said.line().rsplit(':').next();
+        port.and_then(|port| port.parse().ok())
+            .unwrap_or_else(|| panic!("no port in {:?}", said.line()))
+    }
+
+    /// What a user reads in `docker compose logs`.
+    #[track_caller]
+    pub(crate) fn logs(&self, service: &str) -> String {
+        self.compose(&["logs", "--no-color", "--no-log-prefix", service])
+            .text()
+    }
+
+    /// Asks the database as its administrator; what the script prints.
+    #[track_caller]
+    pub(crate) fn mongo(&self, script: &str) -> String {
+        let said = self.try_mongo("MONGO_INITDB_ROOT", script);
+        assert!(said.code == 0, "mongosh: {}", said.text());
+        said.line().to_owned()
+    }
+
+    /// The same as the application's user, whatever comes of it.
+    #[track_caller]
+    pub(crate) fn try_mongo_as_app(&self, script: &str) -> Said {
+        self.try_mongo("MONGO_APP", script)
+    }
+
+    /// The names of the variables with user and password begin with `who`; they are read inside the
+    /// container, so that no password is in an argument here.
+    fn try_mongo(&self, who: &str, script: &str) -> Said {
+        let shell = format!(
+            "exec mongosh --quiet --norc --authenticationDatabase admin \
+             -u \"${who}_USERNAME\" -p \"${who}_PASSWORD\" \"$MONGO_DATABASE\" --eval \"$0\""
+        );
+        self.try_compose(&["exec", "-T", "mongodb", "sh", "-c", &shell, script])
+    }
+
+    /// Makes a container host's wipe: `./session` is gone.
+    #[track_caller]
+    pub(crate) fn wipe(&self, dir: &str) {
+        self.remove(dir);
+        assert!(!self.path(dir).exists(), "{dir} is still there");
+    }
+
+    fn remove(&self, dir: &str) {
+        if fs::remove_dir_all(self.path(dir)).is_ok() || !self.path(dir).exists() {
+            return;
+        }
+        // Written by root in a container, and this test is not root: so a container removes it.
+        let mount = format!("{}:/tree", self.tree().display());
+        let inside = format!("/tree/{dir}");
+        let image = format!("mongo:{}", self.get("MONGO_VERSION"));
+        let alone = ["run", "--rm", "--network", "none", "--entrypoint", "rm"];
+        let rest = ["-v", mount.as_str(), image.as_str(), "-rf", inside.as_str()];
+        let args: Vec<&str> = alone.iter().chain(&rest).copied().collect();
+        self.try_docker(&args);
+    }
+
+    /// What must never be told.
+    fn secrets(&self) -> Vec<String> {
+        let Ok(text) = fs::read_to_string(self.path(".env")) else {
+            return Vec::new();
+        };
+        settings(&text)
+            .filter(|(name, value)| {
+                let secret = ["PASSWORD", "KEY", "TOKEN"];
+                secret.iter().any(|word| name.ends_with(word)) && value.len() > 7
+            })
+            .map(|(_, value)| value.to_owned())
+            .collect()
+    }
+
+    /// No generated secret is in any container's log.
+    #[track_caller]
+    pub(crate) fn tells_no_secret(&self) {
+        let logs = self.try_compose(&["logs", "--no-color"]).text();
+        if let Some(told) = self.secret_in(&logs) {
+            panic!("the logs tell the value of {told}");
+        }
+    }
+
+    /// The name of a setting whose secret value is in `text`.
+    pub(crate) fn secret_in(&self, text: &str) -> Option<String> {
+        settings(&self.env_text())
+            .filter(|(_, value)| self.secrets().iter().any(|secret| secret == value))
+            .find(|(_, value)| text.contains(value))
+            .map(|(name, _)| name.to_owned())
+    }
+
+    /// Everything with the project's label.
+    fn clean_up(&self) {
+        let label = format!("label=com.docker.compose.project={}", self.project);
+        for (list, remove) in [
+            (&["ps", "-aq"][..], &["rm", "-f", "-v"][..]),
+            (&["network", "ls", "-q"], &["network", "rm"]),
+            (&["volume", "ls", "-q"], &["volume", "rm", "-f"]),
+        ] {
+            let filter = ["--filter", label.as_str()];
+            let listed: Vec<&str> = list.iter().chain(&filter).copied().collect();
+            let found = self.try_docker(&listed).out;
+            if !found.trim().is_empty() {
+                let gone: Vec<&str> = remove
+                    .iter()
+                    .copied()
+                    .chain(found.split_whitespace())
+                    .collect();
+                self.try_docker(&gone);
+            }
+        }
+        for entry in fs::read_dir(self.tree()).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with("session") || name.starts_with("backups") {
+                self.remove(&name);
+            }
+        }
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        let failed = std::thread::panicking();
+        let logs = self
+            .try_compose(&["logs", "--no-color", "--timestamps"])
+            .text();
+        let told = self.secret_in(&logs);
+        if failed {
+            self.try_compose(&["ps", "-a"]);
+        }
+        self.clean_up();
+        if failed {
+            let journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut text = format!(
+                "---- {}: what was run ----\n{journal}\n---- logs ----\n{}",
+                self.project,
+                last(&without_small_talk(&logs), 10 * TOLD)
+            );
+            for secret in self.secrets() {
+                text = text.replace(&secret, "***");
+            }
+            say(&text);
+        } else if let Some(told) = told {
+            panic!("the logs tell the value of {told}");
+        }
+    }
+}
+
+/// The name of an image that is taken away again.
+pub(crate) struct Tag<'a> {
+    stack: &'a Stack,
+    name: &'a str,
+}
+
+impl Drop for Tag<'_> {
+    fn drop(&mut self) {
+        // With `-f`, since a container may still be there.
+        self.stack.try_docker(&["rmi", "-f", self.name]);
+    }
+}
+
+/// What was run, in order.
+#[derive(Default)]
+struct Journal(Vec<(String, Duration, u32)>);
+
+impl Journal {
+    /// What is asked again and again, and answered alike, becomes one entry.
+    fn add(&mut self, entry: String, took: Duration) {
+        match self.0.last_mut() {
+            Some((last, _, times)) if *last == entry => *times += 1,
+            _ => self.0.push((entry, took, 1)),
+        }
+    }
+}
+
+impl std::fmt::Display for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (entry, took, times) in &self.0 {
+            write!(f, "{entry} after {:.1} s", took.as_secs_f64())?;
+            if *times > 1 {
+                write!(f, ", {times} times")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// A container by its id: it stays the same one through stops and starts.
+pub(crate) struct Container<'a> {
+    stack: &'a Stack,
+    pub(crate) id: String,
+}
+
+impl Container<'_> {
+    /// One field of `docker inspect`, for example `.State`.
+    #[track_caller]
+    pub(crate) fn inspect(&self, field: &str) -> Value {
+        let format = format!("{{{{json {field}}}}}");
+        let said = self
+            .stack
+            .docker(&["inspect", "--format", &format, &self.id]);
+        serde_json::from_str(&said.out).expect("JSON of docker inspect")
+    }
+
+    /// Docker's word for its health.
+    pub(crate) fn health(&self) -> String {
+        text(&self.inspect(".State.Health.Status"))
+    }
+
+    /// What the last health check printed.
+    pub(crate) fn health_said(&self) -> String {
+        let log = self.inspect(".State.Health.Log");
+        let last = log.as_array().and_then(|log| log.last());
+        last.map(|check| text(&check["Output"])).unwrap_or_default()
+    }
+
+    /// Waits for Docker's word.
+    #[track_caller]
+    pub(crate) fn until_health(&self, word: &str) {
+        until(&format!("the health is {word}"), || {
+            yes(self.health() == word)
+        });
+    }
+
+    /// The exit code of the last life.
+    pub(crate) fn exit_code(&self) -> i64 {
+        self.inspect(".State.ExitCode").as_i64().unwrap_or(-1)
+    }
+
+    /// When its process was started, as Docker writes it: another life has another one.
+    pub(crate) fn started_at(&self) -> String {
+        text(&self.inspect(".State.StartedAt"))
+    }
+
+    /// Everything logged in all its lives.
+    pub(crate) fn logs(&self) -> String {
+        self.stack.docker(&["logs", &self.id]).text()
+    }
+
+    /// A command inside, whatever comes of it.
+    pub(crate) fn try_exec(&self, args: &[&str]) -> Said {
+        let args: Vec<&str> = ["exec", self.id.as_str()]
+            .iter()
+            .chain(args)
+            .copied()
+            .collect();
+        self.stack.try_docker(&args)
+    }
+
+    /// A command inside, which must succeed.
+    #[track_caller]
+    pub(crate) fn exec(&self, args: &[&str]) -> String {
+        let said = self.try_exec(args);
+        assert!(said.code == 0, "{args:?} inside: {}", said.text());
+        said.out
+    }
+
+    /// What `sessionkeep status --json` tells of the running instance; `null` before it answers.
+    pub(crate) fn status(&self) -> Value {
+        let said = self.try_exec(&["sessionkeep", "status", "--json"]);
+        let all: Value = serde_json::from_str(&said.out).unwrap_or_default();
+        all["running"].clone()
+    }
+
+    /// What `sessionkeep health --json` tells, in good and bad times.
+    pub(crate) fn told_health(&self) -> Value {
+        let said = self.try_exec(&["sessionkeep", "health", "--json"]);
+        serde_json::from_str(&said.out).unwrap_or_default()
+    }
+
+    /// Waits until nothing waits to be committed.
+    #[track_caller]
+    pub(crate) fn until_saved(&self) {
+        until("everything is saved", || {
+            let status = self.status();
+            let reachable = status["store_reachable"] == true;
+            yes(reachable && status["lag_seconds"].as_f64() == Some(0.0))
+        });
+    }
+
+    /// Waits until what the session holds now is committed, while it goes on changing.
+    #[track_caller]
+    pub(crate) fn until_committed(&self) {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("a clock");
+        until("what is there is committed", || {
+            let newest = self.status()["head"]["time_ms"].as_u64()?;
+            // Read before it was committed, and at most so long before.
+            yes(Duration::from_millis(newest) > now + Duration::from_secs(1))
+        });
+    }
+
+    /// `docker stop`, with the time that the container itself asks for.
+    #[track_caller]
+    pub(crate) fn stop(&self) -> Duration {
+        self.stack.docker(&["stop", &self.id]).took
+    }
+
+    /// `docker kill -s KILL`: a crash.
+    #[track_caller]
+    pub(crate) fn kill(&self) {
+        self.stack.docker(&["kill", "-s", "KILL", &self.id]);
+    }
+
+    /// `docker start`.
+    #[track_caller]
+    pub(crate) fn start(&self) {
+        self.stack.docker(&["start", &self.id]);
+    }
+}
+
+/// The repository that this test belongs to.
+fn repository() -> PathBuf {
+    let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+    crate_dir.parent().expect("a workspace").to_owned()
+}
+
+/// Copies what git tracks, with modes, and nothing that a developer has lying about.
+fn copy_tracked(from: &Path, to: &Path) {
+    let mut list = Command::new("git");
+    list.current_dir(from).args(["ls-files", "-z"]);
+    let listed = run::run(&mut list, COMMAND);
+    assert!(listed.code == 0, "git ls-files: {}", listed.err);
+    for name in listed.out.split_terminator('\0') {
+        let source = from.join(name);
+        let Ok(found) = fs::symlink_metadata(&source) else {
+            continue; // deleted, and not yet committed
+        };
+        let target = to.join(name);
+        fs::create_dir_all(target.parent().expect("a name below the copy")).expect("mkdir");
+        if found.is_symlink() {
+            let link = fs::read_link(&source).expect("read a link");
+            std::os::unix::fs::symlink(link, &target).expect("copy a link");
+        } else {
+            fs::copy(&source, &target).unwrap_or_else(|error| panic!("copy {name}: {error}"));
+        }
+    }
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755)).expect("chmod");
+}
+
+/// The settings in the text of an `.env` file.
+fn settings(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.trim(), value.trim()))
+}
+
+#[track_caller]
+fn succeeded(what: &str, args: &[&str], said: Said) -> Said {
+    assert!(
+        said.code == 0,
+        "{what} {args:?} ended with {}:\n{}",
+        said.code,
+        last(&said.text(), TOLD)
+    );
+    said
+}
+
+/// A JSON string as it is, without quotation marks.
+pub(crate) fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// Without what MongoDB tells of every connection.
+fn without_small_talk(logs: &str) -> String {
+    logs.lines()
+        .filter(|line| !line.contains("\"s\":\"I\""))
+        .fold(String::new(), |text, line| text + line + "\n")
+}
+
+/// The end of a text, at most so many bytes of it.
+fn last(text: &str, bytes: usize) -> String {
+    let mut from = text.len().saturating_sub(bytes);
+    while !text.is_char_boundary(from) {
+        from += 1;
+    }
+    text[from..].to_owned()
+}

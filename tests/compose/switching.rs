@@ -1,0 +1,154 @@
+//! Going back to plain files and forth again, and changing the image under a session.
+
+use crate::stack::Stack;
+use crate::told::case;
+
+#[test]
+fn rollback_and_forward_keep_the_newest_state() {
+    let stack = Stack::new("rollback");
+    stack.make(&["up"]);
+    stack.gateway().log_in();
+
+    case(
+        "make rollback",
+        "the gateway goes on from plain files with the newest state, and without the database",
+        || {
+            let before = stack.gateway().send(10);
+            stack.make(&["rollback"]);
+            assert_eq!(stack.get("MONGO_ENABLED"), "False");
+            stack.gateway().until_up();
+            stack.gateway().expect_kept_to_the_last_word(&before);
+            let head = |stack: &Stack| stack.mongo("print(db.commits.countDocuments())");
+            let commits = head(&stack);
+            let before = stack.gateway().send(10);
+            stack.make(&["restart"]);
+            stack.gateway().until_up();
+            stack.gateway().expect_kept_to_the_last_word(&before);
+            assert_eq!(
+                head(&stack),
+                commits,
+                "file mode has written to the database"
+            );
+        },
+    );
+
+    case(
+        "make forward",
+        "what happened in file mode is in the database afterwards",
+        || {
+            let before = stack.gateway().send(10);
+            stack.make(&["forward"]);
+            assert_eq!(stack.get("MONGO_ENABLED"), "True");
+            stack.gateway().until_up();
+            let before = stack.gateway().expect_kept_to_the_last_word(&before);
+            stack.waha().until_saved();
+            stack.compose(&["rm", "-s", "-f", "waha"]);
+            stack.wipe("session");
+            stack.up(&[]);
+            stack.gateway().until_up();
+            stack.gateway().expect_kept(&before);
+        },
+    );
+}
+
+#[test]
+fn an_upgrade_with_another_engine_keeps_both_logins() {
+    let stack = Stack::new("upgrade");
+    stack.make(&["up"]);
+    let gows = stack.gateway().log_in();
+    assert_eq!(gows.engine, "GOWS");
+    let gows = stack.gateway().send(10);
+
+    let image = format!("{}:{}", stack.get("WAHA_IMAGE"), stack.get("WAHA_VERSION"));
+    let newer = stack.project().to_owned();
+    let tag = format!("{}:{newer}", stack.get("WAHA_IMAGE"));
+    let _tag = stack.tag(&image, &tag);
+    let mut noweb = None;
+
+    case(
+        "image upgrade and another engine",
+        "a changed engine asks for a scan of its own, and its login is kept like the first",
+        || {
+            stack.set("WAHA_VERSION", &newer);
+            stack.set("WHATSAPP_DEFAULT_ENGINE", "NOWEB");
+            stack.make(&["upgrade"]);
+            stack.gateway().until_up();
+            let other = stack.gateway().log_in();
+            assert_eq!(other.engine, "NOWEB");
+            assert_ne!(other.identity, gows.identity);
+            let before = stack.gateway().send(10);
+            stack.down();
+            stack.wipe("session");
+            stack.up(&[]);
+            stack.gateway().until_up();
+            noweb = Some(stack.gateway().expect_kept_to_the_last_word(&before));
+        },
+    );
+
+    case(
+        "back to the first engine",
+        "the first login is there again, and so is the second after that",
+        || {
+            stack.set("WAHA_VERSION", image.rsplit(':').next().expect("a tag"));
+            stack.set("WHATSAPP_DEFAULT_ENGINE", "GOWS");
+            stack.make(&["upgrade"]);
+            stack.gateway().until_up();
+            stack.gateway().expect_kept(&gows);
+            stack.down();
+            stack.wipe("session");
+            stack.set("WHATSAPP_DEFAULT_ENGINE", "NOWEB");
+            stack.up(&[]);
+            stack.gateway().until_up();
+            let noweb = noweb.as_ref().expect("the case before has set it");
+            stack.gateway().expect_kept(noweb);
+        },
+    );
+}
+
+#[test]
+fn a_wrapper_that_dies_at_once_does_not_cut_off_the_last_words() {
+    let stack = Stack::new("webjs");
+    stack.set("WHATSAPP_DEFAULT_ENGINE", "WEBJS");
+    stack.up(&[]);
+    case(
+        "WEBJS",
+        "the wrapper of WAHA's browser engine dies of TERM at once; what the rest writes after it is saved",
+        || {
+            let begun = stack.gateway().log_in();
+            assert_eq!(begun.engine, "WEBJS");
+            let before = stack.gateway().send(10);
+            let waha = stack.waha();
+            waha.stop();
+            let log = waha.logs();
+            assert!(
+                log.contains("waiting for what the gateway left behind"),
+                "{log}"
+            );
+            assert!(log.contains("all is saved"), "{log}");
+            assert_eq!(waha.exit_code(), 143, "the wrapper's end by TERM");
+            stack.wipe("session");
+            waha.start();
+            stack.gateway().until_up();
+            stack.gateway().expect_kept_to_the_last_word(&before);
+        },
+    );
+
+    case(
+        "WEBJS, killed, in a new container",
+        "the lock that the browser left in ./session does not keep it from starting",
+        || {
+            let before = stack.gateway().send(5);
+            let waha = stack.waha();
+            waha.until_saved();
+            waha.kill();
+            stack.compose(&["up", "--detach", "--force-recreate", "waha"]);
+            stack.gateway().until_up();
+            stack.gateway().expect_kept(&before);
+            assert!(
+                stack
+                    .logs("waha")
+                    .contains("a lock that a browser had left behind was removed")
+            );
+        },
+    );
+}
