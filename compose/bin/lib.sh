@@ -48,9 +48,10 @@ gateway() {
 session_dir() {
     docker compose config | awk -v service="  $1:" '
         /^  [^ ]/ { inside = ($0 == service) }
-        inside && $1 == "source:" { sub(/^ *source: /, ""); gsub(/"/, ""); print; exit }'
+        inside && $1 == "source:" && !told++ { sub(/^ *source: /, ""); gsub(/"/, ""); print }'
 }
-has_mongodb() { docker compose config --services | grep -qx mongodb; }
+# Read to the end: with `grep -q`, docker could die of a closed pipe, and a stack with MongoDB pass for one without.
+has_mongodb() { docker compose config --services | grep -x mongodb >/dev/null; }
 
 # confirm QUESTION: asks for a plain "yes". Without a terminal, or with YES=yes, see below.
 confirm() {
