@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Brings a backup back: into a new database, verified there, and only then switched to. Until the switch,
 # which is one line in .env, nothing that is in use is changed; after it, nothing that was is gone.
+#   make restore-backup FILE=backups/sessionkeep-….tar [DATABASE=name]
 # shellcheck source=/dev/null
 source "$(dirname "${BASH_SOURCE[0]}")/../bin/lib.sh"
 # shellcheck source=compose/backup/address.sh
@@ -33,9 +34,11 @@ else
     read_address "$before" || give_up "this stack has no MongoDB" "MONGO_URL in .env is not a mongodb:// or mongodb+srv:// address"
     old=$source_database
 fi
-# A name that nobody uses, and at most 38 bytes long, which is the limit of Atlas's small clusters.
+# A name that nobody uses, and at most 38 bytes long, which is the limit of Atlas's small clusters. Where the
+# user may not use any database, DATABASE=… names one that it may.
 base=${old%_????????T??????Z}
-new=${base:0:21}_$moment
+new=${DATABASE:-${base:0:21}_$moment}
+[ "$new" != "$old" ] || give_up "DATABASE=$new is the one in use" "name another one, which is empty"
 after=$new
 [ "$own" = yes ] || after=$(address "$new")
 
@@ -65,15 +68,20 @@ ended() {
 }
 trap ended EXIT
 way_back() {
-    say "The way back: make down; in .env, set MONGO_DATABASE back to $old (or MONGO_URL to the database $old)${aside:+; put $aside back to $directory}; make up"
+    local setting="MONGO_DATABASE=$old"
+    [ "$own" = yes ] || setting="the database $old in MONGO_URL"
+    say "The way back: make down; $setting in .env${aside:+; $aside in the place of $directory}; make up"
 }
 
 say "1/5 checking ${file##*/}"
 tools check "$file"
 
-say "2/5 restoring it into a new database, $new; the gateway goes on"
+say "2/5 restoring it into a new database, $new; what runs is not touched"
 [ "$own" = no ] || docker compose up --detach --wait mongodb
-tools restore "$file" "$new"
+tools restore "$file" "$new" || {
+    [ "$own" = yes ] || say "The user in MONGO_URL needs readWrite on that database as well. On one of another name: make restore-backup FILE=… DATABASE=…" >&2
+    exit 1
+}
 [ "$own" = no ] || tools grant "$new"
 
 say "3/5 verifying what is in it"
