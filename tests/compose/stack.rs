@@ -406,10 +406,10 @@ impl Stack {
                 self.try_docker(&gone);
             }
         }
+        // What a container made belongs to root, and a test need not be.
         for entry in fs::read_dir(self.tree()).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with("session") || name.starts_with("backups") {
-                self.remove(&name);
+            if entry.path().is_dir() {
+                self.remove(&entry.file_name().to_string_lossy());
             }
         }
     }
