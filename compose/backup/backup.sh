@@ -220,7 +220,7 @@ schedule() {
     say "a backup every $every; kept: $keep at most, for $keep_days days"
     while :; do
         now=$(date +%s)
-        newest=$(backups | head -n 1)
+        newest=$(backups | sed -n 1p)
         due=$now
         [ -z "$newest" ] || due=$(($(taken "$newest") + period))
         # A clock that was ahead once must not put the next backup off for longer than a period.

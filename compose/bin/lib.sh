@@ -44,14 +44,22 @@ gateway() {
     [ -n "$service" ] || give_up "no gateway among the services" "see COMPOSE_FILE in .env, and: docker compose config"
     printf '%s\n' "$service"
 }
+# What Compose prints is read to its end first: a reader that ends early would end Compose by a
+# signal, and with `pipefail` that counts as a failure, now and then.
+#
 # Where the gateway's session directory is on this machine.
 session_dir() {
-    docker compose config | awk -v service="  $1:" '
+    local config
+    config=$(docker compose config)
+    awk -v service="  $1:" '
         /^  [^ ]/ { inside = ($0 == service) }
-        inside && $1 == "source:" && !told++ { sub(/^ *source: /, ""); gsub(/"/, ""); print }'
+        inside && $1 == "source:" { sub(/^ *source: /, ""); gsub(/"/, ""); print; exit }' <<<"$config"
 }
-# Read to the end: with `grep -q`, docker could die of a closed pipe, and a stack with MongoDB pass for one without.
-has_mongodb() { docker compose config --services | grep -x mongodb >/dev/null; }
+has_mongodb() {
+    local services
+    services=$(docker compose config --services)
+    grep -qx mongodb <<<"$services"
+}
 
 # confirm QUESTION: asks for a plain "yes". Without a terminal, or with YES=yes, see below.
 confirm() {

@@ -111,6 +111,13 @@ make_all() {
     done
     [ ${#originals[@]} -eq 0 ] || say "originals: ${originals[*]}"
     [ ${#made[@]} -eq 0 ] || say "stand-ins, since no image registry answers: ${made[*]}"
+    if [ -n "$(label_of mongo:7.0)" ]; then
+        if [ -n "${MONGO_TOOLS_DIR:-}" ]; then
+            say "mongodump and mongorestore: from $MONGO_TOOLS_DIR"
+        else
+            say "NOTE: mongodump and mongorestore are stand-ins too, so the cases about backups do not prove that the real ones take our options; MONGO_TOOLS_DIR=… puts real ones in"
+        fi
+    fi
     # The real WAHA logs in with a phone only, which no test has.
     if [ -z "$(label_of "$waha")" ]; then
         if [ "$(label_of "$shelf/$waha")" != "$(stamp_of "$waha")" ]; then
