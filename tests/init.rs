@@ -1,0 +1,10 @@
+//! PID 1 with real processes: each test as an ordinary process (a subreaper) and as a real PID 1
+//! in a namespace of its own. Where a store matters, `init_harness` plays its part.
+
+#[path = "support/built.rs"]
+mod built;
+
+#[path = "init/basics.rs"]
+mod basics;
+#[path = "init/life.rs"]
+mod life;
