@@ -6,5 +6,9 @@ mod built;
 
 #[path = "init/basics.rs"]
 mod basics;
+#[path = "init/codes.rs"]
+mod codes;
 #[path = "init/life.rs"]
 mod life;
+#[path = "init/signals.rs"]
+mod signals;

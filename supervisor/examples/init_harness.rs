@@ -9,11 +9,12 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use sessionkeep::config::Settings;
 use sessionkeep::control::{
     CONTROL_FD_ENV, Decoder, HTTP_FD_ENV, Lifecycle, PREDECESSOR_ENV, SETTINGS_ENV, ToInit,
     ToWatcher, encode,
 };
-use sessionkeep::{config::Settings, init};
+use sessionkeep::init::{self, Options};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -23,7 +24,11 @@ fn main() -> ExitCode {
             let settings = std::env::var("HARNESS_SETTINGS").expect("the test sets it");
             let settings: Settings = serde_json::from_str(&settings).expect("settings");
             sessionkeep::log::init(&settings.log);
-            ExitCode::from(init::run(&settings, arguments.collect()))
+            ExitCode::from(init::run(
+                &settings,
+                &Options::default(),
+                arguments.collect(),
+            ))
         }
         Some("restore") => restore(),
         Some("watch") => watch(),

@@ -1,6 +1,7 @@
 //! A life under test: the harness as an ordinary process (a subreaper), or as a real PID 1 in a
 //! namespace of its own.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -24,6 +25,15 @@ pub(crate) fn harness() -> PathBuf {
 pub(crate) enum As {
     Subreaper,
     PidOne,
+}
+
+/// Which program it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// `init_harness`, whose restorer and watcher do as they are told.
+    Harness,
+    /// The binary itself, in file mode.
+    FileMode,
 }
 
 /// Both where the machine allows it.
@@ -97,6 +107,9 @@ pub(crate) struct Setup {
     pub(crate) settings: Settings,
     environment: Vec<(&'static str, String)>,
     run_as: As,
+    program: Program,
+    options: Vec<String>,
+    before: Option<String>,
 }
 
 impl Setup {
@@ -108,7 +121,35 @@ impl Setup {
             settings,
             environment: Vec::new(),
             run_as,
+            program: Program::Harness,
+            options: Vec::new(),
+            before: None,
         }
+    }
+
+    /// The binary itself in file mode.
+    pub(crate) fn file_mode(run_as: As) -> Self {
+        let mut setup = Self::new(run_as);
+        setup.program = Program::FileMode;
+        let dir = setup.settings.dir.display().to_string();
+        fs::create_dir(&dir).expect("mkdir");
+        setup
+            .env("MONGO_ENABLED", "false")
+            .env("SESSIONKEEP_PROFILE", "generic")
+            .env("SESSIONKEEP_DIR", dir)
+            .env("SESSIONKEEP_HTTP_PORT", "off")
+    }
+
+    /// Flags of `run`.
+    pub(crate) fn options<'a>(mut self, options: impl IntoIterator<Item = &'a str>) -> Self {
+        self.options.extend(options.into_iter().map(str::to_owned));
+        self
+    }
+
+    /// What a shell does before it becomes the program.
+    pub(crate) fn before(mut self, shell: &str) -> Self {
+        self.before = Some(shell.to_owned());
+        self
     }
 
     pub(crate) fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -128,19 +169,31 @@ impl Setup {
     }
 
     pub(crate) fn start(self, gateway: &[&str]) -> Life {
-        let mut command = match self.run_as {
-            As::Subreaper => Command::new(harness()),
-            As::PidOne => {
-                let mut command = Command::new("unshare");
-                command.args(["--fork", "--pid", "--mount-proc", "--kill-child"]);
-                command.arg(harness());
-                command
-            }
-        };
+        let mut words: Vec<OsString> = Vec::new();
+        if self.run_as == As::PidOne {
+            words.extend(
+                ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child"].map(Into::into),
+            );
+        }
+        if let Some(before) = &self.before {
+            words.extend(["sh".into(), "-c".into()]);
+            words.push(format!("{before}\nexec \"$@\"").into());
+            words.push("sh".into());
+        }
+        words.push(match self.program {
+            Program::Harness => harness().into(),
+            Program::FileMode => env!("CARGO_BIN_EXE_sessionkeep").into(),
+        });
+        words.push("run".into());
+        words.extend(self.options.iter().map(Into::into));
+        if self.program != Program::Harness {
+            words.push("--".into());
+        }
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         let log = fs::File::create(self.root.path().join("log")).expect("log");
         let encoded = serde_json::to_string(&self.settings).expect("settings");
         let child = command
-            .arg("run")
             .args(gateway)
             .env("HARNESS_SETTINGS", encoded)
             .env("HARNESS_RECORD", self.root.path().join("record"))
@@ -193,7 +246,9 @@ impl Life {
     #[track_caller]
     pub(crate) fn until_up(&self) {
         self.until("up", |life| {
-            life.file("ready").contains("up") && life.record().contains("lifecycle Running")
+            let told = life.setup.program != Program::Harness
+                || life.record().contains("lifecycle Running");
+            life.file("ready").contains("up") && told
         });
     }
 

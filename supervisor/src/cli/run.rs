@@ -7,6 +7,7 @@ use tracing::error;
 
 use crate::config::Flags;
 use crate::exit;
+use crate::init::{ExitMapping, Options};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -18,9 +19,21 @@ Examples:
   sessionkeep run -- node bot.js
   MONGO_ENABLED=false sessionkeep run -- /entrypoint.sh")]
 pub(super) struct Args {
+    /// Exchange an exit code of the gateway for another, as in 143=0; may be
+    /// repeated. sessionkeep's own failures keep their codes
+    #[arg(long, value_name = "CODE=CODE")]
+    map_exit: Vec<ExitMapping>,
     /// The gateway's command and its arguments
     #[arg(last = true, value_name = "CMD")]
     pub(super) command: Vec<OsString>,
+}
+
+impl Args {
+    fn options(&self) -> Options {
+        Options {
+            map_exit: self.map_exit.iter().copied().collect(),
+        }
+    }
 }
 
 pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
@@ -31,6 +44,7 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     }
     Ok(ExitCode::from(crate::init::run(
         &settings,
+        &args.options(),
         args.command.clone(),
     )))
 }

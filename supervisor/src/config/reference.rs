@@ -54,6 +54,15 @@ Further variables:
 User names, passwords, options of addresses, and tokens are never shown or logged. In a MongoDB
 address, percent-encode what is special in a password: `@` as `%40`, `/` as `%2F`, `:` as `%3A`.
 
+## How `run` behaves as an init
+
+Flags of `sessionkeep run`, before the `--`. They have no variable and no place in the settings file:
+they belong to the command line of an image, as those of tini and dumb-init do.
+
+| flag | meaning |
+|---|---|
+| `--map-exit CODE=CODE` | exchange an exit code of the gateway for another; may be repeated, a later one of the same code holds |
+
 ## Exit codes
 
 `sessionkeep run` exits with the gateway's own code, or 128 and the signal's number where the
@@ -64,6 +73,10 @@ gateway died of one. Codes of its own:
 ";
 
 const AFTER_CODES: &str = "
+`--map-exit CODE=CODE` exchanges codes that are the gateway's own, last of all: what `restart.policy`
+goes by is the code before. To these counts 128 and the signal's number after a stop before the
+gateway was started. Codes of the table keep their meaning: where the last changes are not saved, a
+gateway that ended with 0, or whose code is mapped to 0, shows as 74.
 The other commands exit with 0 where all is well, with 1 where a check (`health`, `verify`, `doctor`)
 found something, with 2 where the command line could not be understood, and else with a code from
 the table.

@@ -20,6 +20,7 @@ mod listeners;
 mod lock;
 pub mod machine;
 mod memory;
+mod options;
 mod preflight;
 mod reaper;
 mod report;
@@ -34,6 +35,7 @@ use tracing::{error, info, warn};
 
 pub use child::scrub;
 pub use lock::{DirLock, LockError, predecessor};
+pub use options::{ExitMap, ExitMapping, OptionError, Options};
 
 use crate::config::Settings;
 use crate::exit;
@@ -47,8 +49,8 @@ use signals::Signals;
 /// To be called while the process has one thread, from `main`'s: signals are blocked for the
 /// thread that calls, and a helper is told to end when the thread that started it does.
 #[must_use]
-pub fn run(settings: &Settings, command: Vec<OsString>) -> u8 {
-    let ran = catch_unwind(AssertUnwindSafe(|| supervise(settings, command)));
+pub fn run(settings: &Settings, options: &Options, command: Vec<OsString>) -> u8 {
+    let ran = catch_unwind(AssertUnwindSafe(|| supervise(settings, options, command)));
     match ran {
         Ok(Ok(code)) => code,
         Ok(Err(failure)) => {
@@ -60,7 +62,11 @@ pub fn run(settings: &Settings, command: Vec<OsString>) -> u8 {
     }
 }
 
-fn supervise(settings: &Settings, command: Vec<OsString>) -> std::io::Result<u8> {
+fn supervise(
+    settings: &Settings,
+    options: &Options,
+    command: Vec<OsString>,
+) -> std::io::Result<u8> {
     // First of all: a signal that comes from here on is kept and not lost.
     let signals = Signals::install()?;
     let pid = std::process::id();
@@ -85,7 +91,7 @@ fn supervise(settings: &Settings, command: Vec<OsString>) -> std::io::Result<u8>
     );
     // Seeded per process by the standard library.
     let jitter_seed = RandomState::new().hash_one(pid);
-    let plan = Plan::new(settings, jitter_seed);
+    let plan = Plan::new(settings, options, jitter_seed);
     Executor::new(settings, command, instance.into(), plan, signals).run()
 }
 

@@ -100,7 +100,8 @@ impl Machine {
         let cause = Cause::Signal(signal);
         match &mut self.state {
             State::New | State::Preflight => {
-                self.exit(Ended::Killed(signal).code(), Saved::Nothing, cause);
+                let code = self.plan.code(Ended::Killed(signal));
+                self.exit(code, Saved::Nothing, cause);
             }
             State::Restoring | State::Standby => {
                 let cancelling = State::Cancelling {
@@ -272,11 +273,10 @@ impl Machine {
         };
         let (then, main) = (ending.then, ending.main);
         self.act(Action::Note(Note::Unkillable));
-        let own = main.unwrap_or(Ended::Killed(libc::SIGKILL)).code();
-        let code = match (then, own) {
-            (Then::Fence, _) => exit::FENCED,
-            (_, 0) => exit::FLUSH_FAILED,
-            (_, own) => own,
+        let ended = main.unwrap_or(Ended::Killed(libc::SIGKILL));
+        let code = match then {
+            Then::Fence => exit::FENCED,
+            Then::Flush(_) | Then::Restart { .. } => self.plan.code_unsaved(ended),
         };
         let saved = Saved::Not("processes of the gateway could not be ended".to_owned());
         self.exit(code, saved, Cause::TimeUp);
@@ -292,7 +292,7 @@ impl Machine {
             return;
         };
         if now >= *end_at {
-            let code = Ended::Killed(*signal).code();
+            let code = self.plan.code(Ended::Killed(*signal));
             self.exit(code, Saved::Nothing, Cause::TimeUp);
         } else if now >= kill.at() {
             *kill = Kill::Again(now.after(KILL_AGAIN));

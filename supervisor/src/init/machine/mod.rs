@@ -36,6 +36,8 @@ use std::time::Duration;
 use crate::config::RestartPolicy;
 use crate::control::{Lifecycle, MonotonicMs, ToInit};
 use crate::exit;
+#[cfg(test)]
+use crate::init::options::ExitMap;
 pub use vocabulary::{
     Action, Cause, Ended, Event, Mode, Note, Plan, Readiness, Role, Saved, SpawnError, Verdict,
 };
@@ -315,7 +317,7 @@ impl Machine {
                 _ => self.exit(exit::INTERNAL, Saved::Nothing, Cause::RestorerEnded(how)),
             },
             State::Cancelling { signal, .. } => {
-                let code = Ended::Killed(signal).code();
+                let code = self.plan.code(Ended::Killed(signal));
                 self.exit(code, Saved::Nothing, Cause::RestorerEnded(how));
             }
             _ => {}

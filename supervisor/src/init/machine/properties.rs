@@ -103,6 +103,7 @@ fn plan() -> impl Strategy<Value = Plan> {
                 restart,
                 attempts,
                 jitter_seed,
+                map_exit: ExitMap::default(),
             },
         )
 }

@@ -14,6 +14,7 @@ fn plan() -> Plan {
         restart: RestartPolicy::No,
         attempts: 5,
         jitter_seed: 1,
+        map_exit: ExitMap::default(),
     }
 }
 
@@ -309,6 +310,58 @@ fn a_flush_that_fails_shows_in_the_code_only_where_the_gateway_did_well() {
         let actions = bench.step(exited(Role::Watcher, 0));
         assert_eq!(exit_of(&actions).0, expected, "and no third");
     }
+}
+
+#[test]
+fn a_mapped_code_hides_neither_a_failure_of_ours_nor_what_is_not_saved() {
+    let mapped = |text: &str| Plan {
+        map_exit: text.split(',').map(|m| m.parse().expect("m")).collect(),
+        restart: RestartPolicy::OnFailure,
+        ..plan()
+    };
+    let flushing = |text: &str, how: Ended| {
+        let mut bench = Bench::running(Plan {
+            attempts: 0,
+            ..mapped(text)
+        });
+        let role = Role::Gateway;
+        bench.steps([Event::ChildExited { role, how }, Event::DescendantsGone]);
+        bench
+    };
+    let failed = || {
+        Event::Control(ToInit::FlushFailed {
+            reason: "full".into(),
+        })
+    };
+    for (map, how, well, unsaved) in [
+        ("143=0", Ended::Killed(TERM), 0, exit::FLUSH_FAILED),
+        ("0=5", Ended::Exited(0), 5, exit::FLUSH_FAILED),
+        ("3=4", Ended::Exited(3), 4, 4),
+        ("74=0", Ended::Exited(0), 0, exit::FLUSH_FAILED),
+    ] {
+        assert_eq!(saved(&mut flushing(map, how)), well, "{map}");
+        let actions = flushing(map, how).steps([failed(), exited(Role::Watcher, 0)]);
+        assert_eq!(exit_of(&actions).0, unsaved, "{map}");
+    }
+    // Ours: the restore's, the command's, the fence's.
+    let mut bench = Bench::new(mapped("69=0"));
+    let ended = exited(Role::Restorer, 69);
+    let actions = bench.steps([Event::Started, Event::PreflightDone, ended]);
+    assert_eq!(exit_of(&actions).0, 69);
+    let missing = Ended::NotStarted(SpawnError::NotFound);
+    assert_eq!(mapped("127=0").code(missing), 127);
+    let mut bench = Bench::running(mapped("75=0"));
+    bench.step(exited(Role::Watcher, exit::FENCED));
+    bench.step(killed(Role::Gateway, TERM));
+    assert_eq!(exit_of(&bench.step(Event::DescendantsGone)).0, 75);
+    // A stop before the gateway was started looks like the gateway's own.
+    let mut bench = Bench::new(mapped("143=0"));
+    let actions = bench.steps([Event::Started, Event::Signal(TERM)]);
+    assert_eq!(exit_of(&actions).0, 0);
+    // The restart goes by the gateway's own code.
+    let mut bench = Bench::running(mapped("9=0"));
+    bench.steps([exited(Role::Gateway, 9), Event::DescendantsGone]);
+    bench.is(Lifecycle::Backoff);
 }
 
 #[test]

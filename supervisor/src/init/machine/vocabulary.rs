@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::config::{RestartPolicy, Settings};
 use crate::control::{Lifecycle, MonotonicMs, ToInit};
 use crate::exit;
+use crate::init::options::{ExitMap, Options};
 
 /// Which of our own children it is. What the gateway leaves behind has no role: it is adopted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -123,12 +124,14 @@ pub struct Plan {
     /// Where the jitter of restart delays comes from, so that many containers that fail together
     /// do not come back together, and the machine stays a function of its inputs.
     pub jitter_seed: u64,
+    /// Exit codes that are exchanged for others, last of all.
+    pub map_exit: ExitMap,
 }
 
 impl Plan {
     /// The plan that settings ask for.
     #[must_use]
-    pub fn new(settings: &Settings, jitter_seed: u64) -> Self {
+    pub fn new(settings: &Settings, options: &Options, jitter_seed: u64) -> Self {
         Self {
             mode: if settings.is_file_mode() {
                 Mode::File
@@ -144,6 +147,26 @@ impl Plan {
             restart: settings.restart.policy,
             attempts: settings.restart.attempts,
             jitter_seed,
+            map_exit: options.map_exit.clone(),
+        }
+    }
+
+    /// What to exit with after a gateway that ended like this, or after a stop before it was
+    /// started. Only a code that is the gateway's own is exchanged, and only here: whether it is
+    /// started again goes by the code that it gave.
+    pub(super) fn code(&self, ended: Ended) -> u8 {
+        match ended {
+            Ended::Exited(_) | Ended::Killed(_) => self.map_exit.apply(ended.code()),
+            Ended::NotStarted(_) => ended.code(),
+        }
+    }
+
+    /// The same where the last changes are not saved. A gateway that ended well, or whose end is
+    /// to count as one, must not hide that.
+    pub(super) fn code_unsaved(&self, ended: Ended) -> u8 {
+        match (ended.code(), self.code(ended)) {
+            (0, _) | (_, 0) => exit::FLUSH_FAILED,
+            (_, mapped) => mapped,
         }
     }
 
