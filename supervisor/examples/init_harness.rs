@@ -1,6 +1,6 @@
 //! A supervisor whose restorer and watcher do as a test tells them, so that init can be driven
 //! with real processes and without a store. Init executes itself again for its helpers, so the
-//! three are one program here too.
+//! three are one program here too. It is also a gateway that writes down which signals it gets.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         }
         Some("restore") => restore(),
         Some("watch") => watch(),
+        Some("catch") => catch(),
         other => panic!("what is {other:?}?"),
     }
 }
@@ -54,6 +55,35 @@ fn record(line: &str) {
         .expect("record");
     file.write_all(format!("{line}\n").as_bytes())
         .expect("record");
+}
+
+/// A gateway that takes every signal and writes down their numbers, until TERM.
+fn catch() -> ExitCode {
+    let write = |name: &str, line: &str| {
+        let path = std::path::Path::new(&told("SESSION")).join(name);
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .expect("the session directory is there");
+        file.write_all(format!("{line}\n").as_bytes())
+            .expect("written");
+    };
+    // SAFETY: the set is filled before it is used, and both calls get valid places.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigfillset(&raw mut set);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        write("ready", "up");
+        loop {
+            let mut signal = 0;
+            libc::sigwait(&raw const set, &raw mut signal);
+            write("got", &signal.to_string());
+            if signal == libc::SIGTERM {
+                return ExitCode::from(7);
+            }
+        }
+    }
 }
 
 fn restore() -> ExitCode {

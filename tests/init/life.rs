@@ -297,6 +297,14 @@ pub(crate) fn send(pid: i32, signal: i32) {
     unsafe { libc::kill(pid, signal) };
 }
 
+/// The state of a process, as in `ps`.
+pub(crate) fn state(pid: i32) -> Option<char> {
+    let mut table = process_table().into_iter();
+    table
+        .find(|process| process.0 == pid)
+        .map(|process| process.2)
+}
+
 /// Process, parent and state of everything there is.
 pub(crate) fn process_table() -> Vec<(i32, i32, char)> {
     fs::read_dir("/proc")

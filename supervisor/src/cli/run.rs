@@ -7,11 +7,11 @@ use tracing::error;
 
 use crate::config::Flags;
 use crate::exit;
-use crate::init::{ExitMapping, Options};
+use crate::init::{ExitMapping, Options, Reach, Rewrite};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The first TERM or INT stops the gateway in order and saves the last changes; a
+The first TERM, INT, QUIT or RTMIN+3 stops the gateway in order and saves the last changes; a
 second one shortens the gateway's time to zero, and never skips the saving.
 The exit code is the gateway's own; for others see sessionkeep config --reference.
 
@@ -23,6 +23,14 @@ pub(super) struct Args {
     /// repeated. sessionkeep's own failures keep their codes
     #[arg(long, value_name = "CODE=CODE")]
     map_exit: Vec<ExitMapping>,
+    /// Pass another signal on than was sent, as in TERM=INT or HUP=0 (drop it);
+    /// may be repeated
+    #[arg(long, value_name = "SIGNAL=SIGNAL")]
+    rewrite: Vec<Rewrite>,
+    /// Send signals to the gateway's whole process group, not only to its
+    /// main process
+    #[arg(long)]
+    signal_group: bool,
     /// The gateway's command and its arguments
     #[arg(last = true, value_name = "CMD")]
     pub(super) command: Vec<OsString>,
@@ -32,6 +40,12 @@ impl Args {
     fn options(&self) -> Options {
         Options {
             map_exit: self.map_exit.iter().copied().collect(),
+            rewrites: self.rewrite.iter().copied().collect(),
+            reach: if self.signal_group {
+                Reach::Group
+            } else {
+                Reach::Main
+            },
         }
     }
 }

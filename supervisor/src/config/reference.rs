@@ -62,6 +62,22 @@ they belong to the command line of an image, as those of tini and dumb-init do.
 | flag | meaning |
 |---|---|
 | `--map-exit CODE=CODE` | exchange an exit code of the gateway for another; may be repeated, a later one of the same code holds |
+| `--rewrite SIGNAL=SIGNAL` | pass another signal on than the one that was sent; names (`TERM`, `SIGHUP`, `RTMIN+3`) or numbers; `=0` drops it; may be repeated |
+| `--signal-group` | send signals to the gateway's whole process group, and not to its main process alone |
+
+Every signal that can be caught is passed on to the gateway, real-time signals included. Not passed on
+are CHLD, what the kernel raises for a fault (SEGV, BUS, FPE, ILL, TRAP, SYS, ABRT), and 32 and 33,
+which the C library keeps for itself.
+
+TERM, INT, QUIT and RTMIN+3 (37) stop: the gateway gets the very signal, everything it leaves behind
+gets TERM, and the budget of `stop.total` begins. They do so with `--rewrite` too, whichever of the two
+signals it is, so that `--rewrite TERM=HUP` stops a gateway that wants HUP for it; only `=0` ends that.
+
+TSTP, TTIN and TTOU suspend: the gateway's process group gets STOP, and `run` stops itself unless it is
+PID 1. CONT lets both go on, and a stop signal does the same to the gateway. A stop under way is not
+suspended.
+
+The gateway starts with the signal mask and the ignored signals that `run` was started with.
 
 ## Exit codes
 

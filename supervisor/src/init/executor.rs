@@ -17,7 +17,7 @@ use super::child;
 use super::descendants::{Descendants, Sight};
 use super::lock::{self, DirLock};
 use super::machine::{Action, Event, Machine, Plan, Role, SpawnError, Verdict};
-use super::reaper::Children;
+use super::reaper::{Children, send};
 use super::report::Report;
 use super::signals::{Received, Signals};
 use super::{listeners, memory, preflight};
@@ -186,6 +186,10 @@ impl<'a> Executor<'a> {
             Action::SignalMain(signal) => {
                 self.children.signal(Role::Gateway, signal);
             }
+            Action::SignalGroup(signal) => {
+                self.children.signal_group(Role::Gateway, signal);
+            }
+            Action::Suspend => self.suspend(),
             Action::SignalDescendants(signal) => {
                 self.descendants.signal(&self.children.helpers(), signal);
             }
@@ -223,6 +227,15 @@ impl<'a> Executor<'a> {
             && !channel.send(message)
         {
             warn!(target: "init", ?message, "watcher does not take messages");
+        }
+    }
+
+    /// Stops this very process until somebody lets it go on. PID 1 of a container has nobody who
+    /// would, and the kernel does not let it stop itself either.
+    fn suspend(&self) {
+        let pid = std::process::id().cast_signed();
+        if pid != 1 {
+            send(pid, libc::SIGSTOP);
         }
     }
 

@@ -24,6 +24,7 @@ mod options;
 mod preflight;
 mod reaper;
 mod report;
+mod signal_names;
 mod signals;
 
 use std::collections::hash_map::RandomState;
@@ -35,7 +36,7 @@ use tracing::{error, info, warn};
 
 pub use child::scrub;
 pub use lock::{DirLock, LockError, predecessor};
-pub use options::{ExitMap, ExitMapping, OptionError, Options};
+pub use options::{ExitMap, ExitMapping, OptionError, Options, Reach, Rewrite, Rewrites};
 
 use crate::config::Settings;
 use crate::exit;

@@ -3,11 +3,28 @@
 
 use std::str::FromStr;
 
+use super::signal_names;
+use super::signals::is_passed_on;
+
 /// How this init behaves, apart from the session that it keeps.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Exit codes that are exchanged for others.
     pub map_exit: ExitMap,
+    /// Signals that are exchanged for others.
+    pub rewrites: Rewrites,
+    /// Who of the gateway gets a signal.
+    pub reach: Reach,
+}
+
+/// Who of the gateway gets a signal that is passed on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// Its main process.
+    #[default]
+    Main,
+    /// Everything in its process group.
+    Group,
 }
 
 /// Why a flag's value cannot be taken. The value is named by whoever parses the command line.
@@ -16,6 +33,12 @@ pub enum OptionError {
     /// Not two codes with `=` between them.
     #[error("it must be two exit codes from 0 to 255, such as `143=0`")]
     NoMapping,
+    /// Not two signals with `=` between them.
+    #[error("it must be two signals, such as `TERM=INT` or `RTMIN+3=15`; `=0` drops the first")]
+    NoRewrite,
+    /// A signal that never comes by here.
+    #[error("`{0}` cannot be exchanged, because it is never passed on; name another signal")]
+    NeverPassedOn(String),
 }
 
 /// One exit code that is exchanged for another.
@@ -57,6 +80,52 @@ impl FromIterator<ExitMapping> for ExitMap {
     }
 }
 
+/// One signal that is exchanged for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rewrite {
+    /// What is sent to us.
+    pub from: i32,
+    /// What is passed on instead; `None`: nothing is.
+    pub to: Option<i32>,
+}
+
+impl FromStr for Rewrite {
+    type Err = OptionError;
+
+    fn from_str(text: &str) -> Result<Self, OptionError> {
+        let (from, to) = text.split_once('=').ok_or(OptionError::NoRewrite)?;
+        let signal = |text| signal_names::parse(text).ok_or(OptionError::NoRewrite);
+        let number = signal(from)?;
+        if !is_passed_on(number) {
+            return Err(OptionError::NeverPassedOn(from.trim().to_owned()));
+        }
+        let to = match to.trim() {
+            "0" => None,
+            other => Some(signal(other)?),
+        };
+        Ok(Self { from: number, to })
+    }
+}
+
+/// Which signals are exchanged. Of two rewrites of one signal the later one holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rewrites(Vec<Rewrite>);
+
+impl Rewrites {
+    /// What becomes of `signal`: itself, another, or nothing.
+    #[must_use]
+    pub fn apply(&self, signal: i32) -> Option<i32> {
+        let found = self.0.iter().rev().find(|rewrite| rewrite.from == signal);
+        found.map_or(Some(signal), |rewrite| rewrite.to)
+    }
+}
+
+impl FromIterator<Rewrite> for Rewrites {
+    fn from_iter<I: IntoIterator<Item = Rewrite>>(rewrites: I) -> Self {
+        Self(rewrites.into_iter().collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,6 +143,23 @@ mod tests {
                 Err(OptionError::NoMapping),
                 "{bad}"
             );
+        }
+    }
+
+    #[test]
+    fn signals_are_exchanged_dropped_or_refused() {
+        let rewrites: Rewrites = ["TERM=QUIT", "sighup=0", "RTMIN+3=15"]
+            .map(|text| text.parse::<Rewrite>().expect("a rewrite"))
+            .into_iter()
+            .collect();
+        let got = [15, 1, 37, 3].map(|signal| rewrites.apply(signal));
+        assert_eq!(got, [Some(3), None, Some(15), Some(3)]);
+        for bad in ["", "TERM", "TERM=", "=TERM", "0=TERM", "TERM=65", "X=Y"] {
+            assert_eq!(bad.parse::<Rewrite>(), Err(OptionError::NoRewrite), "{bad}");
+        }
+        for never in ["KILL=TERM", "CHLD=TERM", "SEGV=TERM", "33=TERM"] {
+            let error = never.parse::<Rewrite>().expect_err("never passed on");
+            assert!(matches!(error, OptionError::NeverPassedOn(_)), "{never}");
         }
     }
 }

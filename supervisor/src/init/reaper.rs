@@ -54,6 +54,14 @@ impl Children {
         self.pid(role).is_some_and(|pid| send(pid, signal))
     }
 
+    /// Sends a signal to everything in the process group that a child leads.
+    pub(super) fn signal_group(&self, role: Role, signal: i32) -> bool {
+        // SAFETY: `kill` touches no memory of ours. The group's id is not used anew while its
+        // leader is not reaped.
+        self.pid(role)
+            .is_some_and(|pid| unsafe { libc::kill(-pid, signal) } == 0)
+    }
+
     /// Reaps everything that has ended; never waits.
     pub(super) fn reap(&mut self) -> Reaped {
         let mut reaped = Reaped::default();

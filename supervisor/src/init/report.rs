@@ -84,6 +84,9 @@ impl Report {
             Note::StillFlushing(signal) => {
                 warn!(target: "init", signal, "stop signal while saving: saving goes on");
             }
+            Note::NotSuspended(signal) => {
+                warn!(target: "init", signal, "not suspended: a stop is under way");
+            }
             Note::Leftovers(count) => {
                 info!(target: "init", count, "waiting for what the gateway left behind");
             }

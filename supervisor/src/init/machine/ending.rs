@@ -119,7 +119,8 @@ impl Machine {
             State::Up { .. } => {
                 let ending = Ending::new(Then::Flush(stop), None, grace, total);
                 self.transition(State::Ending(ending), cause);
-                self.act(Action::SignalMain(signal));
+                self.pass_on(signal);
+                self.resume();
             }
             State::Ending(ending) => match &mut ending.then {
                 Then::Flush(Stop {
@@ -166,7 +167,8 @@ impl Machine {
             State::Up { .. } => {
                 let ending = Ending::new(Then::Fence, None, kill_at, end_at);
                 self.transition(State::Ending(ending), Cause::Fenced(reason));
-                self.act(Action::SignalMain(libc::SIGTERM));
+                self.pass_on(libc::SIGTERM);
+                self.resume();
             }
             State::Ending(ending) => {
                 if ending.then == Then::Fence {
@@ -205,6 +207,9 @@ impl Machine {
             ending.told = Told::All;
             self.act(Action::Note(Note::Leftovers(count)));
             self.act(Action::SignalDescendants(libc::SIGTERM));
+            if std::mem::take(&mut self.suspended) {
+                self.act(Action::SignalDescendants(libc::SIGCONT));
+            }
         }
     }
 

@@ -36,8 +36,9 @@ use std::time::Duration;
 use crate::config::RestartPolicy;
 use crate::control::{Lifecycle, MonotonicMs, ToInit};
 use crate::exit;
+use crate::init::options::Reach;
 #[cfg(test)]
-use crate::init::options::ExitMap;
+use crate::init::options::{ExitMap, Rewrites};
 pub use vocabulary::{
     Action, Cause, Ended, Event, Mode, Note, Plan, Readiness, Role, Saved, SpawnError, Verdict,
 };
@@ -48,6 +49,17 @@ use helper::{STABLE, Watcher, doubling, jittered};
 
 /// How long leftovers that survive KILL hold up the next start before the whole life is ended.
 const UNKILLABLE: Duration = Duration::from_secs(30);
+
+/// The signal by which container hosts stop an image that was made for systemd (`RTMIN+3`).
+const STOP_SYSTEMD: i32 = 37;
+
+/// Whether a signal tells us to stop.
+fn is_stop(signal: i32) -> bool {
+    matches!(
+        signal,
+        libc::SIGTERM | libc::SIGINT | libc::SIGQUIT | STOP_SYSTEMD
+    )
+}
 
 /// Where the gateway stands. Each variant holds only what is true then.
 #[derive(Debug)]
@@ -115,6 +127,8 @@ pub struct Machine {
     in_a_row: u32,
     /// Whether the watcher does not know yet where we are.
     untold: bool,
+    /// Whether the gateway's group was stopped because we were told to suspend.
+    suspended: bool,
     out: Vec<Action>,
 }
 
@@ -129,6 +143,7 @@ impl Machine {
             restarts: 0,
             in_a_row: 0,
             untold: false,
+            suspended: false,
             out: Vec::new(),
         }
     }
@@ -253,6 +268,7 @@ impl Machine {
             },
             cause,
         );
+        self.suspended = false;
         self.act(Action::Spawn(Role::Gateway));
         if self.plan.readiness == Readiness::AtOnce {
             self.transition(
@@ -428,10 +444,51 @@ impl Machine {
     }
 
     fn on_signal(&mut self, signal: i32, now: MonotonicMs) {
-        if matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGQUIT) {
+        let received = signal;
+        let Some(signal) = self.plan.rewrites.apply(received) else {
+            return;
+        };
+        // What tells us to stop does so whatever the gateway gets in its place. A container that
+        // is told to stop and goes on would be killed before it could save anything.
+        if is_stop(received) || is_stop(signal) {
             self.on_stop_signal(signal, now);
+        } else if matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) {
+            self.on_suspend_signal(signal);
+        } else if signal == libc::SIGCONT && self.suspended {
+            self.resume();
         } else if self.gateway_is_alive() {
-            self.act(Action::SignalMain(signal));
+            self.pass_on(signal);
+        }
+    }
+
+    /// Sends a signal to as much of the gateway as the plan says.
+    fn pass_on(&mut self, signal: i32) {
+        self.act(match self.plan.reach {
+            Reach::Main => Action::SignalMain(signal),
+            Reach::Group => Action::SignalGroup(signal),
+        });
+    }
+
+    /// The gateway gets STOP in place of the terminal's signals: those mean nothing to a process
+    /// group that no shell looks after, and the kernel discards them there.
+    fn on_suspend_signal(&mut self, signal: i32) {
+        match self.state {
+            State::Up { .. } => {
+                self.suspended = true;
+                self.act(Action::SignalGroup(libc::SIGSTOP));
+                self.act(Action::Suspend);
+            }
+            State::Ending(_) | State::Cancelling { .. } | State::Flushing(_) => {
+                self.act(Action::Note(Note::NotSuspended(signal)));
+            }
+            _ => self.act(Action::Suspend),
+        }
+    }
+
+    /// Lets a gateway go on that was suspended. What is stopped cannot end in order.
+    fn resume(&mut self) {
+        if std::mem::take(&mut self.suspended) {
+            self.act(Action::SignalGroup(libc::SIGCONT));
         }
     }
 

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::*;
+use crate::init::options::Rewrite;
 
 /// What a stop may take more than its budget, where nothing is left of it for a kill to show and
 /// a flush to be tried.
@@ -64,7 +65,8 @@ fn nudge() -> impl Strategy<Value = Nudge> {
     ];
     let signal = prop_oneof![
         3 => prop_oneof![Just(libc::SIGTERM), Just(libc::SIGINT), Just(libc::SIGQUIT)],
-        2 => prop_oneof![Just(libc::SIGHUP), Just(libc::SIGUSR1), Just(40)],
+        2 => prop_oneof![Just(libc::SIGHUP), Just(libc::SIGUSR1), Just(37), Just(40)],
+        2 => prop_oneof![Just(libc::SIGTSTP), Just(libc::SIGTTOU), Just(libc::SIGCONT)],
     ];
     prop_oneof![
         4 => prop_oneof![3 => Just(Ended::Exited(0)), 1 => ended()].prop_map(Nudge::RestorerEnds),
@@ -80,6 +82,12 @@ fn nudge() -> impl Strategy<Value = Nudge> {
     ]
 }
 
+/// Every kind: of stop signals, into them, both, and away.
+fn rewrite() -> impl Strategy<Value = Rewrite> {
+    const TEXTS: &[&str] = &["HUP=TERM", "INT=HUP", "QUIT=INT", "USR1=0", "TERM=TSTP"];
+    prop::sample::select(TEXTS).prop_map(|text| text.parse().expect("well formed"))
+}
+
 fn plan() -> impl Strategy<Value = Plan> {
     (
         prop_oneof![Just(Mode::Store), Just(Mode::File)],
@@ -93,17 +101,23 @@ fn plan() -> impl Strategy<Value = Plan> {
         ],
         0u32..7,
         any::<u64>(),
+        prop::collection::vec(rewrite(), 0..3),
+        prop_oneof![Just(Reach::Main), Just(Reach::Group)],
     )
         .prop_map(
-            |(mode, readiness, total, flush, restart, attempts, jitter_seed)| Plan {
-                mode,
-                readiness,
-                total: Duration::from_millis(total),
-                flush: Duration::from_millis(flush),
-                restart,
-                attempts,
-                jitter_seed,
-                map_exit: ExitMap::default(),
+            |(mode, readiness, total, flush, restart, attempts, jitter_seed, rewrites, reach)| {
+                Plan {
+                    mode,
+                    readiness,
+                    total: Duration::from_millis(total),
+                    flush: Duration::from_millis(flush),
+                    restart,
+                    attempts,
+                    jitter_seed,
+                    map_exit: ExitMap::default(),
+                    rewrites: rewrites.into_iter().collect(),
+                    reach,
+                }
             },
         )
 }
@@ -159,6 +173,11 @@ impl World {
         self.leftovers + u32::from(self.gateway)
     }
 
+    fn stops(&self, signal: i32) -> bool {
+        let sent = self.plan.rewrites.apply(signal);
+        sent.is_some_and(|sent| is_stop(signal) || is_stop(sent))
+    }
+
     fn may_kill_from(&mut self, at: MonotonicMs) {
         self.kill_from = Some(self.kill_from.map_or(at, |old| old.min(at)));
     }
@@ -173,7 +192,7 @@ impl World {
                 "the machine and the world never come to rest"
             );
             match &event {
-                Event::Signal(libc::SIGTERM | libc::SIGINT | libc::SIGQUIT) => {
+                Event::Signal(signal) if self.stops(*signal) => {
                     self.stop_signals += 1;
                     let grace = match self.stop_signals {
                         1 => self.plan.grace(),
@@ -211,7 +230,7 @@ impl World {
         match action {
             Action::Preflight => self.events.push_back(Event::PreflightDone),
             Action::Spawn(role) => self.spawn(role),
-            Action::SignalMain(signal) => {
+            Action::SignalMain(signal) | Action::SignalGroup(signal) => {
                 assert_ne!(signal, libc::SIGKILL, "main is killed with the others");
                 if self.nature == Nature::Cooperative && signal == libc::SIGTERM && self.gateway {
                     self.gateway_ends(Ended::Exited(0));

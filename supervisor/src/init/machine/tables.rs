@@ -15,6 +15,8 @@ fn plan() -> Plan {
         attempts: 5,
         jitter_seed: 1,
         map_exit: ExitMap::default(),
+        rewrites: Rewrites::default(),
+        reach: Reach::Main,
     }
 }
 
@@ -273,6 +275,62 @@ fn other_signals_reach_the_gateway_only() {
     }
     bench.steps([exited(Role::Gateway, 0)]);
     assert_eq!(bench.step(Event::Signal(libc::SIGHUP)), []);
+}
+
+#[test]
+fn stop_signals_stop_whatever_the_gateway_gets_in_their_place() {
+    let rewriting = |rewrites: &[&str]| Plan {
+        rewrites: rewrites.iter().map(|r| r.parse().expect("r")).collect(),
+        ..plan()
+    };
+    for (rewrites, sent, gets) in [
+        (&[][..], 37, 37),
+        (&["37=TERM"], 37, TERM),
+        (&["TERM=HUP"], TERM, libc::SIGHUP),
+        (&["USR1=QUIT"], libc::SIGUSR1, libc::SIGQUIT),
+    ] {
+        let mut bench = Bench::running(rewriting(rewrites));
+        let actions = bench.step(Event::Signal(sent));
+        assert_eq!(actions, [Action::SignalMain(gets)], "{rewrites:?}");
+        bench.is(Lifecycle::Stopping);
+    }
+    let mut bench = Bench::running(rewriting(&["TERM=0", "HUP=USR1"]));
+    assert_eq!(bench.step(Event::Signal(TERM)), []);
+    bench.is(Lifecycle::Running);
+    let actions = bench.step(Event::Signal(libc::SIGHUP));
+    assert_eq!(actions, [Action::SignalMain(libc::SIGUSR1)]);
+    let reach = Reach::Group;
+    let mut bench = Bench::running(Plan { reach, ..plan() });
+    for signal in [libc::SIGHUP, TERM] {
+        let actions = bench.step(Event::Signal(signal));
+        assert_eq!(actions, [Action::SignalGroup(signal)]);
+    }
+}
+
+#[test]
+fn the_terminals_signals_suspend_until_cont_or_a_stop() {
+    use Action::{SignalDescendants, SignalGroup, SignalMain, Suspend};
+    let (stop, cont) = (libc::SIGSTOP, libc::SIGCONT);
+    for signal in [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU] {
+        let mut bench = Bench::running(plan());
+        let suspended = [SignalGroup(stop), Suspend];
+        assert_eq!(bench.step(Event::Signal(cont)), [SignalMain(cont)]);
+        assert_eq!(bench.step(Event::Signal(signal)), suspended);
+        assert_eq!(bench.step(Event::Signal(cont)), [SignalGroup(cont)]);
+        assert_eq!(bench.step(Event::Signal(signal)), suspended);
+        let actions = bench.step(Event::Signal(TERM));
+        assert_eq!(actions, [SignalMain(TERM), SignalGroup(cont)]);
+        assert_eq!(bench.step(Event::Signal(signal)), [], "it is stopping");
+        // What it left behind was stopped with it.
+        let mut bench = Bench::running(plan());
+        bench.steps([Event::Signal(signal), killed(Role::Gateway, KILL)]);
+        let actions = bench.step(Event::DescendantsLeft { count: 1 });
+        assert_eq!(actions, [SignalDescendants(TERM), SignalDescendants(cont)]);
+    }
+    let mut bench = Bench::new(plan());
+    bench.steps([Event::Started, Event::PreflightDone]);
+    let actions = bench.step(Event::Signal(libc::SIGTSTP));
+    assert_eq!(actions, [Suspend], "nothing of a gateway yet");
 }
 
 #[test]

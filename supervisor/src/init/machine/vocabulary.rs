@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::{RestartPolicy, Settings};
 use crate::control::{Lifecycle, MonotonicMs, ToInit};
 use crate::exit;
-use crate::init::options::{ExitMap, Options};
+use crate::init::options::{ExitMap, Options, Reach, Rewrites};
 
 /// Which of our own children it is. What the gateway leaves behind has no role: it is adopted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -126,6 +126,10 @@ pub struct Plan {
     pub jitter_seed: u64,
     /// Exit codes that are exchanged for others, last of all.
     pub map_exit: ExitMap,
+    /// Signals that are exchanged for others, first of all.
+    pub rewrites: Rewrites,
+    /// Who of the gateway gets a signal.
+    pub reach: Reach,
 }
 
 impl Plan {
@@ -148,6 +152,8 @@ impl Plan {
             attempts: settings.restart.attempts,
             jitter_seed,
             map_exit: options.map_exit.clone(),
+            rewrites: options.rewrites.clone(),
+            reach: options.reach,
         }
     }
 
@@ -232,6 +238,10 @@ pub enum Action {
     Spawn(Role),
     /// Send a signal to the gateway's main process, if there is one.
     SignalMain(i32),
+    /// Send a signal to the process group of the gateway's main process, if that is alive.
+    SignalGroup(i32),
+    /// Stop this process until it is told to go on, unless it is PID 1.
+    Suspend,
     /// Send a signal to everything that descends from us but our helpers.
     SignalDescendants(i32),
     /// Send a signal to a helper, if it is alive.
@@ -346,6 +356,8 @@ pub enum Note {
     StopAtOnce(i32),
     /// A stop signal came while saving; saving goes on.
     StillFlushing(i32),
+    /// A signal would have suspended us in the middle of a stop, which goes on instead.
+    NotSuspended(i32),
     /// The main process is gone and others of the gateway are left.
     Leftovers(usize),
     /// The grace is over: what is left is killed.
