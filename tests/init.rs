@@ -8,7 +8,13 @@ mod built;
 mod basics;
 #[path = "init/codes.rs"]
 mod codes;
+#[path = "init/init_only.rs"]
+mod init_only;
 #[path = "init/life.rs"]
 mod life;
+#[path = "init/orphans.rs"]
+mod orphans;
+#[path = "init/restarts.rs"]
+mod restarts;
 #[path = "init/signals.rs"]
 mod signals;

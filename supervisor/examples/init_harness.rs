@@ -109,6 +109,9 @@ fn watch() -> ExitCode {
     let say = |message: ToInit, to: &mut UnixStream| {
         to.write_all(&encode(&message)).expect("init is there");
     };
+    if told("HARNESS_WATCH") == "crash" {
+        return ExitCode::from(9);
+    }
     say(ToInit::Ready, &mut control);
     let mut decoder = Decoder::default();
     let mut buffer = [0; 4096];

@@ -34,6 +34,8 @@ pub(crate) enum Program {
     Harness,
     /// The binary itself, in file mode.
     FileMode,
+    /// The binary itself with `--init-only`.
+    InitOnly,
 }
 
 /// Both where the machine allows it.
@@ -82,6 +84,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         restart: RestartSettings {
             policy: RestartPolicy::No,
             attempts: 5,
+            jitter: Duration::ZERO,
         },
         gateway: GatewaySettings {
             probe: Some("http://127.0.0.1/ping".to_owned()),
@@ -140,6 +143,15 @@ impl Setup {
             .env("SESSIONKEEP_HTTP_PORT", "off")
     }
 
+    /// The binary itself as an init only, with nothing set. The directory is the gateway's to
+    /// write its notes in.
+    pub(crate) fn init_only(run_as: As) -> Self {
+        let mut setup = Self::new(run_as);
+        setup.program = Program::InitOnly;
+        fs::create_dir(&setup.settings.dir).expect("mkdir");
+        setup
+    }
+
     /// Flags of `run`.
     pub(crate) fn options<'a>(mut self, options: impl IntoIterator<Item = &'a str>) -> Self {
         self.options.extend(options.into_iter().map(str::to_owned));
@@ -182,9 +194,12 @@ impl Setup {
         }
         words.push(match self.program {
             Program::Harness => harness().into(),
-            Program::FileMode => env!("CARGO_BIN_EXE_sessionkeep").into(),
+            Program::FileMode | Program::InitOnly => env!("CARGO_BIN_EXE_sessionkeep").into(),
         });
         words.push("run".into());
+        if self.program == Program::InitOnly {
+            words.push("--init-only".into());
+        }
         words.extend(self.options.iter().map(Into::into));
         if self.program != Program::Harness {
             words.push("--".into());

@@ -7,7 +7,7 @@ use tracing::error;
 
 use crate::config::Flags;
 use crate::exit;
-use crate::init::{ExitMapping, Options, Reach, Rewrite};
+use crate::init::{ExitMapping, Options, ParentDeath, Reach, Reaping, Rewrite, Scope};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -17,7 +17,8 @@ The exit code is the gateway's own; for others see sessionkeep config --referenc
 
 Examples:
   sessionkeep run -- node bot.js
-  MONGO_ENABLED=false sessionkeep run -- /entrypoint.sh")]
+  MONGO_ENABLED=false sessionkeep run -- /entrypoint.sh
+  sessionkeep run --init-only -- /entrypoint.sh")]
 pub(super) struct Args {
     /// Exchange an exit code of the gateway for another, as in 143=0; may be
     /// repeated. sessionkeep's own failures keep their codes
@@ -31,6 +32,17 @@ pub(super) struct Args {
     /// main process
     #[arg(long)]
     signal_group: bool,
+    /// Log a warning for each orphan that is reaped
+    #[arg(long)]
+    warn_on_reap: bool,
+    /// Where sessionkeep is not PID 1: get this signal when the parent dies, and
+    /// act on it as on any other
+    #[arg(long, value_name = "SIGNAL")]
+    pdeathsig: Option<ParentDeath>,
+    /// Be an init and nothing else, in place of `tini --`: no store, no session
+    /// directory, no watcher
+    #[arg(long)]
+    init_only: bool,
     /// The gateway's command and its arguments
     #[arg(last = true, value_name = "CMD")]
     pub(super) command: Vec<OsString>,
@@ -46,12 +58,27 @@ impl Args {
             } else {
                 Reach::Main
             },
+            reaping: if self.warn_on_reap {
+                Reaping::Warn
+            } else {
+                Reaping::Silent
+            },
+            parent_death: self.pdeathsig,
+            scope: if self.init_only {
+                Scope::InitOnly
+            } else {
+                Scope::Session
+            },
         }
     }
 }
 
 pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
-    let settings = super::context::settings(flags)?;
+    let settings = if args.init_only {
+        super::context::settings_init_only(flags)?
+    } else {
+        super::context::settings(flags)?
+    };
     if args.command.is_empty() {
         error!(target: "cli", "no gateway to run: give its command after `--`, as in `sessionkeep run -- node bot.js`");
         return Ok(ExitCode::from(exit::CONFIG));

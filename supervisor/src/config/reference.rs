@@ -64,6 +64,13 @@ they belong to the command line of an image, as those of tini and dumb-init do.
 | `--map-exit CODE=CODE` | exchange an exit code of the gateway for another; may be repeated, a later one of the same code holds |
 | `--rewrite SIGNAL=SIGNAL` | pass another signal on than the one that was sent; names (`TERM`, `SIGHUP`, `RTMIN+3`) or numbers; `=0` drops it; may be repeated |
 | `--signal-group` | send signals to the gateway's whole process group, and not to its main process alone |
+| `--warn-on-reap` | log a warning for each orphan that is reaped, with its process id, its name and how it ended |
+| `--pdeathsig SIGNAL` | where `run` is not PID 1: get this signal when the parent dies, and act on it as on any other |
+| `--init-only` | be an init and nothing else, in place of `tini --`: no store, no session directory, no lock, no watcher, no HTTP |
+
+With `--init-only`, of the settings only `stop.total`, `restart.*` and `log.*` are read; the others may
+be set and are not looked at. All of `stop.total` is the gateway's. What it leaves behind is still waited
+for. The gateway's environment is scrubbed as ever.
 
 Every signal that can be caught is passed on to the gateway, real-time signals included. Not passed on
 are CHLD, what the kernel raises for a fault (SEGV, BUS, FPE, ILL, TRAP, SYS, ABRT), and 32 and 33,

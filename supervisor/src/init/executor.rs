@@ -17,10 +17,12 @@ use super::child;
 use super::descendants::{Descendants, Sight};
 use super::lock::{self, DirLock};
 use super::machine::{Action, Event, Machine, Plan, Role, SpawnError, Verdict};
-use super::reaper::{Children, send};
+use super::options::{Options, Reaping, Scope};
+use super::preflight::{self, PreflightError};
+use super::reaper::{Children, Names, Orphan, send};
 use super::report::Report;
 use super::signals::{Received, Signals};
-use super::{listeners, memory, preflight};
+use super::{listeners, memory};
 use crate::config::Settings;
 use crate::control::{
     CONTROL_FD_ENV, HTTP_FD_ENV, INSTANCE_ENV, Lifecycle, MonotonicMs, PREDECESSOR_ENV,
@@ -30,6 +32,7 @@ use crate::control::{
 /// Everything that PID 1 owns.
 pub(super) struct Executor<'a> {
     settings: &'a Settings,
+    options: &'a Options,
     /// The settings as helpers get them.
     encoded: String,
     command: Vec<OsString>,
@@ -54,6 +57,7 @@ pub(super) struct Executor<'a> {
 impl<'a> Executor<'a> {
     pub(super) fn new(
         settings: &'a Settings,
+        options: &'a Options,
         command: Vec<OsString>,
         instance: String,
         plan: Plan,
@@ -61,6 +65,7 @@ impl<'a> Executor<'a> {
     ) -> Self {
         Self {
             settings,
+            options,
             encoded: serde_json::to_string(settings)
                 .expect("settings are plain data with text keys"),
             command,
@@ -71,7 +76,10 @@ impl<'a> Executor<'a> {
             machine: Machine::new(plan),
             events: VecDeque::from([Event::Started]),
             signals,
-            children: Children::default(),
+            children: Children::new(match options.reaping {
+                Reaping::Silent => Names::Unwanted,
+                Reaping::Warn => Names::Wanted,
+            }),
             descendants: Descendants::new(),
             channel: None,
             http: None,
@@ -172,8 +180,13 @@ impl<'a> Executor<'a> {
             }
             self.events.push_back(Event::ChildExited { role, how });
         }
-        if reaped.orphans > 0 {
-            let count = reaped.orphans;
+        if !reaped.orphans.is_empty() {
+            if self.options.reaping == Reaping::Warn {
+                for Orphan { pid, how, name } in &reaped.orphans {
+                    warn!(target: "init", pid, name, %how, "orphan reaped");
+                }
+            }
+            let count = u32::try_from(reaped.orphans.len()).unwrap_or(u32::MAX);
             debug!(target: "init", count, "orphans reaped");
             self.events.push_back(Event::OrphansReaped { count });
         }
@@ -240,19 +253,12 @@ impl<'a> Executor<'a> {
     }
 
     fn preflight(&mut self) {
-        match listeners::open(&self.settings.http) {
-            Ok(listener) => self.http = listener,
-            Err(error) => {
-                let port = self.settings.http.port;
-                warn!(target: "init", port, %error, "cannot listen for HTTP; going on without");
-            }
-        }
-        let event = match preflight::check(&self.settings.dir, &self.command) {
-            Ok(lock) => {
-                self.lock = Some(lock);
-                self.predecessor = lock::predecessor(&self.settings.dir);
-                Event::PreflightDone
-            }
+        let checked = match self.options.scope {
+            Scope::Session => self.preflight_session(),
+            Scope::InitOnly => preflight::command(&self.command),
+        };
+        let event = match checked {
+            Ok(()) => Event::PreflightDone,
             Err(failure) => {
                 let cause = std::error::Error::source(&failure).map(ToString::to_string);
                 error!(target: "init", error = %failure, cause, "preflight failed");
@@ -261,6 +267,19 @@ impl<'a> Executor<'a> {
             }
         };
         self.events.push_back(event);
+    }
+
+    fn preflight_session(&mut self) -> Result<(), PreflightError> {
+        match listeners::open(&self.settings.http) {
+            Ok(listener) => self.http = listener,
+            Err(error) => {
+                let port = self.settings.http.port;
+                warn!(target: "init", port, %error, "cannot listen for HTTP; going on without");
+            }
+        }
+        self.lock = Some(preflight::check(&self.settings.dir, &self.command)?);
+        self.predecessor = lock::predecessor(&self.settings.dir);
+        Ok(())
     }
 
     fn spawn(&mut self, role: Role) {

@@ -36,7 +36,10 @@ use tracing::{error, info, warn};
 
 pub use child::scrub;
 pub use lock::{DirLock, LockError, predecessor};
-pub use options::{ExitMap, ExitMapping, OptionError, Options, Reach, Rewrite, Rewrites};
+pub use options::{
+    ExitMap, ExitMapping, OptionError, Options, ParentDeath, Reach, Reaping, Rewrite, Rewrites,
+    Scope,
+};
 
 use crate::config::Settings;
 use crate::exit;
@@ -82,18 +85,49 @@ fn supervise(
             }
         }
     };
+    if let Some(signal) = options.parent_death {
+        tell_of_parents_death(signal, pid);
+    }
     let instance = InstanceId::generate(&host());
     let version = env!("CARGO_PKG_VERSION");
-    info!(
+    match options.scope {
+        Scope::InitOnly => info!(
+            target: "init",
+            version, pid, reaps_as,
+            "sessionkeep starts as an init only: no session is kept"
+        ),
+        Scope::Session => info!(
         target: "init",
         version, pid, reaps_as, %instance,
         archive = %settings.archive, dir = %settings.dir.display(), file_mode = settings.is_file_mode(),
         "sessionkeep starts"
-    );
+        ),
+    }
     // Seeded per process by the standard library.
     let jitter_seed = RandomState::new().hash_one(pid);
     let plan = Plan::new(settings, options, jitter_seed);
-    Executor::new(settings, command, instance.into(), plan, signals).run()
+    Executor::new(settings, options, command, instance.into(), plan, signals).run()
+}
+
+/// Has the kernel send us a signal when our parent dies. To be called when signals are blocked.
+fn tell_of_parents_death(ParentDeath(signal): ParentDeath, pid: u32) {
+    if pid == 1 {
+        warn!(target: "init", "--pdeathsig has no effect: the parent of PID 1 is outside of its container");
+        return;
+    }
+    // SAFETY: all three touch no memory of ours.
+    let (before, set, after) = unsafe {
+        let before = libc::getppid();
+        let set = libc::prctl(libc::PR_SET_PDEATHSIG, signal);
+        (before, set, libc::getppid())
+    };
+    if set != 0 {
+        let error = std::io::Error::last_os_error();
+        warn!(target: "init", %error, "cannot be told of the parent's death");
+    } else if before != after {
+        // It died while we asked, so that nobody tells us.
+        reaper::send(pid.cast_signed(), signal);
+    }
 }
 
 pub(crate) fn host() -> String {

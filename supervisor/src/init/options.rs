@@ -15,6 +15,32 @@ pub struct Options {
     pub rewrites: Rewrites,
     /// Who of the gateway gets a signal.
     pub reach: Reach,
+    /// Whether orphans are told about.
+    pub reaping: Reaping,
+    /// What is sent to us when our parent dies.
+    pub parent_death: Option<ParentDeath>,
+    /// How much of the rest there is.
+    pub scope: Scope,
+}
+
+/// Whether a line is logged for each orphan that is reaped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Reaping {
+    /// No.
+    #[default]
+    Silent,
+    /// One warning for each.
+    Warn,
+}
+
+/// Whether a session is kept at all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// As the settings say.
+    #[default]
+    Session,
+    /// Nothing but an init: no store, no directory, no helper.
+    InitOnly,
 }
 
 /// Who of the gateway gets a signal that is passed on.
@@ -39,6 +65,12 @@ pub enum OptionError {
     /// A signal that never comes by here.
     #[error("`{0}` cannot be exchanged, because it is never passed on; name another signal")]
     NeverPassedOn(String),
+    /// Not a signal.
+    #[error("it must be a signal, such as `TERM`, `HUP` or `15`")]
+    NoSignal,
+    /// A signal that would end us, and leave the gateway behind.
+    #[error("`{0}` cannot be taken as a reason to stop in order; use `TERM`")]
+    NotCaught(String),
 }
 
 /// One exit code that is exchanged for another.
@@ -126,6 +158,22 @@ impl FromIterator<Rewrite> for Rewrites {
     }
 }
 
+/// The signal that is sent to us when our parent dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParentDeath(pub i32);
+
+impl FromStr for ParentDeath {
+    type Err = OptionError;
+
+    fn from_str(text: &str) -> Result<Self, OptionError> {
+        let signal = signal_names::parse(text).ok_or(OptionError::NoSignal)?;
+        if !is_passed_on(signal) {
+            return Err(OptionError::NotCaught(text.trim().to_owned()));
+        }
+        Ok(Self(signal))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,6 +192,14 @@ mod tests {
                 "{bad}"
             );
         }
+    }
+
+    #[test]
+    fn a_parents_death_is_told_by_a_signal_that_can_be_caught() {
+        assert_eq!("SIGTERM".parse(), Ok(ParentDeath(15)));
+        assert_eq!("X".parse::<ParentDeath>(), Err(OptionError::NoSignal));
+        let error = "KILL".parse::<ParentDeath>().expect_err("not caught");
+        assert_eq!(error, OptionError::NotCaught("KILL".to_owned()));
     }
 
     #[test]

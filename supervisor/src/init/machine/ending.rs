@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use super::{
-    Action, Cause, Ended, Flushing, Kill, Machine, MonotonicMs, Note, Role, Saved, State, Watcher,
+    Action, Cause, Ended, Flushing, Kill, Machine, Mode, MonotonicMs, Note, Role, Saved, State,
+    Watcher,
 };
 use crate::exit;
 
@@ -148,7 +149,8 @@ impl Machine {
                 }
             },
             State::Backoff { last, .. } => {
-                let last = *last;
+                // Where it was not started at all, the watcher still has to let go.
+                let last = last.unwrap_or(Ended::Killed(signal));
                 self.begin_flush(last, stop, now, cause);
             }
             State::Flushing(_) => self.act(Action::Note(Note::StillFlushing(signal))),
@@ -225,7 +227,8 @@ impl Machine {
         match then {
             Then::Flush(stop) => self.begin_flush(main, stop, now, Cause::AllGone),
             Then::Restart { until } => {
-                self.transition(State::Backoff { until, last: main }, Cause::AllGone);
+                let last = Some(main);
+                self.transition(State::Backoff { until, last }, Cause::AllGone);
             }
             Then::Fence => self.exit(
                 exit::FENCED,
@@ -236,6 +239,11 @@ impl Machine {
     }
 
     fn begin_flush(&mut self, ended: Ended, stop: Stop, now: MonotonicMs, cause: Cause) {
+        if self.plan.mode == Mode::InitOnly {
+            let code = self.plan.code(ended);
+            self.exit(code, Saved::Unwanted, cause);
+            return;
+        }
         let deadline = now
             .after(self.plan.flush)
             .min(stop.since.after(self.plan.total))
@@ -283,7 +291,12 @@ impl Machine {
             Then::Fence => exit::FENCED,
             Then::Flush(_) | Then::Restart { .. } => self.plan.code_unsaved(ended),
         };
-        let saved = Saved::Not("processes of the gateway could not be ended".to_owned());
+        let saved = match self.plan.mode {
+            Mode::InitOnly => Saved::Unwanted,
+            Mode::Store | Mode::File => {
+                Saved::Not("processes of the gateway could not be ended".to_owned())
+            }
+        };
         self.exit(code, saved, Cause::TimeUp);
     }
 

@@ -115,7 +115,7 @@ impl Machine {
         };
         let code = match &saved {
             Saved::Not(_) => self.plan.code_unsaved(flushing.ended),
-            Saved::All(_) | Saved::Nothing => self.plan.code(flushing.ended),
+            Saved::All(_) | Saved::Nothing | Saved::Unwanted => self.plan.code(flushing.ended),
         };
         self.exit(code, saved, cause);
     }

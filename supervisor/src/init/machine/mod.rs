@@ -3,7 +3,7 @@
 //! ```text
 //! Preflight ─▶ Restoring ◀─▶ Standby          the directory is brought to the store's state
 //!     │            │
-//!     └──(file)────┴─▶ Starting ─▶ Running     the gateway is alive
+//!     └─(no store)─┴─▶ Starting ─▶ Running     the gateway is alive
 //!                         ▲           │ it ended by itself
 //!                         └─ Backoff ◀┤
 //!                               │     │ stop signal, or no further start
@@ -21,6 +21,9 @@
 //! - once a gateway has run, exiting needs a flush that was tried. Excepted are a fenced life, and
 //!   one with processes that outlive KILL: what they still hold open is better left on the disk
 //!   for the next start than committed half-written.
+//!
+//! An init that keeps no session ([`Mode::InitOnly`]) has neither restorer nor watcher, and goes
+//! from *Stopping* or *Backoff* straight to *Exited*.
 
 mod ending;
 mod flushing;
@@ -45,7 +48,7 @@ pub use vocabulary::{
 
 use ending::{Ending, Stop, Then};
 use flushing::Flushing;
-use helper::{STABLE, Watcher, doubling, jittered};
+use helper::{Crashes, STABLE, Watcher, doubling, jittered, spread};
 
 /// How long leftovers that survive KILL hold up the next start before the whole life is ended.
 const UNKILLABLE: Duration = Duration::from_secs(30);
@@ -82,8 +85,12 @@ enum State {
     Up { since: MonotonicMs, answered: bool },
     /// The gateway is being ended, or has ended and its leftovers are.
     Ending(Ending),
-    /// Nothing of the gateway is alive; it will be started again.
-    Backoff { until: MonotonicMs, last: Ended },
+    /// Nothing of the gateway is alive; it will be started then.
+    Backoff {
+        until: MonotonicMs,
+        /// How it ended; `None` before its first start.
+        last: Option<Ended>,
+    },
     /// Nothing of the gateway is alive; the watcher saves.
     Flushing(Flushing),
     /// It is over.
@@ -121,6 +128,7 @@ pub struct Machine {
     plan: Plan,
     state: State,
     watcher: Watcher,
+    crashes: Crashes,
     /// Starts of the gateway after the first, in this life.
     restarts: u32,
     /// Starts of the gateway in a row that followed an early end.
@@ -140,6 +148,7 @@ impl Machine {
             plan,
             state: State::New,
             watcher: Watcher::Unwanted,
+            crashes: Crashes::default(),
             restarts: 0,
             in_a_row: 0,
             untold: false,
@@ -260,6 +269,24 @@ impl Machine {
         self.untold = true;
     }
 
+    /// Starts the gateway for the first time, or a random while later.
+    fn first_start(&mut self, now: MonotonicMs, cause: Cause) {
+        let delay = self.stagger();
+        if delay.is_zero() {
+            self.start_gateway(now, cause);
+            return;
+        }
+        let until = now.after(delay);
+        self.transition(State::Backoff { until, last: None }, cause);
+        self.act(Action::Note(Note::Staggered(delay)));
+    }
+
+    fn stagger(&self) -> Duration {
+        // Another row of figures than that of the delays between restarts.
+        let seed = !self.plan.jitter_seed;
+        spread(self.plan.stagger, seed, self.restarts + self.in_a_row)
+    }
+
     fn start_gateway(&mut self, now: MonotonicMs, cause: Cause) {
         self.transition(
             State::Up {
@@ -300,8 +327,9 @@ impl Machine {
             }
             Mode::File => {
                 self.spawn_watcher(now);
-                self.start_gateway(now, Cause::PreflightPassed);
+                self.first_start(now, Cause::PreflightPassed);
             }
+            Mode::InitOnly => self.first_start(now, Cause::PreflightPassed),
         }
     }
 
@@ -325,7 +353,7 @@ impl Machine {
                 Ended::Exited(0) => {
                     // The watcher first, so that it sees the gateway's first write.
                     self.spawn_watcher(now);
-                    self.start_gateway(now, Cause::RestorerEnded(how));
+                    self.first_start(now, Cause::RestorerEnded(how));
                 }
                 Ended::Exited(
                     code @ (exit::STORE_UNAVAILABLE | exit::FENCED | exit::CONFIG | exit::INTERNAL),
@@ -360,6 +388,9 @@ impl Machine {
             return;
         }
         self.act(Action::Note(Note::WatcherDied { how, delay }));
+        if self.crashes.is_loop(now) {
+            self.act(Action::Note(Note::WatcherCrashLoop(how)));
+        }
         if delay.is_zero() {
             self.spawn_watcher(now);
         }
@@ -399,6 +430,7 @@ impl Machine {
                 self.plan.jitter_seed,
                 self.in_a_row,
             );
+            let delay = delay + self.stagger();
             self.in_a_row += 1;
             self.act(Action::Note(Note::GatewayAgain {
                 delay,
@@ -504,8 +536,8 @@ impl Machine {
         match self.state {
             State::Cancelling { .. } => self.on_cancelling_deadline(now),
             State::Ending(_) => self.on_ending_deadline(now),
-            State::Backoff { until, .. } if now >= until => {
-                self.restarts += 1;
+            State::Backoff { until, last } if now >= until => {
+                self.restarts += u32::from(last.is_some());
                 self.start_gateway(now, Cause::DelayOver);
             }
             State::Flushing(_) => self.on_flushing_deadline(now),

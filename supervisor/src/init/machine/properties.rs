@@ -90,7 +90,7 @@ fn rewrite() -> impl Strategy<Value = Rewrite> {
 
 fn plan() -> impl Strategy<Value = Plan> {
     (
-        prop_oneof![Just(Mode::Store), Just(Mode::File)],
+        prop_oneof![Just(Mode::Store), Just(Mode::File), Just(Mode::InitOnly)],
         prop_oneof![Just(Readiness::Probe), Just(Readiness::AtOnce)],
         0u64..20_000,
         0u64..20_000,
@@ -102,10 +102,23 @@ fn plan() -> impl Strategy<Value = Plan> {
         0u32..7,
         any::<u64>(),
         prop::collection::vec(rewrite(), 0..3),
-        prop_oneof![Just(Reach::Main), Just(Reach::Group)],
+        (
+            prop_oneof![Just(Reach::Main), Just(Reach::Group)],
+            prop_oneof![Just(0), 0u64..10_000],
+        ),
     )
         .prop_map(
-            |(mode, readiness, total, flush, restart, attempts, jitter_seed, rewrites, reach)| {
+            |(
+                mode,
+                readiness,
+                total,
+                flush,
+                restart,
+                attempts,
+                jitter_seed,
+                rewrites,
+                (reach, stagger),
+            )| {
                 Plan {
                     mode,
                     readiness,
@@ -113,6 +126,7 @@ fn plan() -> impl Strategy<Value = Plan> {
                     flush: Duration::from_millis(flush),
                     restart,
                     attempts,
+                    stagger: Duration::from_millis(stagger),
                     jitter_seed,
                     map_exit: ExitMap::default(),
                     rewrites: rewrites.into_iter().collect(),
@@ -267,7 +281,9 @@ impl World {
             }
             Action::Exit(verdict) => {
                 assert!(self.verdict.is_none(), "two exits");
-                let excused = verdict.code == exit::FENCED || self.descendants() > 0;
+                let excused = verdict.code == exit::FENCED
+                    || self.descendants() > 0
+                    || self.plan.mode == Mode::InitOnly;
                 assert!(
                     !self.gateway_ran || self.flush_tried || excused,
                     "exit without a flush: {verdict:?}"
@@ -281,7 +297,7 @@ impl World {
     fn spawn(&mut self, role: Role) {
         if role == Role::Gateway {
             assert!(
-                self.restored || self.plan.mode == Mode::File,
+                self.restored || self.plan.mode != Mode::Store,
                 "not restored"
             );
             assert_eq!(
@@ -293,6 +309,8 @@ impl World {
             self.gateway_ran = true;
             self.flush_tried = false;
             self.kill_from = None;
+        } else {
+            assert_ne!(self.plan.mode, Mode::InitOnly, "{role} without a session");
         }
         if let Some((count, error)) = self.failing {
             self.failing = (count > 1).then_some((count - 1, error));

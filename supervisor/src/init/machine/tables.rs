@@ -13,6 +13,7 @@ fn plan() -> Plan {
         flush: Duration::from_secs(3),
         restart: RestartPolicy::No,
         attempts: 5,
+        stagger: Duration::ZERO,
         jitter_seed: 1,
         map_exit: ExitMap::default(),
         rewrites: Rewrites::default(),
@@ -557,6 +558,104 @@ fn policies_differ_in_which_ends_they_mend() {
             Lifecycle::Flushing
         });
     }
+}
+
+#[test]
+fn an_init_only_has_no_helper_and_nothing_to_save() {
+    let (mode, readiness) = (Mode::InitOnly, Readiness::AtOnce);
+    let flush = Duration::ZERO;
+    let plan = |restart| Plan {
+        mode,
+        readiness,
+        flush,
+        restart,
+        ..plan()
+    };
+    let begin = |restart| {
+        let mut bench = Bench::new(plan(restart));
+        let actions = bench.steps([Event::Started, Event::PreflightDone]);
+        assert_eq!(actions, [Action::Spawn(Role::Gateway)]);
+        bench.is(Lifecycle::Running);
+        bench
+    };
+    let mut bench = begin(RestartPolicy::No);
+    let actions = bench.steps([Event::Signal(TERM), exited(Role::Gateway, 3)]);
+    assert_eq!(actions, [Action::CountDescendants]);
+    let actions = bench.step(Event::DescendantsGone);
+    assert_eq!(exit_of(&actions), (3, Saved::Unwanted));
+    assert_eq!(actions.len(), 1, "{actions:?}");
+    // The whole budget is the gateway's.
+    let mut bench = begin(RestartPolicy::No);
+    bench.step(Event::Signal(TERM));
+    assert_eq!(bench.wait().0, 9000);
+    let mut bench = begin(RestartPolicy::Always);
+    bench.steps([exited(Role::Gateway, 4), Event::DescendantsGone]);
+    bench.is(Lifecycle::Backoff);
+    let actions = bench.step(Event::Signal(TERM));
+    assert_eq!(exit_of(&actions), (4, Saved::Unwanted));
+}
+
+#[test]
+fn a_staggered_start_is_put_off_and_a_stop_before_it_still_lets_go() {
+    let stagger = Duration::from_secs(10);
+    let restart = RestartPolicy::Always;
+    let plan = |jitter_seed| Plan {
+        stagger,
+        restart,
+        jitter_seed,
+        ..plan()
+    };
+    let begin = |seed| {
+        let mut bench = Bench::new(plan(seed));
+        let restored = exited(Role::Restorer, 0);
+        let actions = bench.steps([Event::Started, Event::PreflightDone, restored]);
+        assert_eq!(
+            actions,
+            [Action::Spawn(Role::Watcher)],
+            "the lease is renewed"
+        );
+        bench.is(Lifecycle::Backoff);
+        bench
+    };
+    let mut waits = std::collections::BTreeSet::new();
+    for seed in 0..50 {
+        let mut bench = begin(seed);
+        let (waited, actions) = bench.wait();
+        assert_eq!(actions, [Action::Spawn(Role::Gateway)]);
+        assert_eq!(bench.machine.restarts(), 0, "it is the first start");
+        assert!(waited <= 10_000);
+        waits.insert(waited);
+        bench.steps([exited(Role::Gateway, 1), Event::DescendantsGone]);
+        let (waited, _) = bench.wait();
+        assert!((750..=11_000).contains(&waited), "{waited}");
+        assert_eq!(bench.machine.restarts(), 1);
+    }
+    assert!(waits.len() > 40, "they hardly differ: {waits:?}");
+    let mut bench = begin(1);
+    let actions = bench.step(Event::Signal(TERM));
+    assert!(matches!(actions[..], [Action::SendFlush { .. }]));
+    assert_eq!(saved(&mut bench), 143);
+}
+
+#[test]
+fn a_watcher_that_dies_again_and_again_is_told_about_once_and_stops_nothing() {
+    let mut bench = Bench::running(plan());
+    let mut told = 0;
+    for nth in 1..=12 {
+        let actions = bench.machine.step(killed(Role::Watcher, KILL), bench.now);
+        let is_told = |a: &Action| matches!(a, Action::Note(Note::WatcherCrashLoop(_)));
+        if actions.iter().any(is_told) {
+            assert_eq!(nth, 5);
+            told += 1;
+        }
+        let stopped = actions.iter().any(|a| matches!(a, Action::SignalMain(_)));
+        assert!(!stopped);
+        if nth > 1 {
+            bench.wait();
+        }
+    }
+    assert_eq!(told, 1);
+    bench.is(Lifecycle::Running);
 }
 
 #[test]

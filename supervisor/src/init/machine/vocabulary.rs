@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::{RestartPolicy, Settings};
 use crate::control::{Lifecycle, MonotonicMs, ToInit};
 use crate::exit;
-use crate::init::options::{ExitMap, Options, Reach, Rewrites};
+use crate::init::options::{ExitMap, Options, Reach, Rewrites, Scope};
 
 /// Which of our own children it is. What the gateway leaves behind has no role: it is adopted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -95,6 +95,8 @@ pub enum Mode {
     Store,
     /// The directory itself is the storage: nothing to restore.
     File,
+    /// There is no session: only the gateway.
+    InitOnly,
 }
 
 /// How it is known that the gateway is up.
@@ -121,6 +123,9 @@ pub struct Plan {
     pub restart: RestartPolicy,
     /// How often in a row.
     pub attempts: u32,
+    /// Up to how long a start of the gateway is put off, so that many containers that are started
+    /// together do not all begin at once.
+    pub stagger: Duration,
     /// Where the jitter of restart delays comes from, so that many containers that fail together
     /// do not come back together, and the machine stays a function of its inputs.
     pub jitter_seed: u64,
@@ -136,20 +141,25 @@ impl Plan {
     /// The plan that settings ask for.
     #[must_use]
     pub fn new(settings: &Settings, options: &Options, jitter_seed: u64) -> Self {
+        let mode = match options.scope {
+            Scope::InitOnly => Mode::InitOnly,
+            Scope::Session if settings.is_file_mode() => Mode::File,
+            Scope::Session => Mode::Store,
+        };
         Self {
-            mode: if settings.is_file_mode() {
-                Mode::File
-            } else {
-                Mode::Store
-            },
-            readiness: match settings.gateway.probe {
-                Some(_) => Readiness::Probe,
-                None => Readiness::AtOnce,
+            mode,
+            readiness: match (&settings.gateway.probe, mode) {
+                (Some(_), Mode::Store | Mode::File) => Readiness::Probe,
+                (None, _) | (_, Mode::InitOnly) => Readiness::AtOnce,
             },
             total: settings.stop.total,
-            flush: settings.stop.flush,
+            flush: match mode {
+                Mode::InitOnly => Duration::ZERO,
+                Mode::Store | Mode::File => settings.stop.flush,
+            },
             restart: settings.restart.policy,
             attempts: settings.restart.attempts,
+            stagger: settings.restart.jitter,
             jitter_seed,
             map_exit: options.map_exit.clone(),
             rewrites: options.rewrites.clone(),
@@ -170,6 +180,9 @@ impl Plan {
     /// The same where the last changes are not saved. A gateway that ended well, or whose end is
     /// to count as one, must not hide that.
     pub(super) fn code_unsaved(&self, ended: Ended) -> u8 {
+        if self.mode == Mode::InitOnly {
+            return self.code(ended);
+        }
         match (ended.code(), self.code(ended)) {
             (0, _) | (_, 0) => exit::FLUSH_FAILED,
             (_, mapped) => mapped,
@@ -348,6 +361,10 @@ pub enum Note {
         /// How long from now.
         delay: Duration,
     },
+    /// The gateway's first start is put off by a random delay.
+    Staggered(Duration),
+    /// The watcher died five times within a minute. Said once, until it has lived for a minute.
+    WatcherCrashLoop(Ended),
     /// The watcher sees every change from here on.
     WatcherReady,
     /// Another instance asks for the session.
@@ -371,6 +388,8 @@ pub enum Note {
 pub enum Saved {
     /// No gateway ran, so that there was nothing to save.
     Nothing,
+    /// No session is kept.
+    Unwanted,
     /// All is saved, up to this commit.
     All(u64),
     /// The last changes are not saved, for this reason.
