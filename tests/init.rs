@@ -18,3 +18,5 @@ mod orphans;
 mod restarts;
 #[path = "init/signals.rs"]
 mod signals;
+#[path = "init/terminal.rs"]
+mod terminal;

@@ -3,11 +3,13 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use crate::terminal::Pty;
 use sessionkeep::config::{
     Conflict, GatewaySettings, HistorySettings, HttpSettings, LeaseSettings, LogFormat, LogLevel,
     LogSettings, ProfileName, RestartPolicy, RestartSettings, Settings, StopSettings, StoreChoice,
@@ -112,7 +114,8 @@ pub(crate) struct Setup {
     run_as: As,
     program: Program,
     options: Vec<String>,
-    before: Option<String>,
+    around: Option<String>,
+    terminal: Option<fs::File>,
 }
 
 impl Setup {
@@ -126,7 +129,8 @@ impl Setup {
             run_as,
             program: Program::Harness,
             options: Vec::new(),
-            before: None,
+            around: None,
+            terminal: None,
         }
     }
 
@@ -159,8 +163,19 @@ impl Setup {
     }
 
     /// What a shell does before it becomes the program.
-    pub(crate) fn before(mut self, shell: &str) -> Self {
-        self.before = Some(shell.to_owned());
+    pub(crate) fn before(self, shell: &str) -> Self {
+        self.around(&format!("{shell}\nexec \"$@\""))
+    }
+
+    /// A shell script that runs the program as `"$@"`.
+    pub(crate) fn around(mut self, script: &str) -> Self {
+        self.around = Some(script.to_owned());
+        self
+    }
+
+    /// The terminal that it is started at.
+    pub(crate) fn at(mut self, terminal: &Pty) -> Self {
+        self.terminal = Some(terminal.slave());
         self
     }
 
@@ -187,9 +202,13 @@ impl Setup {
                 ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child"].map(Into::into),
             );
         }
-        if let Some(before) = &self.before {
+        // PID 1 of a container that has a terminal leads the session that the terminal belongs to.
+        if self.run_as == As::PidOne && self.terminal.is_some() {
+            words.extend(["setsid", "--ctty"].map(Into::into));
+        }
+        if let Some(around) = &self.around {
             words.extend(["sh".into(), "-c".into()]);
-            words.push(format!("{before}\nexec \"$@\"").into());
+            words.push(around.into());
             words.push("sh".into());
         }
         words.push(match self.program {
@@ -208,14 +227,34 @@ impl Setup {
         command.args(&words[1..]);
         let log = fs::File::create(self.root.path().join("log")).expect("log");
         let encoded = serde_json::to_string(&self.settings).expect("settings");
+        match &self.terminal {
+            None => command
+                .stdin(Stdio::null())
+                .stdout(log.try_clone().expect("log")),
+            Some(terminal) => {
+                let end = || terminal.try_clone().expect("terminal");
+                command.stdin(end()).stdout(end())
+            }
+        };
+        if self.terminal.is_some() && self.run_as == As::Subreaper {
+            let lead = || {
+                // SAFETY: plain system calls; the terminal is on standard input by now.
+                let led = unsafe { libc::setsid() >= 0 && libc::ioctl(0, libc::TIOCSCTTY, 0) == 0 };
+                if led {
+                    Ok(())
+                } else {
+                    Err(std::io::Error::last_os_error())
+                }
+            };
+            // SAFETY: the closure makes only calls that are safe between fork and exec.
+            unsafe { command.pre_exec(lead) };
+        }
         let child = command
             .args(gateway)
             .env("HARNESS_SETTINGS", encoded)
             .env("HARNESS_RECORD", self.root.path().join("record"))
             .env("SESSION", &self.settings.dir)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("log"))
             .stderr(log)
             .spawn()
             .expect("spawn");

@@ -84,6 +84,10 @@ TSTP, TTIN and TTOU suspend: the gateway's process group gets STOP, and `run` st
 PID 1. CONT lets both go on, and a stop signal does the same to the gateway. A stop under way is not
 suspended.
 
+At a terminal (`docker run -it`, or a shell's job) the gateway is the foreground job: the terminal's
+keys and the window's size reach it directly. What the suspend key stops goes on at once where no shell
+with job control is there to let it go on, as in a container.
+
 The gateway starts with the signal mask and the ignored signals that `run` was started with.
 
 ## Exit codes

@@ -19,9 +19,10 @@ use super::lock::{self, DirLock};
 use super::machine::{Action, Event, Machine, Plan, Role, SpawnError, Verdict};
 use super::options::{Options, Reaping, Scope};
 use super::preflight::{self, PreflightError};
-use super::reaper::{Children, Names, Orphan, send};
+use super::reaper::{Children, Names, Orphan, Stops};
 use super::report::Report;
 use super::signals::{Received, Signals};
+use super::terminal::{Placement, Terminal};
 use super::{listeners, memory};
 use crate::config::Settings;
 use crate::control::{
@@ -49,6 +50,7 @@ pub(super) struct Executor<'a> {
     /// To the one helper that runs.
     channel: Option<Channel>,
     http: Option<TcpListener>,
+    terminal: Option<Terminal>,
     /// Held until the executor is gone.
     lock: Option<DirLock>,
     report: Report,
@@ -63,6 +65,15 @@ impl<'a> Executor<'a> {
         plan: Plan,
         signals: Signals,
     ) -> Self {
+        let terminal = Terminal::open();
+        let stops = match terminal {
+            Some(_) => Stops::Matter,
+            None => Stops::Pass,
+        };
+        let names = match options.reaping {
+            Reaping::Silent => Names::Unwanted,
+            Reaping::Warn => Names::Wanted,
+        };
         Self {
             settings,
             options,
@@ -76,14 +87,12 @@ impl<'a> Executor<'a> {
             machine: Machine::new(plan),
             events: VecDeque::from([Event::Started]),
             signals,
-            children: Children::new(match options.reaping {
-                Reaping::Silent => Names::Unwanted,
-                Reaping::Warn => Names::Wanted,
-            }),
+            children: Children::new(names, stops),
             descendants: Descendants::new(),
             channel: None,
             http: None,
             lock: None,
+            terminal,
             report: Report::new(MonotonicMs::now()),
         }
     }
@@ -173,12 +182,20 @@ impl<'a> Executor<'a> {
     fn reap(&mut self) {
         let reaped = self.children.reap();
         for (role, how) in reaped.known {
-            if role != Role::Gateway {
+            if role == Role::Gateway {
+                // A person's next key is for us: we may still be saving.
+                self.take_terminal_back();
+            } else {
                 // What it said last comes before its end.
                 self.talk();
                 self.channel = None;
             }
             self.events.push_back(Event::ChildExited { role, how });
+        }
+        if let (Some(signal), Some(terminal)) = (reaped.stopped, &self.terminal) {
+            let resumer = terminal.resumer();
+            debug!(target: "init", signal, ?resumer, "gateway stopped by its terminal");
+            self.events.push_back(Event::GatewayStopped(resumer));
         }
         if !reaped.orphans.is_empty() {
             if self.options.reaping == Reaping::Warn {
@@ -200,9 +217,17 @@ impl<'a> Executor<'a> {
                 self.children.signal(Role::Gateway, signal);
             }
             Action::SignalGroup(signal) => {
+                if signal == libc::SIGCONT
+                    && let Some(terminal) = &mut self.terminal
+                    && let Some(group) = self.children.pid(Role::Gateway)
+                {
+                    terminal.give(group);
+                }
                 self.children.signal_group(Role::Gateway, signal);
             }
-            Action::Suspend => self.suspend(),
+            Action::Suspend => suspend(std::process::id().cast_signed()),
+            // All of the shell's job: whatever stands beside us in a pipeline, too.
+            Action::SuspendJob => suspend(0),
             Action::SignalDescendants(signal) => {
                 self.descendants.signal(&self.children.helpers(), signal);
             }
@@ -229,7 +254,10 @@ impl<'a> Executor<'a> {
                 }
             }
             Action::Note(note) => self.report.note(&note),
-            Action::Exit(verdict) => return Some(verdict),
+            Action::Exit(verdict) => {
+                self.take_terminal_back();
+                return Some(verdict);
+            }
         }
         None
     }
@@ -243,12 +271,9 @@ impl<'a> Executor<'a> {
         }
     }
 
-    /// Stops this very process until somebody lets it go on. PID 1 of a container has nobody who
-    /// would, and the kernel does not let it stop itself either.
-    fn suspend(&self) {
-        let pid = std::process::id().cast_signed();
-        if pid != 1 {
-            send(pid, libc::SIGSTOP);
+    fn take_terminal_back(&mut self) {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.take_back();
         }
     }
 
@@ -307,8 +332,16 @@ impl<'a> Executor<'a> {
 
     fn spawn_gateway(&mut self) -> io::Result<i32> {
         let inherited = self.signals.inherited();
-        let mut command = child::gateway(&self.command, &self.gateway_environment, inherited);
+        let placement = match &self.terminal {
+            Some(terminal) => terminal.placement(),
+            None => Placement::OwnSession,
+        };
+        let environment = &self.gateway_environment;
+        let mut command = child::gateway(&self.command, environment, placement, inherited);
         let pid = self.children.spawn(Role::Gateway, &mut command)?;
+        if let (Some(terminal), Placement::Foreground) = (&mut self.terminal, placement) {
+            terminal.was_given(pid);
+        }
         self.descendants.add_group(pid);
         Ok(pid)
     }
@@ -341,5 +374,14 @@ impl<'a> Executor<'a> {
         let pid = self.children.spawn(role, &mut command)?;
         self.channel = Some(channel);
         Ok(pid)
+    }
+}
+
+/// Stops this process (or, where `whom` is 0, its process group) until somebody lets it go on.
+/// PID 1 of a container has nobody who would, and the kernel does not let it stop itself either.
+fn suspend(whom: i32) {
+    if std::process::id() != 1 {
+        // SAFETY: `kill` touches no memory of ours.
+        unsafe { libc::kill(whom, libc::SIGSTOP) };
     }
 }

@@ -9,8 +9,8 @@
 //! - helpers (`restore`, `watch`): the control socket and the HTTP socket as inherited descriptors
 //!   named by variables of [`crate::control`], the settings as JSON, a session of their own, and a
 //!   TERM when init dies;
-//! - the gateway: our stdio, a session and process group of its own, the signal mask that we were
-//!   started with, and the environment without what is ours ([`scrub`]).
+//! - the gateway: our stdio, a process group of its own, a session of its own unless it is the
+//!   foreground job of our terminal ([`terminal`]), the signal mask that we were started with, and the environment without what is ours ([`scrub`]).
 
 mod channel;
 mod child;
@@ -26,6 +26,7 @@ mod reaper;
 mod report;
 mod signal_names;
 mod signals;
+mod terminal;
 
 use std::collections::hash_map::RandomState;
 use std::ffi::OsString;

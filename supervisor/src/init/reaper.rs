@@ -13,6 +13,8 @@ use super::machine::{Ended, Role};
 pub(super) struct Reaped {
     /// Our own children, in the order they were found.
     pub(super) known: Vec<(Role, Ended)>,
+    /// The terminal's signal that stopped the gateway's main process.
+    pub(super) stopped: Option<i32>,
     /// Adopted processes.
     pub(super) orphans: Vec<Orphan>,
 }
@@ -42,13 +44,26 @@ pub(super) enum Names {
 pub(super) struct Children {
     alive: Vec<(i32, Role)>,
     names: Names,
+    stops: Stops,
+}
+
+/// Whether it matters that the gateway is stopped by its terminal. Without one nothing but the
+/// watcher stops it, which lets it go on by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Stops {
+    /// It does.
+    Matter,
+    /// It does not.
+    #[default]
+    Pass,
 }
 
 impl Children {
-    pub(super) fn new(names: Names) -> Self {
+    pub(super) fn new(names: Names, stops: Stops) -> Self {
         Self {
             alive: Vec::new(),
             names,
+            stops,
         }
     }
 
@@ -93,10 +108,14 @@ impl Children {
     /// Reaps everything that has ended; never waits.
     pub(super) fn reap(&mut self) -> Reaped {
         let mut reaped = Reaped::default();
+        let options = match self.stops {
+            Stops::Matter => libc::WNOHANG | libc::WUNTRACED,
+            Stops::Pass => libc::WNOHANG,
+        };
         loop {
             // A zombie has its name until it is reaped.
             let (whose, name) = match self.names {
-                Names::Wanted => match ended() {
+                Names::Wanted => match ended(self.stops) {
                     Some(pid) => (pid, name_of(pid)),
                     None => return reaped,
                 },
@@ -104,11 +123,19 @@ impl Children {
             };
             let mut status = 0;
             // SAFETY: `status` is a valid place for the kernel to write to.
-            let pid = unsafe { libc::waitpid(whose, &raw mut status, libc::WNOHANG) };
+            let pid = unsafe { libc::waitpid(whose, &raw mut status, options) };
             if pid <= 0 {
                 // 0: the rest is alive. ECHILD: there is no child. Nothing else can be returned
                 // with WNOHANG.
                 return reaped;
+            }
+            if libc::WIFSTOPPED(status) {
+                let signal = libc::WSTOPSIG(status);
+                let by_terminal = matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
+                if by_terminal && self.pid(Role::Gateway) == Some(pid) {
+                    reaped.stopped = Some(signal);
+                }
+                continue;
             }
             let how = if libc::WIFSIGNALED(status) {
                 Ended::Killed(libc::WTERMSIG(status))
@@ -126,9 +153,12 @@ impl Children {
     }
 }
 
-/// A child that has ended and waits to be reaped.
-fn ended() -> Option<i32> {
-    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+/// A child that has ended and waits to be reaped, or has been stopped.
+fn ended(stops: Stops) -> Option<i32> {
+    let mut options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    if stops == Stops::Matter {
+        options |= libc::WSTOPPED;
+    }
     // SAFETY: all zeroes is a valid value of the structure, which the kernel fills; it stays zero
     // where there is nobody, and then its process id is.
     let (result, pid) = unsafe {

@@ -43,7 +43,8 @@ use crate::init::options::Reach;
 #[cfg(test)]
 use crate::init::options::{ExitMap, Rewrites};
 pub use vocabulary::{
-    Action, Cause, Ended, Event, Mode, Note, Plan, Readiness, Role, Saved, SpawnError, Verdict,
+    Action, Cause, Ended, Event, Mode, Note, Plan, Readiness, Resumer, Role, Saved, SpawnError,
+    Verdict,
 };
 
 use ending::{Ending, Stop, Then};
@@ -216,6 +217,7 @@ impl Machine {
                 self.on_child_ended(role, Ended::NotStarted(error), now);
             }
             Event::OrphansReaped { .. } => self.on_orphans_reaped(),
+            Event::GatewayStopped(resumer) => self.on_gateway_stopped(resumer),
             Event::Signal(signal) => self.on_signal(signal, now),
             Event::Control(message) => self.on_control(message, now),
             Event::DescendantsGone => self.on_descendants_gone(now),
@@ -514,6 +516,23 @@ impl Machine {
                 self.act(Action::Note(Note::NotSuspended(signal)));
             }
             _ => self.act(Action::Suspend),
+        }
+    }
+
+    /// The terminal stopped the gateway, and not us. A shell above us learns of it by our own stop;
+    /// without one, and in the middle of a stop, the gateway goes on at once.
+    fn on_gateway_stopped(&mut self, resumer: Resumer) {
+        match (&self.state, resumer) {
+            (State::Up { .. }, Resumer::Shell) => {
+                self.suspended = true;
+                self.act(Action::SuspendJob);
+            }
+            // What was suspended by a signal that was sent to us waits for the next such signal.
+            (State::Up { .. }, Resumer::Nobody) if !self.suspended => {
+                self.act(Action::SignalGroup(libc::SIGCONT));
+            }
+            (State::Ending(_), _) => self.act(Action::SignalGroup(libc::SIGCONT)),
+            _ => {}
         }
     }
 

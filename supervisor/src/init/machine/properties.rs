@@ -393,7 +393,9 @@ impl World {
                     })
                 };
                 // The restorer's end is believed while it is awaited, so that one is no lie.
-                let event = match which % 8 {
+                let event = match which % 10 {
+                    8 => Some(Event::GatewayStopped(Resumer::Shell)),
+                    9 => Some(Event::GatewayStopped(Resumer::Nobody)),
                     0 => Some(Event::Started),
                     1 => Some(Event::PreflightDone),
                     2 => Some(Event::PreflightFailed { code: 78 }),

@@ -328,6 +328,16 @@ fn the_terminals_signals_suspend_until_cont_or_a_stop() {
         let actions = bench.step(Event::DescendantsLeft { count: 1 });
         assert_eq!(actions, [SignalDescendants(TERM), SignalDescendants(cont)]);
     }
+    // The key stopped the gateway by itself.
+    let mut bench = Bench::running(plan());
+    let actions = bench.step(Event::GatewayStopped(Resumer::Nobody));
+    assert_eq!(actions, [SignalGroup(cont)]);
+    let actions = bench.step(Event::GatewayStopped(Resumer::Shell));
+    assert_eq!(actions, [Action::SuspendJob]);
+    assert_eq!(bench.step(Event::Signal(cont)), [SignalGroup(cont)]);
+    bench.step(Event::Signal(TERM));
+    let actions = bench.step(Event::GatewayStopped(Resumer::Shell));
+    assert_eq!(actions, [SignalGroup(cont)], "a stop goes on");
     let mut bench = Bench::new(plan());
     bench.steps([Event::Started, Event::PreflightDone]);
     let actions = bench.step(Event::Signal(libc::SIGTSTP));

@@ -196,6 +196,15 @@ impl Plan {
     }
 }
 
+/// Who lets a job go on that its terminal has stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resumer {
+    /// A shell with job control, when its user says so.
+    Shell,
+    /// Nobody: we are all there is in the session.
+    Nobody,
+}
+
 /// Everything that can reach the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -227,6 +236,8 @@ pub enum Event {
         /// Why.
         error: SpawnError,
     },
+    /// The terminal's suspend key stopped the gateway.
+    GatewayStopped(Resumer),
     /// A signal was sent to us (never SIGCHLD).
     Signal(i32),
     /// A helper said something.
@@ -255,6 +266,8 @@ pub enum Action {
     SignalGroup(i32),
     /// Stop this process until it is told to go on, unless it is PID 1.
     Suspend,
+    /// Stop this process and all that stands in its process group until they are told to go on.
+    SuspendJob,
     /// Send a signal to everything that descends from us but our helpers.
     SignalDescendants(i32),
     /// Send a signal to a helper, if it is alive.
