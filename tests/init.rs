@@ -8,6 +8,8 @@ mod built;
 mod basics;
 #[path = "init/codes.rs"]
 mod codes;
+#[path = "init/hostile.rs"]
+mod hostile;
 #[path = "init/init_only.rs"]
 mod init_only;
 #[path = "init/life.rs"]
@@ -18,5 +20,7 @@ mod orphans;
 mod restarts;
 #[path = "init/signals.rs"]
 mod signals;
+#[path = "init/sockets.rs"]
+mod sockets;
 #[path = "init/terminal.rs"]
 mod terminal;
