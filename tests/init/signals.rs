@@ -109,13 +109,13 @@ fn a_log_that_nobody_reads_any_more_sends_the_gateway_no_sigpipe() {
 #[test]
 fn stop_signals_of_every_kind_stop_in_order() {
     for run_as in both() {
-        for (flags, sent, trapped) in [
-            (&[][..], libc::SIGINT, "INT"),
-            (&[], libc::SIGQUIT, "QUIT"),
-            (&[], 37, "37"),
-            (&["--rewrite", "RTMIN+3=TERM"], 37, "TERM"),
-            (&["--rewrite=SIGTERM=USR1"], libc::SIGTERM, "USR1"),
-            (&["--rewrite=12=QUIT"], libc::SIGUSR2, "QUIT"),
+        for (flags, sent, trapped, gets) in [
+            (&[][..], libc::SIGINT, "INT", 2),
+            (&[], libc::SIGQUIT, "QUIT", 3),
+            (&[], 37, "37", 37),
+            (&["--rewrite", "RTMIN+3=TERM"], 37, "TERM", 15),
+            (&["--rewrite=SIGTERM=USR1"], libc::SIGTERM, "USR1", 10),
+            (&["--rewrite=12=QUIT"], libc::SIGUSR2, "QUIT", 3),
         ] {
             let script = format!("trap 'sleep 0.2; echo bye > last; exit 6' {trapped}; {LOOP}");
             let mut life = Setup::file_mode(*run_as)
@@ -125,7 +125,8 @@ fn stop_signals_of_every_kind_stop_in_order() {
             life.signal(sent);
             assert_eq!(life.code(), 6, "{sent} {flags:?}:\n{}", life.log());
             assert_eq!(life.file("last"), "bye\n");
-            assert!(life.log().contains("to=Stopping"), "{}", life.log());
+            let cause = format!("to=Stopping cause=\"signal {gets}\"");
+            assert!(life.log().contains(&cause), "{}", life.log());
             assert!(life.log().contains("all is saved"), "{}", life.log());
         }
     }

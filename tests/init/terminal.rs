@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use crate::life::{As, Life, Setup, both, children, state};
 
-const UP: &str = "echo up > ready; while :; do sleep 0.05; done";
+/// A gateway that waits and starts nothing meanwhile. A shell that is caught between `vfork` and
+/// `exec` of a child that the terminal stops does not stop itself, and then nobody learns of it.
+const UP: &str = "sleep 1000 & echo up > ready; while :; do wait; done";
 
 /// A pseudo-terminal, and what was shown on it.
 pub(crate) struct Pty {
@@ -169,6 +171,11 @@ fn a_shell_above_takes_over_on_the_suspend_key_and_gives_back_on_fg() {
     pty.press("\x03");
     life.until("ended", |life| !life.file("ended").is_empty());
     assert_eq!(life.file("ended"), "9\n", "{}", life.log());
+    assert!(
+        !life.log().contains("signal 2"),
+        "the key was the gateway's: {}",
+        life.log()
+    );
     life.code();
 }
 

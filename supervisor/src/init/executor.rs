@@ -51,6 +51,8 @@ pub(super) struct Executor<'a> {
     channel: Option<Channel>,
     http: Option<TcpListener>,
     terminal: Option<Terminal>,
+    /// Whether what only the start needed can be given back.
+    start_is_over: bool,
     /// Held until the executor is gone.
     lock: Option<DirLock>,
     report: Report,
@@ -93,6 +95,7 @@ impl<'a> Executor<'a> {
             http: None,
             lock: None,
             terminal,
+            start_is_over: false,
             report: Report::new(MonotonicMs::now()),
         }
     }
@@ -122,6 +125,10 @@ impl<'a> Executor<'a> {
     }
 
     fn wait(&mut self) -> io::Result<()> {
+        // As late as can be: what is done after it is mapped again.
+        if std::mem::take(&mut self.start_is_over) {
+            memory::release_start();
+        }
         let now = MonotonicMs::now();
         let deadline = self.machine.deadline();
         if deadline.is_some_and(|at| at <= now) {
@@ -250,7 +257,7 @@ impl<'a> Executor<'a> {
             Action::Transition { from, to, cause } => {
                 self.report.transition(from, to, &cause, now);
                 if to == Lifecycle::Running {
-                    memory::release_start();
+                    self.start_is_over = true;
                 }
             }
             Action::Note(note) => self.report.note(&note),
