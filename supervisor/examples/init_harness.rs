@@ -1,6 +1,6 @@
 //! A supervisor whose restorer and watcher do as a test tells them, so that init can be driven
 //! with real processes and without a store. Init executes itself again for its helpers, so the
-//! three are one program here too.
+//! three are one program here too. It is also a gateway that writes down which signals it gets.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -9,11 +9,12 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use sessionkeep::config::Settings;
 use sessionkeep::control::{
     CONTROL_FD_ENV, Decoder, HTTP_FD_ENV, Lifecycle, PREDECESSOR_ENV, SETTINGS_ENV, ToInit,
     ToWatcher, encode,
 };
-use sessionkeep::{config::Settings, init};
+use sessionkeep::init::{self, Options};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -23,10 +24,15 @@ fn main() -> ExitCode {
             let settings = std::env::var("HARNESS_SETTINGS").expect("the test sets it");
             let settings: Settings = serde_json::from_str(&settings).expect("settings");
             sessionkeep::log::init(&settings.log);
-            ExitCode::from(init::run(&settings, arguments.collect()))
+            ExitCode::from(init::run(
+                &settings,
+                &Options::default(),
+                arguments.collect(),
+            ))
         }
         Some("restore") => restore(),
         Some("watch") => watch(),
+        Some("catch") => catch(),
         other => panic!("what is {other:?}?"),
     }
 }
@@ -49,6 +55,35 @@ fn record(line: &str) {
         .expect("record");
     file.write_all(format!("{line}\n").as_bytes())
         .expect("record");
+}
+
+/// A gateway that takes every signal and writes down their numbers, until TERM.
+fn catch() -> ExitCode {
+    let write = |name: &str, line: &str| {
+        let path = std::path::Path::new(&told("SESSION")).join(name);
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .expect("the session directory is there");
+        file.write_all(format!("{line}\n").as_bytes())
+            .expect("written");
+    };
+    // SAFETY: the set is filled before it is used, and both calls get valid places.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigfillset(&raw mut set);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        write("ready", "up");
+        loop {
+            let mut signal = 0;
+            libc::sigwait(&raw const set, &raw mut signal);
+            write("got", &signal.to_string());
+            if signal == libc::SIGTERM {
+                return ExitCode::from(7);
+            }
+        }
+    }
 }
 
 fn restore() -> ExitCode {
@@ -74,6 +109,9 @@ fn watch() -> ExitCode {
     let say = |message: ToInit, to: &mut UnixStream| {
         to.write_all(&encode(&message)).expect("init is there");
     };
+    if told("HARNESS_WATCH") == "crash" {
+        return ExitCode::from(9);
+    }
     say(ToInit::Ready, &mut control);
     let mut decoder = Decoder::default();
     let mut buffer = [0; 4096];

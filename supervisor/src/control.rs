@@ -71,7 +71,8 @@ pub enum Lifecycle {
     Stopping,
     /// The gateway and all it started are gone; the last changes are being saved.
     Flushing,
-    /// The gateway ended by itself and will be started again.
+    /// The gateway does not run and will be started after a delay: it ended by itself, or its
+    /// first start is put off.
     Backoff,
     /// Another instance owns the session; this one waits.
     Standby,

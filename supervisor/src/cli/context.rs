@@ -16,6 +16,13 @@ pub(super) fn settings(flags: &Flags) -> anyhow::Result<Settings> {
     Ok(loaded.settings)
 }
 
+/// The settings of an init that keeps no session, with logging begun.
+pub(super) fn settings_init_only(flags: &Flags) -> anyhow::Result<Settings> {
+    let settings = config::load_init_only(flags)?;
+    crate::log::init(&settings.log);
+    Ok(settings)
+}
+
 /// Runs `work` on a runtime of one thread: a watcher must be small, and a command is short.
 pub(super) fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()

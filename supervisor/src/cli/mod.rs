@@ -226,6 +226,16 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_page_has_every_flag_of_run() {
+        let all = definition();
+        let run = all.find_subcommand("run").expect("it is there");
+        let page = crate::config::reference();
+        for flag in run.get_arguments().filter_map(clap::Arg::get_long) {
+            assert!(page.contains(&format!("| `--{flag}")), "{flag}");
+        }
+    }
+
+    #[test]
     fn the_gateways_command_is_taken_as_it_is() {
         let args = [
             "sessionkeep",

@@ -24,4 +24,4 @@ pub use model::{
 };
 pub use problem::{ConfigErrors, Problem};
 pub use reference::page as reference;
-pub use sources::{Loaded, Origin, Source, load};
+pub use sources::{Loaded, Origin, Source, load, load_init_only};

@@ -170,6 +170,8 @@ pub struct RestartSettings {
     pub policy: RestartPolicy,
     /// How often in a row.
     pub attempts: u32,
+    /// Up to how long each start is put off.
+    pub jitter: Duration,
 }
 
 /// `gateway.*`

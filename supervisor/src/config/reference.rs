@@ -54,6 +54,42 @@ Further variables:
 User names, passwords, options of addresses, and tokens are never shown or logged. In a MongoDB
 address, percent-encode what is special in a password: `@` as `%40`, `/` as `%2F`, `:` as `%3A`.
 
+## How `run` behaves as an init
+
+Flags of `sessionkeep run`, before the `--`. They have no variable and no place in the settings file:
+they belong to the command line of an image, as those of tini and dumb-init do.
+
+| flag | meaning |
+|---|---|
+| `--map-exit CODE=CODE` | exchange an exit code of the gateway for another; may be repeated, a later one of the same code holds |
+| `--rewrite SIGNAL=SIGNAL` | pass another signal on than the one that was sent; names (`TERM`, `SIGHUP`, `RTMIN+3`) or numbers; `=0` drops it; may be repeated |
+| `--signal-group` | send signals to the gateway's whole process group, and not to its main process alone |
+| `--warn-on-reap` | log a warning for each orphan that is reaped, with its process id, its name and how it ended |
+| `--pdeathsig SIGNAL` | where `run` is not PID 1: get this signal when the parent dies, and act on it as on any other |
+| `--init-only` | be an init and nothing else, in place of `tini --`: no store, no session directory, no lock, no watcher, no HTTP |
+
+With `--init-only`, of the settings only `stop.total`, `restart.*` and `log.*` are read; the others may
+be set and are not looked at. All of `stop.total` is the gateway's. What it leaves behind is still waited
+for. The gateway's environment is scrubbed as ever.
+
+Every signal that can be caught is passed on to the gateway, real-time signals included. Not passed on
+are CHLD, what the kernel raises for a fault (SEGV, BUS, FPE, ILL, TRAP, SYS, ABRT), and 32 and 33,
+which the C library keeps for itself.
+
+TERM, INT, QUIT and RTMIN+3 (37) stop: the gateway gets the very signal, everything it leaves behind
+gets TERM, and the budget of `stop.total` begins. They do so with `--rewrite` too, whichever of the two
+signals it is, so that `--rewrite TERM=HUP` stops a gateway that wants HUP for it; only `=0` ends that.
+
+TSTP, TTIN and TTOU suspend: the gateway's process group gets STOP, and `run` stops itself unless it is
+PID 1. CONT lets both go on, and a stop signal does the same to the gateway. A stop under way is not
+suspended.
+
+At a terminal (`docker run -it`, or a shell's job) the gateway is the foreground job: the terminal's
+keys and the window's size reach it directly. What the suspend key stops goes on at once where no shell
+with job control is there to let it go on, as in a container.
+
+The gateway starts with the signal mask and the ignored signals that `run` was started with.
+
 ## Exit codes
 
 `sessionkeep run` exits with the gateway's own code, or 128 and the signal's number where the
@@ -64,6 +100,10 @@ gateway died of one. Codes of its own:
 ";
 
 const AFTER_CODES: &str = "
+`--map-exit CODE=CODE` exchanges codes that are the gateway's own, last of all: what `restart.policy`
+goes by is the code before. To these counts 128 and the signal's number after a stop before the
+gateway was started. Codes of the table keep their meaning: where the last changes are not saved, a
+gateway that ended with 0, or whose code is mapped to 0, shows as 74.
 The other commands exit with 0 where all is well, with 1 where a check (`health`, `verify`, `doctor`)
 found something, with 2 where the command line could not be understood, and else with a code from
 the table.

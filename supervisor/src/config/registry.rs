@@ -283,6 +283,15 @@ pub(super) const ALL: &[Setting] = &[
         ..ROW
     },
     Setting {
+        key: "restart.jitter",
+        env: "SESSIONKEEP_RESTART_JITTER",
+        default: Default::Is("0s"),
+        meaning: "each start of the gateway, the first too, is put off by a random time up to this",
+        set: |s, v| span(v, Duration::ZERO).map(|v| s.restart.jitter = v),
+        show: |s| duration::show(s.restart.jitter),
+        ..ROW
+    },
+    Setting {
         key: "gateway.probe",
         env: "SESSIONKEEP_GATEWAY_PROBE",
         takes: "an `http://` address or `off`",
@@ -556,6 +565,7 @@ pub(super) fn defaults() -> Settings {
         restart: RestartSettings {
             policy: RestartPolicy::No,
             attempts: 0,
+            jitter: Duration::ZERO,
         },
         gateway: GatewaySettings { probe: None },
         http: HttpSettings {

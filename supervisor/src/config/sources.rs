@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::problem::{ConfigErrors, Problem, shown, shown_name};
 use super::registry::{self, Default, Setting, Sharing};
@@ -20,6 +21,16 @@ const PREFIX: &str = "SESSIONKEEP_";
 const PORT_ENV: &str = "PORT";
 /// The gateway's port where `PORT` is not set: WAHA's.
 const PORT_DEFAULT: u16 = 3000;
+
+/// What of the settings an init has that keeps no session.
+const INIT_ONLY: &[&str] = &[
+    "stop.total",
+    "restart.policy",
+    "restart.attempts",
+    "restart.jitter",
+    "log.level",
+    "log.format",
+];
 
 /// Where a setting's value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +99,45 @@ pub fn load(flags: &Flags) -> Result<Loaded, ConfigErrors> {
     resolve(flags, std::env::vars_os().collect(), &cwd, file::read)
 }
 
+/// Reads the settings of an init that keeps no session: of all that is set, only what is not
+/// about one. The rest may be there, and wrong, and is not looked at.
+///
+/// # Errors
+/// [`ConfigErrors`] with everything that is wrong.
+pub fn load_init_only(flags: &Flags) -> Result<Settings, ConfigErrors> {
+    // A working directory that has gone is no reason not to start what needs none.
+    let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    resolve_init_only(flags, std::env::vars_os().collect(), &cwd, file::read)
+}
+
+/// [`load_init_only`] with everything it looks at as an argument.
+pub(super) fn resolve_init_only(
+    flags: &Flags,
+    mut env: Vec<(OsString, OsString)>,
+    cwd: &Path,
+    read_file: ReadFile,
+) -> Result<Settings, ConfigErrors> {
+    let others = registry::ALL.iter().filter(|s| !INIT_ONLY.contains(&s.key));
+    let names = others.flat_map(registry::env_names);
+    let dropped: Vec<&str> = names.chain([Switch::NAME, PORT_ENV]).collect();
+    env.retain(|(name, _)| !dropped.iter().any(|other| name == other));
+    let (mut given, env) = Given::collect(env, flags, cwd, read_file);
+    given.variables(&env, None);
+    given.flags(flags);
+    given.texts.retain(|key, _| INIT_ONLY.contains(key));
+    // The least there is, so that it is no contradiction to a short `stop.total`.
+    let text = Text {
+        text: "50ms".to_owned(),
+        source: Source::Default,
+    };
+    given.texts.insert("stop.flush", text);
+    let mut settings = given.settle(Some(Switch::Off), None, cwd)?.settings;
+    settings.stop.flush = Duration::ZERO;
+    settings.gateway.probe = None;
+    settings.http.port = 0;
+    Ok(settings)
+}
+
 /// Takes the settings that init handed to its child: they were read once and stay as they were.
 fn from_init(json: &OsString) -> Result<Loaded, ConfigErrors> {
     let settings: Option<Settings> = json
@@ -126,18 +176,7 @@ pub(super) fn resolve(
     cwd: &Path,
     read_file: ReadFile,
 ) -> Result<Loaded, ConfigErrors> {
-    let mut given = Given::default();
-    let env = given.environment(env);
-    let named = flags
-        .config
-        .as_deref()
-        .map(|path| ("--config", path))
-        .or_else(|| Some((FILE_ENV, Path::new(env.get(FILE_ENV)?))));
-    match read_file(named, cwd) {
-        Ok(Some((path, content))) => given.file(&path.display().to_string(), &content),
-        Ok(None) => {}
-        Err(problem) => given.problems.push(problem),
-    }
+    let (mut given, env) = Given::collect(env, flags, cwd, read_file);
     let switch = given.switch(&env);
     given.variables(&env, switch);
     given.flags(flags);
@@ -166,6 +205,28 @@ struct Given {
 type Env = BTreeMap<String, String>;
 
 impl Given {
+    /// What the settings file says, and the environment as far as it concerns us.
+    fn collect(
+        env: Vec<(OsString, OsString)>,
+        flags: &Flags,
+        cwd: &Path,
+        read_file: ReadFile,
+    ) -> (Self, Env) {
+        let mut given = Self::default();
+        let env = given.environment(env);
+        let named = flags
+            .config
+            .as_deref()
+            .map(|path| ("--config", path))
+            .or_else(|| Some((FILE_ENV, Path::new(env.get(FILE_ENV)?))));
+        match read_file(named, cwd) {
+            Ok(Some((path, content))) => given.file(&path.display().to_string(), &content),
+            Ok(None) => {}
+            Err(problem) => given.problems.push(problem),
+        }
+        (given, env)
+    }
+
     fn complain(
         &mut self,
         name: impl Into<String>,

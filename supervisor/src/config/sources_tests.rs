@@ -468,3 +468,40 @@ fn a_file_that_is_named_must_exist_and_one_that_is_not_need_not() {
     let found = resolve(&flags, Vec::new(), dir.path(), file::read).expect("good");
     assert_eq!(found.settings.archive.as_str(), "found");
 }
+
+#[test]
+fn an_init_only_reads_what_is_not_about_a_session_and_minds_nothing_else() {
+    let read = |pairs: &[(&str, &str)]| {
+        let env = pairs.iter().map(|(n, v)| ((*n).into(), (*v).into()));
+        let no_file: ReadFile = |_, _| Ok(None);
+        resolve_init_only(&Flags::default(), env.collect(), Path::new("/"), no_file)
+    };
+    let settings = read(&[]).expect("nothing has to be set");
+    assert!(settings.is_file_mode() && settings.http.port == 0);
+    assert_eq!(settings.stop.total, Duration::from_secs(9));
+    let settings = read(&[
+        ("MONGO_ENABLED", "maybe"),
+        ("MONGO_URL", "nonsense"),
+        ("SESSIONKEEP_STORE", "other nonsense"),
+        ("PORT", "3001"),
+        ("ADMIN_TOKEN", "a"),
+        ("SESSIONKEEP_HTTP_TOKEN", "b"),
+        ("SESSIONKEEP_LEASE_TTL", "soon"),
+        ("SESSIONKEEP_STOP_FLUSH", "40s"),
+        ("SESSIONKEEP_STOP_TOTAL", "200ms"),
+        ("SESSIONKEEP_RESTART_POLICY", "always"),
+    ])
+    .expect("they are not looked at");
+    assert_eq!(settings.stop.total, Duration::from_millis(200));
+    assert_eq!(settings.stop.flush, Duration::ZERO);
+    assert_eq!(
+        settings.restart.policy,
+        crate::config::RestartPolicy::Always
+    );
+    assert_eq!(settings.gateway.probe, None);
+    let wrong = read(&[
+        ("SESSIONKEEP_STOP_TOTAL", "soon"),
+        ("SESSIONKEEP_STOPTOTAL", "1s"),
+    ]);
+    assert_eq!(wrong.expect_err("these are").problems.len(), 2);
+}

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use super::machine::SpawnError;
 use super::signals::{Inherited, check};
+use super::terminal::Placement;
 
 /// Prefixes of variables that are ours.
 const OUR_PREFIXES: &[&str] = &["SESSIONKEEP_", "_SESSIONKEEP_"];
@@ -57,10 +58,11 @@ pub(super) fn own_executable() -> PathBuf {
         .unwrap_or_else(|| PathBuf::from("sessionkeep"))
 }
 
-/// The gateway: own session and process group, our stdio, the scrubbed environment.
+/// The gateway: own process group, our stdio, the scrubbed environment.
 pub(super) fn gateway(
     command: &[OsString],
     environment: &[(OsString, OsString)],
+    placement: Placement,
     inherited: Inherited,
 ) -> Command {
     let (program, arguments) = command
@@ -74,7 +76,7 @@ pub(super) fn gateway(
     // SAFETY: the closure makes only async-signal-safe calls and allocates nothing.
     unsafe {
         command.pre_exec(move || {
-            check(libc::setsid())?;
+            placement.take()?;
             inherited.restore()
         });
     }

@@ -17,10 +17,13 @@ use super::child;
 use super::descendants::{Descendants, Sight};
 use super::lock::{self, DirLock};
 use super::machine::{Action, Event, Machine, Plan, Role, SpawnError, Verdict};
-use super::reaper::Children;
+use super::options::{Options, Reaping, Scope};
+use super::preflight::{self, PreflightError};
+use super::reaper::{Children, Names, Orphan, Stops};
 use super::report::Report;
 use super::signals::{Received, Signals};
-use super::{browser_locks, listeners, memory, preflight};
+use super::terminal::{Placement, Terminal};
+use super::{browser_locks, listeners, memory};
 use crate::config::Settings;
 use crate::control::{
     CONTROL_FD_ENV, HTTP_FD_ENV, INSTANCE_ENV, Lifecycle, MonotonicMs, PREDECESSOR_ENV,
@@ -30,6 +33,7 @@ use crate::control::{
 /// Everything that PID 1 owns.
 pub(super) struct Executor<'a> {
     settings: &'a Settings,
+    options: &'a Options,
     /// The settings as helpers get them.
     encoded: String,
     command: Vec<OsString>,
@@ -46,6 +50,9 @@ pub(super) struct Executor<'a> {
     /// To the one helper that runs.
     channel: Option<Channel>,
     http: Option<TcpListener>,
+    terminal: Option<Terminal>,
+    /// Whether what only the start needed can be given back.
+    start_is_over: bool,
     /// Held until the executor is gone.
     lock: Option<DirLock>,
     report: Report,
@@ -54,13 +61,24 @@ pub(super) struct Executor<'a> {
 impl<'a> Executor<'a> {
     pub(super) fn new(
         settings: &'a Settings,
+        options: &'a Options,
         command: Vec<OsString>,
         instance: String,
         plan: Plan,
         signals: Signals,
     ) -> Self {
+        let terminal = Terminal::open();
+        let stops = match terminal {
+            Some(_) => Stops::Matter,
+            None => Stops::Pass,
+        };
+        let names = match options.reaping {
+            Reaping::Silent => Names::Unwanted,
+            Reaping::Warn => Names::Wanted,
+        };
         Self {
             settings,
+            options,
             encoded: serde_json::to_string(settings)
                 .expect("settings are plain data with text keys"),
             command,
@@ -71,11 +89,13 @@ impl<'a> Executor<'a> {
             machine: Machine::new(plan),
             events: VecDeque::from([Event::Started]),
             signals,
-            children: Children::default(),
+            children: Children::new(names, stops),
             descendants: Descendants::new(),
             channel: None,
             http: None,
             lock: None,
+            terminal,
+            start_is_over: false,
             report: Report::new(MonotonicMs::now()),
         }
     }
@@ -105,6 +125,10 @@ impl<'a> Executor<'a> {
     }
 
     fn wait(&mut self) -> io::Result<()> {
+        // As late as can be: what is done after it is mapped again.
+        if std::mem::take(&mut self.start_is_over) {
+            memory::release_start();
+        }
         let now = MonotonicMs::now();
         let deadline = self.machine.deadline();
         if deadline.is_some_and(|at| at <= now) {
@@ -165,15 +189,28 @@ impl<'a> Executor<'a> {
     fn reap(&mut self) {
         let reaped = self.children.reap();
         for (role, how) in reaped.known {
-            if role != Role::Gateway {
+            if role == Role::Gateway {
+                // A person's next key is for us: we may still be saving.
+                self.take_terminal_back();
+            } else {
                 // What it said last comes before its end.
                 self.talk();
                 self.channel = None;
             }
             self.events.push_back(Event::ChildExited { role, how });
         }
-        if reaped.orphans > 0 {
-            let count = reaped.orphans;
+        if let (Some(signal), Some(terminal)) = (reaped.stopped, &self.terminal) {
+            let resumer = terminal.resumer();
+            debug!(target: "init", signal, ?resumer, "gateway stopped by its terminal");
+            self.events.push_back(Event::GatewayStopped(resumer));
+        }
+        if !reaped.orphans.is_empty() {
+            if self.options.reaping == Reaping::Warn {
+                for Orphan { pid, how, name } in &reaped.orphans {
+                    warn!(target: "init", pid, name, %how, "orphan reaped");
+                }
+            }
+            let count = u32::try_from(reaped.orphans.len()).unwrap_or(u32::MAX);
             debug!(target: "init", count, "orphans reaped");
             self.events.push_back(Event::OrphansReaped { count });
         }
@@ -186,6 +223,18 @@ impl<'a> Executor<'a> {
             Action::SignalMain(signal) => {
                 self.children.signal(Role::Gateway, signal);
             }
+            Action::SignalGroup(signal) => {
+                if signal == libc::SIGCONT
+                    && let Some(terminal) = &mut self.terminal
+                    && let Some(group) = self.children.pid(Role::Gateway)
+                {
+                    terminal.give(group);
+                }
+                self.children.signal_group(Role::Gateway, signal);
+            }
+            Action::Suspend => suspend(std::process::id().cast_signed()),
+            // All of the shell's job: whatever stands beside us in a pipeline, too.
+            Action::SuspendJob => suspend(0),
             Action::SignalDescendants(signal) => {
                 self.descendants.signal(&self.children.helpers(), signal);
             }
@@ -208,11 +257,14 @@ impl<'a> Executor<'a> {
             Action::Transition { from, to, cause } => {
                 self.report.transition(from, to, &cause, now);
                 if to == Lifecycle::Running {
-                    memory::release_start();
+                    self.start_is_over = true;
                 }
             }
             Action::Note(note) => self.report.note(&note),
-            Action::Exit(verdict) => return Some(verdict),
+            Action::Exit(verdict) => {
+                self.take_terminal_back();
+                return Some(verdict);
+            }
         }
         None
     }
@@ -226,24 +278,19 @@ impl<'a> Executor<'a> {
         }
     }
 
-    fn preflight(&mut self) {
-        match listeners::open(&self.settings.http) {
-            Ok(listener) => self.http = listener,
-            Err(error) => {
-                let port = self.settings.http.port;
-                warn!(target: "init", port, %error, "cannot listen for HTTP; going on without");
-            }
+    fn take_terminal_back(&mut self) {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.take_back();
         }
-        let event = match preflight::check(&self.settings.dir, &self.command) {
-            Ok(lock) => {
-                self.lock = Some(lock);
-                self.predecessor = lock::predecessor(&self.settings.dir);
-                for profile in browser_locks::remove_stale(&self.settings.dir, &super::host()) {
-                    let profile = profile.display();
-                    info!(target: "init", %profile, "a lock that a browser had left behind was removed");
-                }
-                Event::PreflightDone
-            }
+    }
+
+    fn preflight(&mut self) {
+        let checked = match self.options.scope {
+            Scope::Session => self.preflight_session(),
+            Scope::InitOnly => preflight::command(&self.command),
+        };
+        let event = match checked {
+            Ok(()) => Event::PreflightDone,
             Err(failure) => {
                 let cause = std::error::Error::source(&failure).map(ToString::to_string);
                 error!(target: "init", error = %failure, cause, "preflight failed");
@@ -252,6 +299,23 @@ impl<'a> Executor<'a> {
             }
         };
         self.events.push_back(event);
+    }
+
+    fn preflight_session(&mut self) -> Result<(), PreflightError> {
+        match listeners::open(&self.settings.http) {
+            Ok(listener) => self.http = listener,
+            Err(error) => {
+                let port = self.settings.http.port;
+                warn!(target: "init", port, %error, "cannot listen for HTTP; going on without");
+            }
+        }
+        self.lock = Some(preflight::check(&self.settings.dir, &self.command)?);
+        self.predecessor = lock::predecessor(&self.settings.dir);
+        for profile in browser_locks::remove_stale(&self.settings.dir, &super::host()) {
+            let profile = profile.display();
+            info!(target: "init", %profile, "a lock that a browser had left behind was removed");
+        }
+        Ok(())
     }
 
     fn spawn(&mut self, role: Role) {
@@ -279,8 +343,16 @@ impl<'a> Executor<'a> {
 
     fn spawn_gateway(&mut self) -> io::Result<i32> {
         let inherited = self.signals.inherited();
-        let mut command = child::gateway(&self.command, &self.gateway_environment, inherited);
+        let placement = match &self.terminal {
+            Some(terminal) => terminal.placement(),
+            None => Placement::OwnSession,
+        };
+        let environment = &self.gateway_environment;
+        let mut command = child::gateway(&self.command, environment, placement, inherited);
         let pid = self.children.spawn(Role::Gateway, &mut command)?;
+        if let (Some(terminal), Placement::Foreground) = (&mut self.terminal, placement) {
+            terminal.was_given(pid);
+        }
         self.descendants.add_group(pid);
         Ok(pid)
     }
@@ -313,5 +385,14 @@ impl<'a> Executor<'a> {
         let pid = self.children.spawn(role, &mut command)?;
         self.channel = Some(channel);
         Ok(pid)
+    }
+}
+
+/// Stops this process (or, where `whom` is 0, its process group) until somebody lets it go on.
+/// PID 1 of a container has nobody who would, and the kernel does not let it stop itself either.
+fn suspend(whom: i32) {
+    if std::process::id() != 1 {
+        // SAFETY: `kill` touches no memory of ours.
+        unsafe { libc::kill(whom, libc::SIGSTOP) };
     }
 }

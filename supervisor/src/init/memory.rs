@@ -1,33 +1,27 @@
 //! Gives back the memory that only the start needed.
 //!
 //! Reading settings, forking and logging the first lines touch some three megabytes of the
-//! program's code, of which waiting in `poll` needs next to nothing. The kernel keeps them mapped,
-//! and counted, until there is pressure; on a host of 512 MB that is worth not waiting for.
+//! program's code and constants, of which waiting in `poll` needs next to nothing. The kernel keeps
+//! them mapped, and counted, until there is pressure; on a host of 512 MB that is worth not waiting
+//! for.
 
-use std::fs;
+use std::ffi::c_void;
+use std::ops::Range;
 
-/// Lets go of the program's own code pages. They are read again from the page cache, a few at a
-/// time, as far as they are needed.
+/// Lets go of the program's own pages that are never written to. They are read again from the page
+/// cache, a few at a time, as far as they are needed.
 pub(super) fn release_start() {
-    let Ok(maps) = fs::read_to_string("/proc/self/maps") else {
-        return;
-    };
-    let Ok(program) = fs::read_link("/proc/self/exe") else {
-        return;
-    };
-    let Some(program) = program.to_str() else {
-        return;
-    };
-    for line in maps.lines().filter(|line| line.ends_with(program)) {
-        let Some((from, to)) = code(line) else {
-            continue;
-        };
-        // SAFETY: the range is a whole mapping of this program's file that is private, not
-        // writable and executable: no page of it can differ from the file, so dropping them loses
-        // nothing, and the next touch maps the same content again. Relocated data is never
-        // executable and hence never in it.
+    for range in read_only() {
+        // SAFETY: the range lies inside a segment that the program's file says is never writable,
+        // so that no page of it can differ from the file: dropping them loses nothing, and the
+        // next touch maps the same content again. What the loader relocates is writable at first,
+        // and hence never in it.
         unsafe {
-            libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_DONTNEED);
+            libc::madvise(
+                range.start as *mut c_void,
+                range.end - range.start,
+                libc::MADV_DONTNEED,
+            );
         }
     }
     #[cfg(target_env = "gnu")]
@@ -37,14 +31,40 @@ pub(super) fn release_start() {
     }
 }
 
-/// The range of a mapping, if it is code: `55d0-55e0 r-xp 0000 fe:00 123 /path`.
-fn code(line: &str) -> Option<(usize, usize)> {
-    let mut fields = line.split_whitespace();
-    let (range, rights) = (fields.next()?, fields.next()?);
-    let (from, to) = range.split_once('-')?;
-    let address = |hex| usize::from_str_radix(hex, 16).ok();
-    let range = (address(from)?, address(to)?);
-    (rights == "r-xp" && range.0 < range.1).then_some(range)
+/// Whole pages of the program's segments that are not writable.
+fn read_only() -> Vec<Range<usize>> {
+    unsafe extern "C" fn take(
+        info: *mut libc::dl_phdr_info,
+        _size: usize,
+        found: *mut c_void,
+    ) -> libc::c_int {
+        // SAFETY: the loader passes a valid structure, whose headers live as long as the program,
+        // and `found` is the vector below.
+        let (info, found) = unsafe { (&*info, &mut *found.cast::<Vec<Range<usize>>>()) };
+        // SAFETY: as above.
+        let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
+        for header in headers {
+            if header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0 {
+                let from = (info.dlpi_addr + header.p_vaddr) as usize;
+                found.push(from..from + header.p_memsz as usize);
+            }
+        }
+        // The program itself comes first. Libraries are shared with others, and small.
+        1
+    }
+    // SAFETY: it only asks.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    let Ok(page @ 1..) = usize::try_from(page) else {
+        return Vec::new();
+    };
+    let mut found: Vec<Range<usize>> = Vec::new();
+    // SAFETY: the callback fits the vector that it is given.
+    unsafe { libc::dl_iterate_phdr(Some(take), (&raw mut found).cast()) };
+    found
+        .into_iter()
+        .map(|range| range.start.next_multiple_of(page)..range.end / page * page)
+        .filter(|range| range.start < range.end)
+        .collect()
 }
 
 #[cfg(test)]
@@ -52,16 +72,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_code_is_let_go_of() {
-        assert_eq!(
-            code("1000-3000 r-xp 00251000 fe:00 5 /bin/x"),
-            Some((0x1000, 0x3000))
-        );
-        for other in ["r--p", "rw-p", "r-xs", "rwxp"] {
-            assert_eq!(code(&format!("1000-3000 {other} 0 fe:00 5 /bin/x")), None);
-        }
-        assert_eq!(code("garbage"), None);
-        assert_eq!(code("3000-1000 r-xp 0 0 0 x"), None);
+    fn only_what_is_never_written_to_is_let_go_of() {
+        static CONSTANT: [u8; 5000] = [7; 5000];
+        static WRITTEN: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(1);
+        let ranges = read_only();
+        let holds = |at: usize| ranges.iter().any(|range| range.contains(&at));
+        assert!(holds(CONSTANT[2500..].as_ptr() as usize), "{ranges:?}");
+        assert!(!holds(&raw const WRITTEN as usize), "{ranges:?}");
+        // A table of pointers is relocated, and read-only only after that.
+        static TABLE: [&str; 2] = ["a", "b"];
+        assert!(!holds(&raw const TABLE as usize), "{ranges:?}");
     }
 
     #[test]

@@ -9,8 +9,8 @@
 //! - helpers (`restore`, `watch`): the control socket and the HTTP socket as inherited descriptors
 //!   named by variables of [`crate::control`], the settings as JSON, a session of their own, and a
 //!   TERM when init dies;
-//! - the gateway: our stdio, a session and process group of its own, the signal mask that we were
-//!   started with, and the environment without what is ours ([`scrub`]).
+//! - the gateway: our stdio, a process group of its own, a session of its own unless it is the
+//!   foreground job of our terminal ([`terminal`]), the signal mask that we were started with, and the environment without what is ours ([`scrub`]).
 
 mod browser_locks;
 mod channel;
@@ -21,10 +21,13 @@ mod listeners;
 mod lock;
 pub mod machine;
 mod memory;
+mod options;
 mod preflight;
 mod reaper;
 mod report;
+mod signal_names;
 mod signals;
+mod terminal;
 
 use std::collections::hash_map::RandomState;
 use std::ffi::OsString;
@@ -35,6 +38,10 @@ use tracing::{error, info, warn};
 
 pub use child::scrub;
 pub use lock::{DirLock, LockError, predecessor};
+pub use options::{
+    ExitMap, ExitMapping, OptionError, Options, ParentDeath, Reach, Reaping, Rewrite, Rewrites,
+    Scope,
+};
 
 use crate::config::Settings;
 use crate::exit;
@@ -48,8 +55,8 @@ use signals::Signals;
 /// To be called while the process has one thread, from `main`'s: signals are blocked for the
 /// thread that calls, and a helper is told to end when the thread that started it does.
 #[must_use]
-pub fn run(settings: &Settings, command: Vec<OsString>) -> u8 {
-    let ran = catch_unwind(AssertUnwindSafe(|| supervise(settings, command)));
+pub fn run(settings: &Settings, options: &Options, command: Vec<OsString>) -> u8 {
+    let ran = catch_unwind(AssertUnwindSafe(|| supervise(settings, options, command)));
     match ran {
         Ok(Ok(code)) => code,
         Ok(Err(failure)) => {
@@ -61,7 +68,11 @@ pub fn run(settings: &Settings, command: Vec<OsString>) -> u8 {
     }
 }
 
-fn supervise(settings: &Settings, command: Vec<OsString>) -> std::io::Result<u8> {
+fn supervise(
+    settings: &Settings,
+    options: &Options,
+    command: Vec<OsString>,
+) -> std::io::Result<u8> {
     // First of all: a signal that comes from here on is kept and not lost.
     let signals = Signals::install()?;
     let pid = std::process::id();
@@ -76,18 +87,49 @@ fn supervise(settings: &Settings, command: Vec<OsString>) -> std::io::Result<u8>
             }
         }
     };
+    if let Some(signal) = options.parent_death {
+        tell_of_parents_death(signal, pid);
+    }
     let instance = InstanceId::generate(&host());
     let version = env!("CARGO_PKG_VERSION");
-    info!(
+    match options.scope {
+        Scope::InitOnly => info!(
+            target: "init",
+            version, pid, reaps_as,
+            "sessionkeep starts as an init only: no session is kept"
+        ),
+        Scope::Session => info!(
         target: "init",
         version, pid, reaps_as, %instance,
         archive = %settings.archive, dir = %settings.dir.display(), file_mode = settings.is_file_mode(),
         "sessionkeep starts"
-    );
+        ),
+    }
     // Seeded per process by the standard library.
     let jitter_seed = RandomState::new().hash_one(pid);
-    let plan = Plan::new(settings, jitter_seed);
-    Executor::new(settings, command, instance.into(), plan, signals).run()
+    let plan = Plan::new(settings, options, jitter_seed);
+    Executor::new(settings, options, command, instance.into(), plan, signals).run()
+}
+
+/// Has the kernel send us a signal when our parent dies. To be called when signals are blocked.
+fn tell_of_parents_death(ParentDeath(signal): ParentDeath, pid: u32) {
+    if pid == 1 {
+        warn!(target: "init", "--pdeathsig has no effect: the parent of PID 1 is outside of its container");
+        return;
+    }
+    // SAFETY: all three touch no memory of ours.
+    let (before, set, after) = unsafe {
+        let before = libc::getppid();
+        let set = libc::prctl(libc::PR_SET_PDEATHSIG, signal);
+        (before, set, libc::getppid())
+    };
+    if set != 0 {
+        let error = std::io::Error::last_os_error();
+        warn!(target: "init", %error, "cannot be told of the parent's death");
+    } else if before != after {
+        // It died while we asked, so that nobody tells us.
+        reaper::send(pid.cast_signed(), signal);
+    }
 }
 
 pub(crate) fn host() -> String {

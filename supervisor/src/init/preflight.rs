@@ -65,8 +65,7 @@ impl PreflightError {
 
 /// Looks at everything, in the order in which it is needed, and holds the directory from then on.
 pub(super) fn check(dir: &Path, command: &[OsString]) -> Result<DirLock, PreflightError> {
-    let program = command.first().ok_or(PreflightError::NoCommand)?;
-    find(program, std::env::var_os("PATH").as_deref())?;
+    self::command(command)?;
     directory(dir)?;
     let lock = DirLock::take(dir)?;
     // Space first: on a full disk the probe would fail too, with the less helpful message.
@@ -83,6 +82,12 @@ pub(super) fn check(dir: &Path, command: &[OsString]) -> Result<DirLock, Preflig
         source,
     })?;
     Ok(lock)
+}
+
+/// Looks for the command alone.
+pub(super) fn command(command: &[OsString]) -> Result<(), PreflightError> {
+    let program = command.first().ok_or(PreflightError::NoCommand)?;
+    find(program, std::env::var_os("PATH").as_deref())
 }
 
 fn directory(dir: &Path) -> Result<(), PreflightError> {

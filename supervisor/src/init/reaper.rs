@@ -13,17 +13,60 @@ use super::machine::{Ended, Role};
 pub(super) struct Reaped {
     /// Our own children, in the order they were found.
     pub(super) known: Vec<(Role, Ended)>,
-    /// How many adopted processes.
-    pub(super) orphans: u32,
+    /// The terminal's signal that stopped the gateway's main process.
+    pub(super) stopped: Option<i32>,
+    /// Adopted processes.
+    pub(super) orphans: Vec<Orphan>,
+}
+
+/// A process that was adopted, and has ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Orphan {
+    pub(super) pid: i32,
+    pub(super) how: Ended,
+    /// What it was called, where that is asked for and can be seen.
+    pub(super) name: Option<String>,
+}
+
+/// Whether the names of orphans are looked up. That takes two system calls and a file for each,
+/// which a container that makes thousands of them need not pay.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Names {
+    /// They are.
+    Wanted,
+    /// They are not.
+    #[default]
+    Unwanted,
 }
 
 /// Our own children that are alive.
 #[derive(Debug, Default)]
 pub(super) struct Children {
     alive: Vec<(i32, Role)>,
+    names: Names,
+    stops: Stops,
+}
+
+/// Whether it matters that the gateway is stopped by its terminal. Without one nothing but the
+/// watcher stops it, which lets it go on by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Stops {
+    /// It does.
+    Matter,
+    /// It does not.
+    #[default]
+    Pass,
 }
 
 impl Children {
+    pub(super) fn new(names: Names, stops: Stops) -> Self {
+        Self {
+            alive: Vec::new(),
+            names,
+            stops,
+        }
+    }
+
     /// Starts a child and enters it.
     pub(super) fn spawn(&mut self, role: Role, command: &mut Command) -> io::Result<i32> {
         // The handle is dropped on purpose: it neither kills nor waits when it is, and waiting
@@ -54,17 +97,45 @@ impl Children {
         self.pid(role).is_some_and(|pid| send(pid, signal))
     }
 
+    /// Sends a signal to everything in the process group that a child leads.
+    pub(super) fn signal_group(&self, role: Role, signal: i32) -> bool {
+        // SAFETY: `kill` touches no memory of ours. The group's id is not used anew while its
+        // leader is not reaped.
+        self.pid(role)
+            .is_some_and(|pid| unsafe { libc::kill(-pid, signal) } == 0)
+    }
+
     /// Reaps everything that has ended; never waits.
     pub(super) fn reap(&mut self) -> Reaped {
         let mut reaped = Reaped::default();
+        let options = match self.stops {
+            Stops::Matter => libc::WNOHANG | libc::WUNTRACED,
+            Stops::Pass => libc::WNOHANG,
+        };
         loop {
+            // A zombie has its name until it is reaped.
+            let (whose, name) = match self.names {
+                Names::Wanted => match ended(self.stops) {
+                    Some(pid) => (pid, name_of(pid)),
+                    None => return reaped,
+                },
+                Names::Unwanted => (-1, None),
+            };
             let mut status = 0;
             // SAFETY: `status` is a valid place for the kernel to write to.
-            let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+            let pid = unsafe { libc::waitpid(whose, &raw mut status, options) };
             if pid <= 0 {
                 // 0: the rest is alive. ECHILD: there is no child. Nothing else can be returned
                 // with WNOHANG.
                 return reaped;
+            }
+            if libc::WIFSTOPPED(status) {
+                let signal = libc::WSTOPSIG(status);
+                let by_terminal = matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
+                if by_terminal && self.pid(Role::Gateway) == Some(pid) {
+                    reaped.stopped = Some(signal);
+                }
+                continue;
             }
             let how = if libc::WIFSIGNALED(status) {
                 Ended::Killed(libc::WTERMSIG(status))
@@ -76,10 +147,31 @@ impl Children {
                     let (_, role) = self.alive.swap_remove(at);
                     reaped.known.push((role, how));
                 }
-                None => reaped.orphans += 1,
+                None => reaped.orphans.push(Orphan { pid, how, name }),
             }
         }
     }
+}
+
+/// A child that has ended and waits to be reaped, or has been stopped.
+fn ended(stops: Stops) -> Option<i32> {
+    let mut options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    if stops == Stops::Matter {
+        options |= libc::WSTOPPED;
+    }
+    // SAFETY: all zeroes is a valid value of the structure, which the kernel fills; it stays zero
+    // where there is nobody, and then its process id is.
+    let (result, pid) = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let result = libc::waitid(libc::P_ALL, 0, &raw mut info, options);
+        (result, info.si_pid())
+    };
+    (result == 0 && pid > 0).then_some(pid)
+}
+
+fn name_of(pid: i32) -> Option<String> {
+    let name = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
+    Some(String::from_utf8_lossy(&name).trim_end().to_owned())
 }
 
 /// Sends a signal; says whether there was somebody to get it.

@@ -74,6 +74,15 @@ impl Report {
                 let delay_ms = millis(*delay);
                 warn!(target: "init", %how, delay_ms, "watcher died and will be started again");
             }
+            Note::Staggered(delay) => {
+                let delay_ms = millis(*delay);
+                info!(target: "init", delay_ms, "gateway's start is put off by restart.jitter");
+            }
+            Note::WatcherCrashLoop(how) => error!(
+                target: "init", %how,
+                "watcher dies again and again: nothing is saved meanwhile, and the gateway goes on; \
+                 the lines before say what it died of"
+            ),
             Note::WatcherReady => info!(target: "init", "watcher is ready"),
             Note::TakeoverRequested(by) => {
                 warn!(target: "init", by, "another instance asks for the session");
@@ -83,6 +92,9 @@ impl Report {
             }
             Note::StillFlushing(signal) => {
                 warn!(target: "init", signal, "stop signal while saving: saving goes on");
+            }
+            Note::NotSuspended(signal) => {
+                warn!(target: "init", signal, "not suspended: a stop is under way");
             }
             Note::Leftovers(count) => {
                 info!(target: "init", count, "waiting for what the gateway left behind");
@@ -107,6 +119,7 @@ impl Report {
             Saved::Nothing => {
                 info!(target: "init", code, why, up_ms, stop_ms, "stopped; no gateway ran");
             }
+            Saved::Unwanted => info!(target: "init", code, why, up_ms, stop_ms, "stopped"),
             Saved::Not(reason) => error!(
                 target: "init", code, why, up_ms, stop_ms, flush_ms, reason,
                 "stopped; the last changes are NOT saved, keep the directory"

@@ -4,9 +4,10 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Signals that stay as they are: those the kernel raises for a fault of our own, those that
-/// cannot be caught, and SIGPIPE, which the runtime ignores and children get back.
+/// Signals that stay as they are: those the kernel raises for a fault of our own, and those
+/// that cannot be caught.
 const LEFT_ALONE: &[i32] = &[
     libc::SIGSEGV,
     libc::SIGBUS,
@@ -17,14 +18,41 @@ const LEFT_ALONE: &[i32] = &[
     libc::SIGABRT,
     libc::SIGKILL,
     libc::SIGSTOP,
-    libc::SIGPIPE,
-    libc::SIGPROF,
-    libc::SIGVTALRM,
 ];
 
-/// Signals that are taken and passed on to nobody. Blocking the two of the terminal lets us write
-/// to one that another process group holds.
-const NOT_PASSED_ON: &[i32] = &[libc::SIGTTIN, libc::SIGTTOU];
+/// Two more, which the C library keeps for itself and leaves out of every set.
+const C_LIBRARYS: [i32; 2] = [32, 33];
+
+/// Signals that the kernel sends us for something that we did ourselves: writing to a log that
+/// nobody reads any more, or beyond a file's largest size. Those are not the gateway's.
+const OUR_OWN_DOING: &[i32] = &[libc::SIGPIPE, libc::SIGXFSZ];
+
+/// Whether a signal that is sent to us reaches the machine.
+pub(super) fn is_passed_on(signal: i32) -> bool {
+    signal != libc::SIGCHLD && !LEFT_ALONE.contains(&signal) && !C_LIBRARYS.contains(&signal)
+}
+
+/// Whether SIGPIPE was ignored when the program was started. The runtime ignores it before
+/// `main`, so it has to be asked before that.
+static PIPE_WAS_IGNORED: AtomicBool = AtomicBool::new(false);
+
+#[used]
+// SAFETY: the loader calls each function of this section once, before the runtime starts; this one
+// makes a plain system call and stores to an atomic.
+#[unsafe(link_section = ".init_array")]
+static ASK_FOR_PIPE: extern "C" fn() = {
+    extern "C" fn ask() {
+        let mut old = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: a null action only asks; the result is filled by the kernel, and all zeroes is
+        // a valid value of it.
+        let old = unsafe {
+            libc::sigaction(libc::SIGPIPE, std::ptr::null(), old.as_mut_ptr());
+            old.assume_init()
+        };
+        PIPE_WAS_IGNORED.store(old.sa_sigaction == libc::SIG_IGN, Ordering::Relaxed);
+    }
+    ask
+};
 
 /// What a child gets back.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +60,7 @@ pub(super) struct Inherited {
     mask: libc::sigset_t,
     term_ignored: bool,
     child_ignored: bool,
+    pipe_ignored: bool,
 }
 
 impl Inherited {
@@ -46,6 +75,9 @@ impl Inherited {
             }
             if self.child_ignored {
                 libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+            }
+            if self.pipe_ignored {
+                libc::signal(libc::SIGPIPE, libc::SIG_IGN);
             }
             check(libc::sigprocmask(
                 libc::SIG_SETMASK,
@@ -96,6 +128,7 @@ impl Signals {
                 term_ignored: set_default(libc::SIGTERM)?,
                 // Ignored, the kernel would reap our children itself and their ends be unknown.
                 child_ignored: set_default(libc::SIGCHLD)?,
+                pipe_ignored: PIPE_WAS_IGNORED.load(Ordering::Relaxed),
             };
             let fd = check(libc::signalfd(
                 -1,
@@ -136,10 +169,10 @@ impl Signals {
             // SAFETY: the kernel wrote the whole structure.
             let info = unsafe { info.assume_init() };
             let signal = info.ssi_signo.cast_signed();
+            let sender = info.ssi_pid;
             if signal == libc::SIGCHLD {
                 all.push(Received::Child);
-            } else if !NOT_PASSED_ON.contains(&signal) {
-                let sender = info.ssi_pid;
+            } else if sender != std::process::id() || !OUR_OWN_DOING.contains(&signal) {
                 all.push(Received::Other { signal, sender });
             }
         }

@@ -2,10 +2,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::{SFlag, fstat};
 
 use super::Sink;
@@ -16,12 +17,23 @@ pub(super) struct Stderr {
     /// An open file of our own on the same pipe or terminal, which does not block. The flag cannot
     /// be set on the inherited one: that is shared with the gateway, which expects to block.
     own: Option<File>,
+    kind: Kind,
+}
+
+/// What standard error is, as far as it matters for writing without waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A socket: each single write can be told not to wait.
+    Socket,
+    /// Anything else.
+    Other,
 }
 
 impl Stderr {
     pub(super) fn open() -> Self {
         Self {
             own: reopen(std::io::stderr().as_fd(), "/proc/self/fd/2"),
+            kind: kind(std::io::stderr().as_fd()),
         }
     }
 }
@@ -41,6 +53,20 @@ fn reopen(fd: BorrowedFd<'_>, path: &str) -> Option<File> {
         .ok()
 }
 
+fn kind(fd: BorrowedFd<'_>) -> Kind {
+    let mode = fstat(fd).map(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT);
+    match mode {
+        Ok(SFlag::S_IFSOCK) => Kind::Socket,
+        _ => Kind::Other,
+    }
+}
+
+/// As [`write_once`], into a socket.
+fn send_once(fd: BorrowedFd<'_>, line: &[u8]) -> bool {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    send(fd.as_raw_fd(), line, flags).is_ok_and(|sent| sent == line.len())
+}
+
 /// Whether a line can be written now. A pipe that says so has room for a whole page.
 fn is_writable(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
@@ -54,6 +80,10 @@ impl Sink for Stderr {
     fn offer(&self, line: &[u8]) -> bool {
         match &self.own {
             Some(own) => is_writable(own.as_fd()) && write_once(own, line),
+            None if self.kind == Kind::Socket => {
+                let stderr = std::io::stderr();
+                is_writable(stderr.as_fd()) && send_once(stderr.as_fd(), line)
+            }
             None => {
                 // Without an open file of our own another process may fill the pipe between these
                 // two steps; that is rare, and then the write waits as everybody else's does.
@@ -79,7 +109,6 @@ fn write_once(mut to: impl Write, line: &[u8]) -> bool {
 mod tests {
     use super::*;
     use std::io::Read;
-    use std::os::fd::AsRawFd;
 
     #[test]
     fn a_full_pipe_refuses_lines_instead_of_blocking_and_takes_them_again_later() {
@@ -89,7 +118,10 @@ mod tests {
         // Another writer may fill the pipe after it was found writable; only the flag covers that.
         let flags = nix::fcntl::fcntl(&own, nix::fcntl::F_GETFL).expect("flags");
         assert_ne!(flags & libc::O_NONBLOCK, 0);
-        let sink = Stderr { own: Some(own) };
+        let sink = Stderr {
+            own: Some(own),
+            kind: Kind::Other,
+        };
         let line = [b'x'; 1000];
         let mut taken = 0;
         while sink.offer(&line) {
@@ -108,6 +140,23 @@ mod tests {
             .read_exact(&mut vec![0; taken * 1000])
             .expect("what was taken");
         assert!(sink.offer(&line));
+    }
+
+    #[test]
+    fn a_full_socket_refuses_lines_instead_of_blocking() {
+        let (reader, writer) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        assert_eq!(kind(writer.as_fd()), Kind::Socket);
+        let mut taken = 0;
+        while send_once(writer.as_fd(), &[b'x'; 1000]) {
+            taken += 1;
+            assert!(taken < 10_000, "its buffer is a fraction of that");
+        }
+        assert!(taken > 0);
+        drop(reader);
+        assert!(!send_once(
+            writer.as_fd(),
+            b"nobody is there, and no signal comes"
+        ));
     }
 
     #[test]

@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use super::{
-    Action, Cause, Ended, Flushing, Kill, Machine, MonotonicMs, Note, Role, Saved, State, Watcher,
+    Action, Cause, Ended, Flushing, Kill, Machine, Mode, MonotonicMs, Note, Role, Saved, State,
+    Watcher,
 };
 use crate::exit;
 
@@ -100,7 +101,8 @@ impl Machine {
         let cause = Cause::Signal(signal);
         match &mut self.state {
             State::New | State::Preflight => {
-                self.exit(Ended::Killed(signal).code(), Saved::Nothing, cause);
+                let code = self.plan.code(Ended::Killed(signal));
+                self.exit(code, Saved::Nothing, cause);
             }
             State::Restoring | State::Standby => {
                 let cancelling = State::Cancelling {
@@ -118,7 +120,8 @@ impl Machine {
             State::Up { .. } => {
                 let ending = Ending::new(Then::Flush(stop), None, grace, total);
                 self.transition(State::Ending(ending), cause);
-                self.act(Action::SignalMain(signal));
+                self.pass_on(signal);
+                self.resume();
             }
             State::Ending(ending) => match &mut ending.then {
                 Then::Flush(Stop {
@@ -146,7 +149,8 @@ impl Machine {
                 }
             },
             State::Backoff { last, .. } => {
-                let last = *last;
+                // Where it was not started at all, the watcher still has to let go.
+                let last = last.unwrap_or(Ended::Killed(signal));
                 self.begin_flush(last, stop, now, cause);
             }
             State::Flushing(_) => self.act(Action::Note(Note::StillFlushing(signal))),
@@ -165,7 +169,8 @@ impl Machine {
             State::Up { .. } => {
                 let ending = Ending::new(Then::Fence, None, kill_at, end_at);
                 self.transition(State::Ending(ending), Cause::Fenced(reason));
-                self.act(Action::SignalMain(libc::SIGTERM));
+                self.pass_on(libc::SIGTERM);
+                self.resume();
             }
             State::Ending(ending) => {
                 if ending.then == Then::Fence {
@@ -204,6 +209,9 @@ impl Machine {
             ending.told = Told::All;
             self.act(Action::Note(Note::Leftovers(count)));
             self.act(Action::SignalDescendants(libc::SIGTERM));
+            if std::mem::take(&mut self.suspended) {
+                self.act(Action::SignalDescendants(libc::SIGCONT));
+            }
         }
     }
 
@@ -219,7 +227,8 @@ impl Machine {
         match then {
             Then::Flush(stop) => self.begin_flush(main, stop, now, Cause::AllGone),
             Then::Restart { until } => {
-                self.transition(State::Backoff { until, last: main }, Cause::AllGone);
+                let last = Some(main);
+                self.transition(State::Backoff { until, last }, Cause::AllGone);
             }
             Then::Fence => self.exit(
                 exit::FENCED,
@@ -230,6 +239,11 @@ impl Machine {
     }
 
     fn begin_flush(&mut self, ended: Ended, stop: Stop, now: MonotonicMs, cause: Cause) {
+        if self.plan.mode == Mode::InitOnly {
+            let code = self.plan.code(ended);
+            self.exit(code, Saved::Unwanted, cause);
+            return;
+        }
         let deadline = now
             .after(self.plan.flush)
             .min(stop.since.after(self.plan.total))
@@ -272,13 +286,17 @@ impl Machine {
         };
         let (then, main) = (ending.then, ending.main);
         self.act(Action::Note(Note::Unkillable));
-        let own = main.unwrap_or(Ended::Killed(libc::SIGKILL)).code();
-        let code = match (then, own) {
-            (Then::Fence, _) => exit::FENCED,
-            (_, 0) => exit::FLUSH_FAILED,
-            (_, own) => own,
+        let ended = main.unwrap_or(Ended::Killed(libc::SIGKILL));
+        let code = match then {
+            Then::Fence => exit::FENCED,
+            Then::Flush(_) | Then::Restart { .. } => self.plan.code_unsaved(ended),
         };
-        let saved = Saved::Not("processes of the gateway could not be ended".to_owned());
+        let saved = match self.plan.mode {
+            Mode::InitOnly => Saved::Unwanted,
+            Mode::Store | Mode::File => {
+                Saved::Not("processes of the gateway could not be ended".to_owned())
+            }
+        };
         self.exit(code, saved, Cause::TimeUp);
     }
 
@@ -292,7 +310,7 @@ impl Machine {
             return;
         };
         if now >= *end_at {
-            let code = Ended::Killed(*signal).code();
+            let code = self.plan.code(Ended::Killed(*signal));
             self.exit(code, Saved::Nothing, Cause::TimeUp);
         } else if now >= kill.at() {
             *kill = Kill::Again(now.after(KILL_AGAIN));

@@ -113,9 +113,9 @@ impl Machine {
         let State::Flushing(flushing) = &self.state else {
             return;
         };
-        let code = match (&saved, flushing.ended.code()) {
-            (Saved::Not(_), 0) => exit::FLUSH_FAILED,
-            (_, own) => own,
+        let code = match &saved {
+            Saved::Not(_) => self.plan.code_unsaved(flushing.ended),
+            Saved::All(_) | Saved::Nothing | Saved::Unwanted => self.plan.code(flushing.ended),
         };
         self.exit(code, saved, cause);
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! Preflight ─▶ Restoring ◀─▶ Standby          the directory is brought to the store's state
 //!     │            │
-//!     └──(file)────┴─▶ Starting ─▶ Running     the gateway is alive
+//!     └─(no store)─┴─▶ Starting ─▶ Running     the gateway is alive
 //!                         ▲           │ it ended by itself
 //!                         └─ Backoff ◀┤
 //!                               │     │ stop signal, or no further start
@@ -21,6 +21,9 @@
 //! - once a gateway has run, exiting needs a flush that was tried. Excepted are a fenced life, and
 //!   one with processes that outlive KILL: what they still hold open is better left on the disk
 //!   for the next start than committed half-written.
+//!
+//! An init that keeps no session ([`Mode::InitOnly`]) has neither restorer nor watcher, and goes
+//! from *Stopping* or *Backoff* straight to *Exited*.
 
 mod ending;
 mod flushing;
@@ -36,16 +39,31 @@ use std::time::Duration;
 use crate::config::RestartPolicy;
 use crate::control::{Lifecycle, MonotonicMs, ToInit};
 use crate::exit;
+use crate::init::options::Reach;
+#[cfg(test)]
+use crate::init::options::{ExitMap, Rewrites};
 pub use vocabulary::{
-    Action, Cause, Ended, Event, Mode, Note, Plan, Readiness, Role, Saved, SpawnError, Verdict,
+    Action, Cause, Ended, Event, Mode, Note, Plan, Readiness, Resumer, Role, Saved, SpawnError,
+    Verdict,
 };
 
 use ending::{Ending, Stop, Then};
 use flushing::Flushing;
-use helper::{STABLE, Watcher, doubling, jittered};
+use helper::{Crashes, STABLE, Watcher, doubling, jittered, spread};
 
 /// How long leftovers that survive KILL hold up the next start before the whole life is ended.
 const UNKILLABLE: Duration = Duration::from_secs(30);
+
+/// The signal by which container hosts stop an image that was made for systemd (`RTMIN+3`).
+const STOP_SYSTEMD: i32 = 37;
+
+/// Whether a signal tells us to stop.
+fn is_stop(signal: i32) -> bool {
+    matches!(
+        signal,
+        libc::SIGTERM | libc::SIGINT | libc::SIGQUIT | STOP_SYSTEMD
+    )
+}
 
 /// Where the gateway stands. Each variant holds only what is true then.
 #[derive(Debug)]
@@ -68,8 +86,12 @@ enum State {
     Up { since: MonotonicMs, answered: bool },
     /// The gateway is being ended, or has ended and its leftovers are.
     Ending(Ending),
-    /// Nothing of the gateway is alive; it will be started again.
-    Backoff { until: MonotonicMs, last: Ended },
+    /// Nothing of the gateway is alive; it will be started then.
+    Backoff {
+        until: MonotonicMs,
+        /// How it ended; `None` before its first start.
+        last: Option<Ended>,
+    },
     /// Nothing of the gateway is alive; the watcher saves.
     Flushing(Flushing),
     /// It is over.
@@ -107,12 +129,15 @@ pub struct Machine {
     plan: Plan,
     state: State,
     watcher: Watcher,
+    crashes: Crashes,
     /// Starts of the gateway after the first, in this life.
     restarts: u32,
     /// Starts of the gateway in a row that followed an early end.
     in_a_row: u32,
     /// Whether the watcher does not know yet where we are.
     untold: bool,
+    /// Whether the gateway's group was stopped because we were told to suspend.
+    suspended: bool,
     out: Vec<Action>,
 }
 
@@ -124,9 +149,11 @@ impl Machine {
             plan,
             state: State::New,
             watcher: Watcher::Unwanted,
+            crashes: Crashes::default(),
             restarts: 0,
             in_a_row: 0,
             untold: false,
+            suspended: false,
             out: Vec::new(),
         }
     }
@@ -190,6 +217,7 @@ impl Machine {
                 self.on_child_ended(role, Ended::NotStarted(error), now);
             }
             Event::OrphansReaped { .. } => self.on_orphans_reaped(),
+            Event::GatewayStopped(resumer) => self.on_gateway_stopped(resumer),
             Event::Signal(signal) => self.on_signal(signal, now),
             Event::Control(message) => self.on_control(message, now),
             Event::DescendantsGone => self.on_descendants_gone(now),
@@ -243,6 +271,24 @@ impl Machine {
         self.untold = true;
     }
 
+    /// Starts the gateway for the first time, or a random while later.
+    fn first_start(&mut self, now: MonotonicMs, cause: Cause) {
+        let delay = self.stagger();
+        if delay.is_zero() {
+            self.start_gateway(now, cause);
+            return;
+        }
+        let until = now.after(delay);
+        self.transition(State::Backoff { until, last: None }, cause);
+        self.act(Action::Note(Note::Staggered(delay)));
+    }
+
+    fn stagger(&self) -> Duration {
+        // Another row of figures than that of the delays between restarts.
+        let seed = !self.plan.jitter_seed;
+        spread(self.plan.stagger, seed, self.restarts + self.in_a_row)
+    }
+
     fn start_gateway(&mut self, now: MonotonicMs, cause: Cause) {
         self.transition(
             State::Up {
@@ -251,6 +297,7 @@ impl Machine {
             },
             cause,
         );
+        self.suspended = false;
         self.act(Action::Spawn(Role::Gateway));
         if self.plan.readiness == Readiness::AtOnce {
             self.transition(
@@ -282,8 +329,9 @@ impl Machine {
             }
             Mode::File => {
                 self.spawn_watcher(now);
-                self.start_gateway(now, Cause::PreflightPassed);
+                self.first_start(now, Cause::PreflightPassed);
             }
+            Mode::InitOnly => self.first_start(now, Cause::PreflightPassed),
         }
     }
 
@@ -307,7 +355,7 @@ impl Machine {
                 Ended::Exited(0) => {
                     // The watcher first, so that it sees the gateway's first write.
                     self.spawn_watcher(now);
-                    self.start_gateway(now, Cause::RestorerEnded(how));
+                    self.first_start(now, Cause::RestorerEnded(how));
                 }
                 Ended::Exited(
                     code @ (exit::STORE_UNAVAILABLE | exit::FENCED | exit::CONFIG | exit::INTERNAL),
@@ -315,7 +363,7 @@ impl Machine {
                 _ => self.exit(exit::INTERNAL, Saved::Nothing, Cause::RestorerEnded(how)),
             },
             State::Cancelling { signal, .. } => {
-                let code = Ended::Killed(signal).code();
+                let code = self.plan.code(Ended::Killed(signal));
                 self.exit(code, Saved::Nothing, Cause::RestorerEnded(how));
             }
             _ => {}
@@ -342,6 +390,9 @@ impl Machine {
             return;
         }
         self.act(Action::Note(Note::WatcherDied { how, delay }));
+        if self.crashes.is_loop(now) {
+            self.act(Action::Note(Note::WatcherCrashLoop(how)));
+        }
         if delay.is_zero() {
             self.spawn_watcher(now);
         }
@@ -381,6 +432,7 @@ impl Machine {
                 self.plan.jitter_seed,
                 self.in_a_row,
             );
+            let delay = delay + self.stagger();
             self.in_a_row += 1;
             self.act(Action::Note(Note::GatewayAgain {
                 delay,
@@ -426,10 +478,68 @@ impl Machine {
     }
 
     fn on_signal(&mut self, signal: i32, now: MonotonicMs) {
-        if matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGQUIT) {
+        let received = signal;
+        let Some(signal) = self.plan.rewrites.apply(received) else {
+            return;
+        };
+        // What tells us to stop does so whatever the gateway gets in its place. A container that
+        // is told to stop and goes on would be killed before it could save anything.
+        if is_stop(received) || is_stop(signal) {
             self.on_stop_signal(signal, now);
+        } else if matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) {
+            self.on_suspend_signal(signal);
+        } else if signal == libc::SIGCONT && self.suspended {
+            self.resume();
         } else if self.gateway_is_alive() {
-            self.act(Action::SignalMain(signal));
+            self.pass_on(signal);
+        }
+    }
+
+    /// Sends a signal to as much of the gateway as the plan says.
+    fn pass_on(&mut self, signal: i32) {
+        self.act(match self.plan.reach {
+            Reach::Main => Action::SignalMain(signal),
+            Reach::Group => Action::SignalGroup(signal),
+        });
+    }
+
+    /// The gateway gets STOP in place of the terminal's signals: those mean nothing to a process
+    /// group that no shell looks after, and the kernel discards them there.
+    fn on_suspend_signal(&mut self, signal: i32) {
+        match self.state {
+            State::Up { .. } => {
+                self.suspended = true;
+                self.act(Action::SignalGroup(libc::SIGSTOP));
+                self.act(Action::Suspend);
+            }
+            State::Ending(_) | State::Cancelling { .. } | State::Flushing(_) => {
+                self.act(Action::Note(Note::NotSuspended(signal)));
+            }
+            _ => self.act(Action::Suspend),
+        }
+    }
+
+    /// The terminal stopped the gateway, and not us. A shell above us learns of it by our own stop;
+    /// without one, and in the middle of a stop, the gateway goes on at once.
+    fn on_gateway_stopped(&mut self, resumer: Resumer) {
+        match (&self.state, resumer) {
+            (State::Up { .. }, Resumer::Shell) => {
+                self.suspended = true;
+                self.act(Action::SuspendJob);
+            }
+            // What was suspended by a signal that was sent to us waits for the next such signal.
+            (State::Up { .. }, Resumer::Nobody) if !self.suspended => {
+                self.act(Action::SignalGroup(libc::SIGCONT));
+            }
+            (State::Ending(_), _) => self.act(Action::SignalGroup(libc::SIGCONT)),
+            _ => {}
+        }
+    }
+
+    /// Lets a gateway go on that was suspended. What is stopped cannot end in order.
+    fn resume(&mut self) {
+        if std::mem::take(&mut self.suspended) {
+            self.act(Action::SignalGroup(libc::SIGCONT));
         }
     }
 
@@ -445,8 +555,8 @@ impl Machine {
         match self.state {
             State::Cancelling { .. } => self.on_cancelling_deadline(now),
             State::Ending(_) => self.on_ending_deadline(now),
-            State::Backoff { until, .. } if now >= until => {
-                self.restarts += 1;
+            State::Backoff { until, last } if now >= until => {
+                self.restarts += u32::from(last.is_some());
                 self.start_gateway(now, Cause::DelayOver);
             }
             State::Flushing(_) => self.on_flushing_deadline(now),

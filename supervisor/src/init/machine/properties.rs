@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::*;
+use crate::init::options::Rewrite;
 
 /// What a stop may take more than its budget, where nothing is left of it for a kill to show and
 /// a flush to be tried.
@@ -64,7 +65,8 @@ fn nudge() -> impl Strategy<Value = Nudge> {
     ];
     let signal = prop_oneof![
         3 => prop_oneof![Just(libc::SIGTERM), Just(libc::SIGINT), Just(libc::SIGQUIT)],
-        2 => prop_oneof![Just(libc::SIGHUP), Just(libc::SIGUSR1), Just(40)],
+        2 => prop_oneof![Just(libc::SIGHUP), Just(libc::SIGUSR1), Just(37), Just(40)],
+        2 => prop_oneof![Just(libc::SIGTSTP), Just(libc::SIGTTOU), Just(libc::SIGCONT)],
     ];
     prop_oneof![
         4 => prop_oneof![3 => Just(Ended::Exited(0)), 1 => ended()].prop_map(Nudge::RestorerEnds),
@@ -80,9 +82,15 @@ fn nudge() -> impl Strategy<Value = Nudge> {
     ]
 }
 
+/// Every kind: of stop signals, into them, both, and away.
+fn rewrite() -> impl Strategy<Value = Rewrite> {
+    const TEXTS: &[&str] = &["HUP=TERM", "INT=HUP", "QUIT=INT", "USR1=0", "TERM=TSTP"];
+    prop::sample::select(TEXTS).prop_map(|text| text.parse().expect("well formed"))
+}
+
 fn plan() -> impl Strategy<Value = Plan> {
     (
-        prop_oneof![Just(Mode::Store), Just(Mode::File)],
+        prop_oneof![Just(Mode::Store), Just(Mode::File), Just(Mode::InitOnly)],
         prop_oneof![Just(Readiness::Probe), Just(Readiness::AtOnce)],
         0u64..20_000,
         0u64..20_000,
@@ -93,16 +101,37 @@ fn plan() -> impl Strategy<Value = Plan> {
         ],
         0u32..7,
         any::<u64>(),
+        prop::collection::vec(rewrite(), 0..3),
+        (
+            prop_oneof![Just(Reach::Main), Just(Reach::Group)],
+            prop_oneof![Just(0), 0u64..10_000],
+        ),
     )
         .prop_map(
-            |(mode, readiness, total, flush, restart, attempts, jitter_seed)| Plan {
+            |(
                 mode,
                 readiness,
-                total: Duration::from_millis(total),
-                flush: Duration::from_millis(flush),
+                total,
+                flush,
                 restart,
                 attempts,
                 jitter_seed,
+                rewrites,
+                (reach, stagger),
+            )| {
+                Plan {
+                    mode,
+                    readiness,
+                    total: Duration::from_millis(total),
+                    flush: Duration::from_millis(flush),
+                    restart,
+                    attempts,
+                    stagger: Duration::from_millis(stagger),
+                    jitter_seed,
+                    map_exit: ExitMap::default(),
+                    rewrites: rewrites.into_iter().collect(),
+                    reach,
+                }
             },
         )
 }
@@ -158,6 +187,11 @@ impl World {
         self.leftovers + u32::from(self.gateway)
     }
 
+    fn stops(&self, signal: i32) -> bool {
+        let sent = self.plan.rewrites.apply(signal);
+        sent.is_some_and(|sent| is_stop(signal) || is_stop(sent))
+    }
+
     fn may_kill_from(&mut self, at: MonotonicMs) {
         self.kill_from = Some(self.kill_from.map_or(at, |old| old.min(at)));
     }
@@ -172,7 +206,7 @@ impl World {
                 "the machine and the world never come to rest"
             );
             match &event {
-                Event::Signal(libc::SIGTERM | libc::SIGINT | libc::SIGQUIT) => {
+                Event::Signal(signal) if self.stops(*signal) => {
                     self.stop_signals += 1;
                     let grace = match self.stop_signals {
                         1 => self.plan.grace(),
@@ -210,7 +244,7 @@ impl World {
         match action {
             Action::Preflight => self.events.push_back(Event::PreflightDone),
             Action::Spawn(role) => self.spawn(role),
-            Action::SignalMain(signal) => {
+            Action::SignalMain(signal) | Action::SignalGroup(signal) => {
                 assert_ne!(signal, libc::SIGKILL, "main is killed with the others");
                 if self.nature == Nature::Cooperative && signal == libc::SIGTERM && self.gateway {
                     self.gateway_ends(Ended::Exited(0));
@@ -247,7 +281,9 @@ impl World {
             }
             Action::Exit(verdict) => {
                 assert!(self.verdict.is_none(), "two exits");
-                let excused = verdict.code == exit::FENCED || self.descendants() > 0;
+                let excused = verdict.code == exit::FENCED
+                    || self.descendants() > 0
+                    || self.plan.mode == Mode::InitOnly;
                 assert!(
                     !self.gateway_ran || self.flush_tried || excused,
                     "exit without a flush: {verdict:?}"
@@ -261,7 +297,7 @@ impl World {
     fn spawn(&mut self, role: Role) {
         if role == Role::Gateway {
             assert!(
-                self.restored || self.plan.mode == Mode::File,
+                self.restored || self.plan.mode != Mode::Store,
                 "not restored"
             );
             assert_eq!(
@@ -273,6 +309,8 @@ impl World {
             self.gateway_ran = true;
             self.flush_tried = false;
             self.kill_from = None;
+        } else {
+            assert_ne!(self.plan.mode, Mode::InitOnly, "{role} without a session");
         }
         if let Some((count, error)) = self.failing {
             self.failing = (count > 1).then_some((count - 1, error));
@@ -355,7 +393,9 @@ impl World {
                     })
                 };
                 // The restorer's end is believed while it is awaited, so that one is no lie.
-                let event = match which % 8 {
+                let event = match which % 10 {
+                    8 => Some(Event::GatewayStopped(Resumer::Shell)),
+                    9 => Some(Event::GatewayStopped(Resumer::Nobody)),
                     0 => Some(Event::Started),
                     1 => Some(Event::PreflightDone),
                     2 => Some(Event::PreflightFailed { code: 78 }),

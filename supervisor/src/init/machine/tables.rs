@@ -13,7 +13,11 @@ fn plan() -> Plan {
         flush: Duration::from_secs(3),
         restart: RestartPolicy::No,
         attempts: 5,
+        stagger: Duration::ZERO,
         jitter_seed: 1,
+        map_exit: ExitMap::default(),
+        rewrites: Rewrites::default(),
+        reach: Reach::Main,
     }
 }
 
@@ -275,6 +279,72 @@ fn other_signals_reach_the_gateway_only() {
 }
 
 #[test]
+fn stop_signals_stop_whatever_the_gateway_gets_in_their_place() {
+    let rewriting = |rewrites: &[&str]| Plan {
+        rewrites: rewrites.iter().map(|r| r.parse().expect("r")).collect(),
+        ..plan()
+    };
+    for (rewrites, sent, gets) in [
+        (&[][..], 37, 37),
+        (&["37=TERM"], 37, TERM),
+        (&["TERM=HUP"], TERM, libc::SIGHUP),
+        (&["USR1=QUIT"], libc::SIGUSR1, libc::SIGQUIT),
+    ] {
+        let mut bench = Bench::running(rewriting(rewrites));
+        let actions = bench.step(Event::Signal(sent));
+        assert_eq!(actions, [Action::SignalMain(gets)], "{rewrites:?}");
+        bench.is(Lifecycle::Stopping);
+    }
+    let mut bench = Bench::running(rewriting(&["TERM=0", "HUP=USR1"]));
+    assert_eq!(bench.step(Event::Signal(TERM)), []);
+    bench.is(Lifecycle::Running);
+    let actions = bench.step(Event::Signal(libc::SIGHUP));
+    assert_eq!(actions, [Action::SignalMain(libc::SIGUSR1)]);
+    let reach = Reach::Group;
+    let mut bench = Bench::running(Plan { reach, ..plan() });
+    for signal in [libc::SIGHUP, TERM] {
+        let actions = bench.step(Event::Signal(signal));
+        assert_eq!(actions, [Action::SignalGroup(signal)]);
+    }
+}
+
+#[test]
+fn the_terminals_signals_suspend_until_cont_or_a_stop() {
+    use Action::{SignalDescendants, SignalGroup, SignalMain, Suspend};
+    let (stop, cont) = (libc::SIGSTOP, libc::SIGCONT);
+    for signal in [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU] {
+        let mut bench = Bench::running(plan());
+        let suspended = [SignalGroup(stop), Suspend];
+        assert_eq!(bench.step(Event::Signal(cont)), [SignalMain(cont)]);
+        assert_eq!(bench.step(Event::Signal(signal)), suspended);
+        assert_eq!(bench.step(Event::Signal(cont)), [SignalGroup(cont)]);
+        assert_eq!(bench.step(Event::Signal(signal)), suspended);
+        let actions = bench.step(Event::Signal(TERM));
+        assert_eq!(actions, [SignalMain(TERM), SignalGroup(cont)]);
+        assert_eq!(bench.step(Event::Signal(signal)), [], "it is stopping");
+        // What it left behind was stopped with it.
+        let mut bench = Bench::running(plan());
+        bench.steps([Event::Signal(signal), killed(Role::Gateway, KILL)]);
+        let actions = bench.step(Event::DescendantsLeft { count: 1 });
+        assert_eq!(actions, [SignalDescendants(TERM), SignalDescendants(cont)]);
+    }
+    // The key stopped the gateway by itself.
+    let mut bench = Bench::running(plan());
+    let actions = bench.step(Event::GatewayStopped(Resumer::Nobody));
+    assert_eq!(actions, [SignalGroup(cont)]);
+    let actions = bench.step(Event::GatewayStopped(Resumer::Shell));
+    assert_eq!(actions, [Action::SuspendJob]);
+    assert_eq!(bench.step(Event::Signal(cont)), [SignalGroup(cont)]);
+    bench.step(Event::Signal(TERM));
+    let actions = bench.step(Event::GatewayStopped(Resumer::Shell));
+    assert_eq!(actions, [SignalGroup(cont)], "a stop goes on");
+    let mut bench = Bench::new(plan());
+    bench.steps([Event::Started, Event::PreflightDone]);
+    let actions = bench.step(Event::Signal(libc::SIGTSTP));
+    assert_eq!(actions, [Suspend], "nothing of a gateway yet");
+}
+
+#[test]
 fn a_flush_that_fails_shows_in_the_code_only_where_the_gateway_did_well() {
     for (own, expected) in [(0, exit::FLUSH_FAILED), (3, 3)] {
         let flushing = || {
@@ -309,6 +379,58 @@ fn a_flush_that_fails_shows_in_the_code_only_where_the_gateway_did_well() {
         let actions = bench.step(exited(Role::Watcher, 0));
         assert_eq!(exit_of(&actions).0, expected, "and no third");
     }
+}
+
+#[test]
+fn a_mapped_code_hides_neither_a_failure_of_ours_nor_what_is_not_saved() {
+    let mapped = |text: &str| Plan {
+        map_exit: text.split(',').map(|m| m.parse().expect("m")).collect(),
+        restart: RestartPolicy::OnFailure,
+        ..plan()
+    };
+    let flushing = |text: &str, how: Ended| {
+        let mut bench = Bench::running(Plan {
+            attempts: 0,
+            ..mapped(text)
+        });
+        let role = Role::Gateway;
+        bench.steps([Event::ChildExited { role, how }, Event::DescendantsGone]);
+        bench
+    };
+    let failed = || {
+        Event::Control(ToInit::FlushFailed {
+            reason: "full".into(),
+        })
+    };
+    for (map, how, well, unsaved) in [
+        ("143=0", Ended::Killed(TERM), 0, exit::FLUSH_FAILED),
+        ("0=5", Ended::Exited(0), 5, exit::FLUSH_FAILED),
+        ("3=4", Ended::Exited(3), 4, 4),
+        ("74=0", Ended::Exited(0), 0, exit::FLUSH_FAILED),
+    ] {
+        assert_eq!(saved(&mut flushing(map, how)), well, "{map}");
+        let actions = flushing(map, how).steps([failed(), exited(Role::Watcher, 0)]);
+        assert_eq!(exit_of(&actions).0, unsaved, "{map}");
+    }
+    // Ours: the restore's, the command's, the fence's.
+    let mut bench = Bench::new(mapped("69=0"));
+    let ended = exited(Role::Restorer, 69);
+    let actions = bench.steps([Event::Started, Event::PreflightDone, ended]);
+    assert_eq!(exit_of(&actions).0, 69);
+    let missing = Ended::NotStarted(SpawnError::NotFound);
+    assert_eq!(mapped("127=0").code(missing), 127);
+    let mut bench = Bench::running(mapped("75=0"));
+    bench.step(exited(Role::Watcher, exit::FENCED));
+    bench.step(killed(Role::Gateway, TERM));
+    assert_eq!(exit_of(&bench.step(Event::DescendantsGone)).0, 75);
+    // A stop before the gateway was started looks like the gateway's own.
+    let mut bench = Bench::new(mapped("143=0"));
+    let actions = bench.steps([Event::Started, Event::Signal(TERM)]);
+    assert_eq!(exit_of(&actions).0, 0);
+    // The restart goes by the gateway's own code.
+    let mut bench = Bench::running(mapped("9=0"));
+    bench.steps([exited(Role::Gateway, 9), Event::DescendantsGone]);
+    bench.is(Lifecycle::Backoff);
 }
 
 #[test]
@@ -446,6 +568,104 @@ fn policies_differ_in_which_ends_they_mend() {
             Lifecycle::Flushing
         });
     }
+}
+
+#[test]
+fn an_init_only_has_no_helper_and_nothing_to_save() {
+    let (mode, readiness) = (Mode::InitOnly, Readiness::AtOnce);
+    let flush = Duration::ZERO;
+    let plan = |restart| Plan {
+        mode,
+        readiness,
+        flush,
+        restart,
+        ..plan()
+    };
+    let begin = |restart| {
+        let mut bench = Bench::new(plan(restart));
+        let actions = bench.steps([Event::Started, Event::PreflightDone]);
+        assert_eq!(actions, [Action::Spawn(Role::Gateway)]);
+        bench.is(Lifecycle::Running);
+        bench
+    };
+    let mut bench = begin(RestartPolicy::No);
+    let actions = bench.steps([Event::Signal(TERM), exited(Role::Gateway, 3)]);
+    assert_eq!(actions, [Action::CountDescendants]);
+    let actions = bench.step(Event::DescendantsGone);
+    assert_eq!(exit_of(&actions), (3, Saved::Unwanted));
+    assert_eq!(actions.len(), 1, "{actions:?}");
+    // The whole budget is the gateway's.
+    let mut bench = begin(RestartPolicy::No);
+    bench.step(Event::Signal(TERM));
+    assert_eq!(bench.wait().0, 9000);
+    let mut bench = begin(RestartPolicy::Always);
+    bench.steps([exited(Role::Gateway, 4), Event::DescendantsGone]);
+    bench.is(Lifecycle::Backoff);
+    let actions = bench.step(Event::Signal(TERM));
+    assert_eq!(exit_of(&actions), (4, Saved::Unwanted));
+}
+
+#[test]
+fn a_staggered_start_is_put_off_and_a_stop_before_it_still_lets_go() {
+    let stagger = Duration::from_secs(10);
+    let restart = RestartPolicy::Always;
+    let plan = |jitter_seed| Plan {
+        stagger,
+        restart,
+        jitter_seed,
+        ..plan()
+    };
+    let begin = |seed| {
+        let mut bench = Bench::new(plan(seed));
+        let restored = exited(Role::Restorer, 0);
+        let actions = bench.steps([Event::Started, Event::PreflightDone, restored]);
+        assert_eq!(
+            actions,
+            [Action::Spawn(Role::Watcher)],
+            "the lease is renewed"
+        );
+        bench.is(Lifecycle::Backoff);
+        bench
+    };
+    let mut waits = std::collections::BTreeSet::new();
+    for seed in 0..50 {
+        let mut bench = begin(seed);
+        let (waited, actions) = bench.wait();
+        assert_eq!(actions, [Action::Spawn(Role::Gateway)]);
+        assert_eq!(bench.machine.restarts(), 0, "it is the first start");
+        assert!(waited <= 10_000);
+        waits.insert(waited);
+        bench.steps([exited(Role::Gateway, 1), Event::DescendantsGone]);
+        let (waited, _) = bench.wait();
+        assert!((750..=11_000).contains(&waited), "{waited}");
+        assert_eq!(bench.machine.restarts(), 1);
+    }
+    assert!(waits.len() > 40, "they hardly differ: {waits:?}");
+    let mut bench = begin(1);
+    let actions = bench.step(Event::Signal(TERM));
+    assert!(matches!(actions[..], [Action::SendFlush { .. }]));
+    assert_eq!(saved(&mut bench), 143);
+}
+
+#[test]
+fn a_watcher_that_dies_again_and_again_is_told_about_once_and_stops_nothing() {
+    let mut bench = Bench::running(plan());
+    let mut told = 0;
+    for nth in 1..=12 {
+        let actions = bench.machine.step(killed(Role::Watcher, KILL), bench.now);
+        let is_told = |a: &Action| matches!(a, Action::Note(Note::WatcherCrashLoop(_)));
+        if actions.iter().any(is_told) {
+            assert_eq!(nth, 5);
+            told += 1;
+        }
+        let stopped = actions.iter().any(|a| matches!(a, Action::SignalMain(_)));
+        assert!(!stopped);
+        if nth > 1 {
+            bench.wait();
+        }
+    }
+    assert_eq!(told, 1);
+    bench.is(Lifecycle::Running);
 }
 
 #[test]

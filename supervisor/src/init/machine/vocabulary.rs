@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::config::{RestartPolicy, Settings};
 use crate::control::{Lifecycle, MonotonicMs, ToInit};
 use crate::exit;
+use crate::init::options::{ExitMap, Options, Reach, Rewrites, Scope};
 
 /// Which of our own children it is. What the gateway leaves behind has no role: it is adopted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -94,6 +95,8 @@ pub enum Mode {
     Store,
     /// The directory itself is the storage: nothing to restore.
     File,
+    /// There is no session: only the gateway.
+    InitOnly,
 }
 
 /// How it is known that the gateway is up.
@@ -120,30 +123,69 @@ pub struct Plan {
     pub restart: RestartPolicy,
     /// How often in a row.
     pub attempts: u32,
+    /// Up to how long a start of the gateway is put off, so that many containers that are started
+    /// together do not all begin at once.
+    pub stagger: Duration,
     /// Where the jitter of restart delays comes from, so that many containers that fail together
     /// do not come back together, and the machine stays a function of its inputs.
     pub jitter_seed: u64,
+    /// Exit codes that are exchanged for others, last of all.
+    pub map_exit: ExitMap,
+    /// Signals that are exchanged for others, first of all.
+    pub rewrites: Rewrites,
+    /// Who of the gateway gets a signal.
+    pub reach: Reach,
 }
 
 impl Plan {
     /// The plan that settings ask for.
     #[must_use]
-    pub fn new(settings: &Settings, jitter_seed: u64) -> Self {
+    pub fn new(settings: &Settings, options: &Options, jitter_seed: u64) -> Self {
+        let mode = match options.scope {
+            Scope::InitOnly => Mode::InitOnly,
+            Scope::Session if settings.is_file_mode() => Mode::File,
+            Scope::Session => Mode::Store,
+        };
         Self {
-            mode: if settings.is_file_mode() {
-                Mode::File
-            } else {
-                Mode::Store
-            },
-            readiness: match settings.gateway.probe {
-                Some(_) => Readiness::Probe,
-                None => Readiness::AtOnce,
+            mode,
+            readiness: match (&settings.gateway.probe, mode) {
+                (Some(_), Mode::Store | Mode::File) => Readiness::Probe,
+                (None, _) | (_, Mode::InitOnly) => Readiness::AtOnce,
             },
             total: settings.stop.total,
-            flush: settings.stop.flush,
+            flush: match mode {
+                Mode::InitOnly => Duration::ZERO,
+                Mode::Store | Mode::File => settings.stop.flush,
+            },
             restart: settings.restart.policy,
             attempts: settings.restart.attempts,
+            stagger: settings.restart.jitter,
             jitter_seed,
+            map_exit: options.map_exit.clone(),
+            rewrites: options.rewrites.clone(),
+            reach: options.reach,
+        }
+    }
+
+    /// What to exit with after a gateway that ended like this, or after a stop before it was
+    /// started. Only a code that is the gateway's own is exchanged, and only here: whether it is
+    /// started again goes by the code that it gave.
+    pub(super) fn code(&self, ended: Ended) -> u8 {
+        match ended {
+            Ended::Exited(_) | Ended::Killed(_) => self.map_exit.apply(ended.code()),
+            Ended::NotStarted(_) => ended.code(),
+        }
+    }
+
+    /// The same where the last changes are not saved. A gateway that ended well, or whose end is
+    /// to count as one, must not hide that.
+    pub(super) fn code_unsaved(&self, ended: Ended) -> u8 {
+        if self.mode == Mode::InitOnly {
+            return self.code(ended);
+        }
+        match (ended.code(), self.code(ended)) {
+            (0, _) | (_, 0) => exit::FLUSH_FAILED,
+            (_, mapped) => mapped,
         }
     }
 
@@ -152,6 +194,15 @@ impl Plan {
     pub fn grace(&self) -> Duration {
         self.total.saturating_sub(self.flush)
     }
+}
+
+/// Who lets a job go on that its terminal has stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resumer {
+    /// A shell with job control, when its user says so.
+    Shell,
+    /// Nobody: we are all there is in the session.
+    Nobody,
 }
 
 /// Everything that can reach the machine.
@@ -185,6 +236,8 @@ pub enum Event {
         /// Why.
         error: SpawnError,
     },
+    /// The terminal's suspend key stopped the gateway.
+    GatewayStopped(Resumer),
     /// A signal was sent to us (never SIGCHLD).
     Signal(i32),
     /// A helper said something.
@@ -209,6 +262,12 @@ pub enum Action {
     Spawn(Role),
     /// Send a signal to the gateway's main process, if there is one.
     SignalMain(i32),
+    /// Send a signal to the process group of the gateway's main process, if that is alive.
+    SignalGroup(i32),
+    /// Stop this process until it is told to go on, unless it is PID 1.
+    Suspend,
+    /// Stop this process and all that stands in its process group until they are told to go on.
+    SuspendJob,
     /// Send a signal to everything that descends from us but our helpers.
     SignalDescendants(i32),
     /// Send a signal to a helper, if it is alive.
@@ -315,6 +374,10 @@ pub enum Note {
         /// How long from now.
         delay: Duration,
     },
+    /// The gateway's first start is put off by a random delay.
+    Staggered(Duration),
+    /// The watcher died five times within a minute. Said once, until it has lived for a minute.
+    WatcherCrashLoop(Ended),
     /// The watcher sees every change from here on.
     WatcherReady,
     /// Another instance asks for the session.
@@ -323,6 +386,8 @@ pub enum Note {
     StopAtOnce(i32),
     /// A stop signal came while saving; saving goes on.
     StillFlushing(i32),
+    /// A signal would have suspended us in the middle of a stop, which goes on instead.
+    NotSuspended(i32),
     /// The main process is gone and others of the gateway are left.
     Leftovers(usize),
     /// The grace is over: what is left is killed.
@@ -336,6 +401,8 @@ pub enum Note {
 pub enum Saved {
     /// No gateway ran, so that there was nothing to save.
     Nothing,
+    /// No session is kept.
+    Unwanted,
     /// All is saved, up to this commit.
     All(u64),
     /// The last changes are not saved, for this reason.
