@@ -1,11 +1,12 @@
 //! What an init is tried with, where a shell is not exact enough: started by the tests of
-//! `tests/peers.rs` as the main process of a container.
+//! `tests/peers.rs` and the bench `init` as the main process of a container.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::IntoRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ fn main() -> io::Result<ExitCode> {
         Some("record") => record(),
         Some("arguments") => arguments(),
         Some("speak") => speak(),
+        Some("launch") => launch(),
+        Some("measured") => measured(),
         other => panic!("what is {other:?}?"),
     }
 }
@@ -75,4 +78,50 @@ fn speak() -> io::Result<ExitCode> {
     io::stdout().flush()?;
     io::stderr().write_all(&all)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the time to standard output, and becomes the command in its arguments.
+fn launch() -> io::Result<ExitCode> {
+    let line: Vec<_> = std::env::args_os().skip(2).collect();
+    stamp(b'L');
+    Err(Command::new(&line[0]).args(&line[1..]).exec())
+}
+
+/// Writes the time of its start, of TERM in its handler, and of its end.
+fn measured() -> io::Result<ExitCode> {
+    stamp(b'S');
+    // SAFETY: zeroed sets and actions are valid ones, and the handler is async-signal-safe.
+    unsafe {
+        let mut term: libc::sigset_t = std::mem::zeroed();
+        let mut old: libc::sigset_t = std::mem::zeroed();
+        libc::sigaddset(&raw mut term, libc::SIGTERM);
+        // Taken only while it waits: one that came in between would not end the wait.
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const term, &raw mut old);
+        libc::signal(libc::SIGTERM, told as *const () as usize);
+        stamp(b'R');
+        libc::sigsuspend(&raw const old);
+        stamp(b'E');
+        libc::_exit(0)
+    }
+}
+
+extern "C" fn told(_: libc::c_int) {
+    stamp(b'T');
+}
+
+/// What, and when, as 17 bytes: async-signal-safe.
+fn stamp(what: u8) {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the structure is written to, and the buffer lives through the call.
+    unsafe {
+        libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now);
+        let mut line = [0; 17];
+        line[0] = what;
+        line[1..9].copy_from_slice(&now.tv_sec.to_le_bytes());
+        line[9..].copy_from_slice(&now.tv_nsec.to_le_bytes());
+        libc::write(1, line.as_ptr().cast(), line.len());
+    }
 }

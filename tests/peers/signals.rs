@@ -54,7 +54,7 @@ pub(crate) const CASES: &[Case] = &[
     case("1,000 USR1 in a burst do no harm", burst),
     case("CHLD is not forwarded", no_chld),
     case("TERM while the command is being started ends it", |init| {
-        for _ in 0..5 {
+        for _ in 0..20 {
             early(init)?;
         }
         Ok(())
