@@ -68,7 +68,7 @@ figures: release ## Measure what docs/figures.md reports: memory, CPU, latencies
 
 .PHONY: init-table init-figures
 init-table: ## Run the cases of docs/init.md against tini, dumb-init, catatonit and s6 (root; all installed), write the table
-	SESSIONKEEP_INIT_TABLE=write $(CARGO) test --locked --test peers -- ours_passes_every_case
+	INIT_TABLE=write $(CARGO) test --locked --test peers -- ours_passes_every_case
 
 init-figures: release ## Measure what an init costs, beside the same peers, and write it to docs/init.md (root)
 	$(CARGO) bench --locked --bench init

@@ -39,7 +39,7 @@ use inits::{Init, subject};
 use verdict::Miss;
 
 /// Set to write `docs/init.md` anew. All peers must be installed then.
-const WRITE: &str = "SESSIONKEEP_INIT_TABLE";
+const WRITE: &str = "INIT_TABLE";
 
 /// Cases that ours does not pass yet. One of them that passes is a failure too, so that this list
 /// stays true.

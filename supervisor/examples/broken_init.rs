@@ -17,6 +17,9 @@ fn main() -> io::Result<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     let fault = arguments.next().unwrap_or_default();
     let program = arguments.next().expect("a command");
+    // What comes before there is somebody to pass it on to waits. The child starts with nothing
+    // blocked: the standard library sees to that.
+    let blocked = block();
     let child = Command::new(program)
         .args(arguments)
         .process_group(0)
@@ -38,6 +41,8 @@ fn main() -> io::Result<ExitCode> {
         }
         other => panic!("what is {other:?}?"),
     };
+    // SAFETY: the set was filled by the kernel.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const blocked, std::ptr::null_mut()) };
     loop {
         let mut status = 0;
         // SAFETY: the status is written to a variable of the right type.
@@ -51,6 +56,18 @@ fn main() -> io::Result<ExitCode> {
             let hasty = fault == "hasty";
             return Ok(ExitCode::from(if hasty { 0 } else { code as u8 }));
         }
+    }
+}
+
+/// Blocks all signals; returns what was blocked before.
+fn block() -> libc::sigset_t {
+    // SAFETY: zeroed sets are valid ones, and the calls write to nothing else.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut old: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const all, &raw mut old);
+        old
     }
 }
 

@@ -168,7 +168,12 @@ impl Init {
             line.extend(self.spell(*option)?.into_iter().map(OsString::from));
         }
         if self.is_ours() {
-            line.extend(["--log-level", "error"].map(OsString::from));
+            let level = if options.contains(&Ask::WarnOnReap) {
+                "warn"
+            } else {
+                "error"
+            };
+            line.extend(["--log-level", level].map(OsString::from));
             for (key, span) in [("total", budget.total), ("flush", budget.flush)] {
                 line.push("--set".into());
                 line.push(format!("stop.{key}={}ms", span.as_millis()).into());
