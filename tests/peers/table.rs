@@ -150,19 +150,28 @@ pub(crate) fn shown(name: &str) -> String {
     name.replace('\\', "\\\\").replace('|', "\\|")
 }
 
-pub(crate) fn page_path() -> PathBuf {
+fn page_path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/init.md")
 }
 
-/// Puts `text` between the marks named `part`.
-pub(crate) fn write_part(part: &str, text: &str) {
+/// The page, and where in it what is generated under the name `part` begins and ends.
+fn find(part: &str) -> (String, usize, usize) {
     let page = fs::read_to_string(page_path()).expect("docs/init.md is part of the repository");
-    let (begin, end) = (
-        format!("<!-- begin {part} -->\n"),
-        format!("<!-- end {part} -->"),
-    );
+    let begin = format!("<!-- begin {part} -->\n");
     let from = page.find(&begin).expect("the page marks its parts") + begin.len();
-    let to = page.find(&end).expect("the page marks its parts");
+    let to = page.find(&format!("<!-- end {part} -->"));
+    (page, from, to.expect("the page marks its parts"))
+}
+
+/// What the page holds under the name `part`.
+pub(crate) fn part(part: &str) -> String {
+    let (page, from, to) = find(part);
+    page[from..to].to_owned()
+}
+
+/// Replaces that.
+pub(crate) fn write_part(part: &str, text: &str) {
+    let (page, from, to) = find(part);
     let page = format!("{}{text}{}", &page[..from], &page[to..]);
     fs::write(page_path(), page).expect("the page is writable");
 }
