@@ -64,7 +64,14 @@ test-tools: ## Fetch the real parts that the tests drive (quick when they are th
 	@tests/tools/fetch.sh
 
 figures: release ## Measure what docs/figures.md reports: memory, CPU, latencies
-	$(CARGO) bench --workspace --locked
+	$(CARGO) bench --workspace --locked --bench figures
+
+.PHONY: init-table init-figures
+init-table: ## Run the cases of docs/init.md against tini, dumb-init, catatonit and s6 (root; all installed), write the table
+	INIT_TABLE=write $(CARGO) test --locked --test peers -- ours_passes_every_case
+
+init-figures: release ## Measure what an init costs, beside the same peers, and write it to docs/init.md (root)
+	$(CARGO) bench --locked --bench init
 
 clean-build: ## Remove what was built and fetched
 	$(CARGO) clean
