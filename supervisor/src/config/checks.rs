@@ -13,6 +13,15 @@ pub(super) fn make_absolute(settings: &mut Settings, cwd: &Path) {
     }
 }
 
+/// Whether a path is left that depends on the working directory.
+pub(super) fn has_relative_path(settings: &Settings) -> bool {
+    let store = match &settings.store.choice {
+        StoreChoice::Sqlite(path) => path.is_relative(),
+        _ => false,
+    };
+    settings.dir.is_relative() || store
+}
+
 /// Without `.` and trailing slashes. `..` stays, since it may lead out of a symlink.
 fn plain(path: &Path) -> PathBuf {
     path.components()

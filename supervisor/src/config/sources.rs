@@ -88,15 +88,21 @@ pub fn load(flags: &Flags) -> Result<Loaded, ConfigErrors> {
     if let Some(json) = std::env::var_os(SETTINGS_ENV) {
         return from_init(&json);
     }
-    let cwd = std::env::current_dir().map_err(|error| {
-        ConfigErrors::alone(Problem {
-            name: "the working directory".to_owned(),
-            value: None,
-            reason: format!("cannot be found out ({})", error.kind()),
-            remedy: "start in a directory that exists".to_owned(),
-        })
-    })?;
-    resolve(flags, std::env::vars_os().collect(), &cwd, file::read)
+    // A working directory that has gone matters only to what is given relative to it.
+    let cwd = std::env::current_dir();
+    let base = cwd.as_deref().unwrap_or(Path::new(""));
+    let loaded = resolve(flags, std::env::vars_os().collect(), base, file::read)?;
+    match cwd {
+        Err(error) if checks::has_relative_path(&loaded.settings) => {
+            Err(ConfigErrors::alone(Problem {
+                name: "the working directory".to_owned(),
+                value: None,
+                reason: format!("cannot be found out ({})", error.kind()),
+                remedy: "start in a directory that exists, or give absolute paths".to_owned(),
+            }))
+        }
+        _ => Ok(loaded),
+    }
 }
 
 /// Reads the settings of an init that keeps no session: of all that is set, only what is not
