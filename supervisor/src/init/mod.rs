@@ -10,7 +10,7 @@
 //!   named by variables of [`crate::control`], the settings as JSON, a session of their own, and a
 //!   TERM when init dies;
 //! - the gateway: our stdio, a process group of its own, a session of its own unless it is the
-//!   foreground job of our terminal ([`terminal`]), the signal mask that we were started with, and the environment without what is ours ([`scrub`]).
+//!   foreground job of our terminal (`terminal`), the signal mask that we were started with, and the environment without what is ours ([`scrub`]).
 
 mod browser_locks;
 mod channel;
