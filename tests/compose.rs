@@ -19,6 +19,8 @@ mod told;
 mod backup;
 #[path = "compose/bots.rs"]
 mod bots;
+#[path = "compose/commands.rs"]
+mod commands;
 #[path = "compose/configuration.rs"]
 mod configuration;
 #[path = "compose/footprint.rs"]

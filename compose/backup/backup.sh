@@ -22,6 +22,8 @@ keep_days=${BACKUP_KEEP_DAYS:-30}
 # Packs that no commit names any more are kept for `history.grace`, one hour by default. A dump that
 # takes longer may lack packs that its commits need, so it is given up before.
 limit=${BACKUP_LIMIT:-55m}
+# How `once` ends where there is nothing to save: no backup, but nothing that anybody has to mend.
+nothing_yet=3
 # Tells the health check, which is another process, how the last attempt ended.
 trouble=${TMPDIR:-/tmp}/backup-failed
 
@@ -157,7 +159,8 @@ once() {
     deadline=$((SECONDS + deadline))
     described=$(ask describe "$source_database") || fail "MongoDB could not be read ($where): see the line above. Is it running? \`make ps\`"
     if [ "$(field "$described" commits)" = "" ] || [ "$(field "$described" commits)" = 0 ]; then
-        fail "nothing is stored yet in $where: no backup was made"
+        say "nothing is stored yet in $where: no backup was made" >&2
+        exit "$nothing_yet"
     fi
     scratch=$(mktemp -d "$directory/.unfinished.XXXXXX")
     tool_config "$source_database"
@@ -209,7 +212,7 @@ retain() {
 }
 
 schedule() {
-    local period retry newest due now
+    local period retry newest due now code
     period=$(seconds "$every" BACKUP_EVERY)
     # After a failure: soon again, but not all the time.
     retry=$((period < 300 ? period : 300))
@@ -224,11 +227,17 @@ schedule() {
         [ $((due - now)) -le "$period" ] || due=$((now + period))
         if [ "$due" -gt "$now" ]; then
             run sleep $((due - now))
-        elif run bash "${BASH_SOURCE[0]}" once; then
-            rm -f "$trouble"
         else
-            say "the next attempt is in $retry s" | tee "$trouble"
-            run sleep "$retry"
+            code=0
+            run bash "${BASH_SOURCE[0]}" once || code=$?
+            case $code in
+                0) rm -f "$trouble" ;;
+                "$nothing_yet") run sleep $((retry < 60 ? retry : 60)) ;;
+                *)
+                    say "the last attempt failed; the next one is in $retry s" | tee "$trouble"
+                    run sleep "$retry"
+                    ;;
+            esac
         fi
     done
 }

@@ -86,7 +86,7 @@ fn survives(bot: &Bot) {
         || {
             stack.up(&[]);
             let begun = bot.state(&stack);
-            assert!(begun.fresh, "{begun:?}");
+            assert!(begun.fresh && begun.identity.len() > 40, "{begun:?}");
             let before = bot.write(&stack, 30);
             let container = stack.container(service);
             container.until_health("healthy");

@@ -1,5 +1,7 @@
 //! What the shipped files come to: limits, rights, overlays that fit together.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -53,6 +55,90 @@ fn the_shipped_files_hold_together() {
             assert_eq!(config["networks"]["data"]["internal"], true);
         },
     );
+    case(
+        ".env.example",
+        "it explains every variable that the files use, and none that they do not",
+        || {
+            let example = fs::read_to_string(stack.path(".env.example")).expect("read it");
+            let explained: BTreeSet<&str> = example
+                .lines()
+                .filter_map(|line| line.strip_prefix('#').unwrap_or(line).split_once('='))
+                .map(|(name, _)| name)
+                .filter(|name| is_variable(name))
+                .collect();
+            let files = shipped(&stack, "yml");
+            let mut used: BTreeSet<&str> = files.iter().flat_map(|text| variables(text)).collect();
+            // Compose's own.
+            used.insert("COMPOSE_FILE");
+            let missing: Vec<_> = used.difference(&explained).collect();
+            let unused: Vec<_> = explained.difference(&used).collect();
+            assert!(
+                missing.is_empty() && unused.is_empty(),
+                "missing: {missing:?}, unused: {unused:?}"
+            );
+        },
+    );
+    case(
+        "Dockerfiles",
+        "all gateways' images share one build of the program, and no image is of no version",
+        || {
+            let dockerfiles = shipped(&stack, "Dockerfile");
+            assert_eq!(dockerfiles.len(), 3);
+            let build = |text: &str| {
+                let from = text.find("FROM rust:").expect("a stage that builds");
+                let to = text.rfind("FROM ").expect("a stage that runs");
+                text[from..to].to_owned()
+            };
+            for text in &dockerfiles {
+                assert_eq!(build(text), build(&dockerfiles[0]));
+                assert!(!text.contains("latest"), "{text}");
+            }
+            for text in shipped(&stack, "yml") {
+                assert!(!text.contains(":latest") && !text.starts_with("version:"));
+            }
+        },
+    );
+}
+
+/// The texts of the shipped files whose name ends so.
+fn shipped(stack: &Stack, end: &str) -> Vec<String> {
+    let mut found = vec![stack.path("docker-compose.yml")];
+    for folder in [
+        "compose",
+        "compose/waha",
+        "compose/baileys",
+        "compose/whatsmeow",
+    ] {
+        let entries = fs::read_dir(stack.path(folder)).expect("a folder");
+        found.extend(entries.flatten().map(|entry| entry.path()));
+    }
+    found.retain(|path| path.to_string_lossy().ends_with(end));
+    found
+        .iter()
+        .map(|path| fs::read_to_string(path).expect("read"))
+        .collect()
+}
+
+/// The variables that a Compose file takes from `.env`: `${NAME…}`, and `NAME:` without a value.
+fn variables(text: &str) -> Vec<&str> {
+    let referred = text
+        .split("${")
+        .skip(1)
+        .filter_map(|rest| rest.split([':', '}']).next());
+    let passed_on = text
+        .lines()
+        .filter_map(|line| line.trim().strip_suffix(':'));
+    referred
+        .chain(passed_on)
+        .filter(|name| is_variable(name))
+        .collect()
+}
+
+fn is_variable(name: &str) -> bool {
+    !name.is_empty()
+        && name
+            .chars()
+            .all(|sign| sign.is_ascii_uppercase() || sign == '_')
 }
 
 /// What every service has.

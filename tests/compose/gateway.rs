@@ -72,14 +72,16 @@ impl Gateway {
         serde_json::from_slice(&answer.body).unwrap_or_default()
     }
 
-    /// The session's status in WAHA's words; empty where there is none, or nobody answers.
+    /// The session's status in WAHA's words; `NONE` where there is no such session, and nothing
+    /// where nobody answers.
     pub(crate) fn session_status(&self) -> String {
         self.ask("GET", "/api/sessions?all=true", &Value::Null)
             .and_then(|answer| serde_json::from_slice::<Value>(&answer.body).ok())
             .and_then(|sessions| {
-                let sessions = sessions.as_array()?;
-                let ours = sessions.iter().find(|one| one["name"] == SESSION)?;
-                Some(ours["status"].as_str()?.to_owned())
+                let mut sessions = sessions.as_array()?.iter();
+                let ours = sessions.find(|one| one["name"] == SESSION);
+                let status = ours.map_or(Some("NONE"), |ours| ours["status"].as_str());
+                status.map(str::to_owned)
             })
             .unwrap_or_default()
     }
@@ -172,7 +174,10 @@ impl Gateway {
         until("the session works again", || {
             let seen = self.session_status();
             // No waiting would bring the login back.
-            assert!(seen != "SCAN_QR_CODE", "the phone has to scan again");
+            assert!(
+                seen != "SCAN_QR_CODE" && seen != "NONE",
+                "the phone has to scan again: {seen}"
+            );
             yes(seen == "WORKING")
         });
         let now = self.state();

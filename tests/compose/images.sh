@@ -4,6 +4,8 @@
 # Rust toolchain and the parts in .cache/, and carry the originals' names while the tests run.
 #
 #   tests/compose/images.sh make     all of them, in place; tells which are stand-ins
+#   tests/compose/images.sh waha     prints the name of the image that the tests use for WAHA's, as
+#                                    variables
 #   tests/compose/images.sh forget   takes the originals' names off the stand-ins again, so that
 #                                    nobody runs one by mistake; they stay, for a quick next time
 #
@@ -127,6 +129,12 @@ make_all() {
     fi
 }
 
+name_of_waha() {
+    local name=$waha
+    [ -n "$(label_of "$waha")" ] || name=$shelf/$waha
+    printf 'export WAHA_IMAGE=%s WAHA_VERSION=%s\n' "${name%:*}" "${name##*:}"
+}
+
 forget() {
     local name
     for name in "${all[@]}"; do
@@ -136,6 +144,7 @@ forget() {
 
 case ${1:-} in
     make) make_all ;;
+    waha) name_of_waha ;;
     forget) forget ;;
-    *) give_up "usage: tests/compose/images.sh make|forget" ;;
+    *) give_up "usage: tests/compose/images.sh make|waha|forget" ;;
 esac

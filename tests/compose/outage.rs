@@ -95,6 +95,31 @@ fn the_database_dies_under_load_and_comes_back() {
             stack.gateway().expect_kept(&before);
         },
     );
+
+    case(
+        "docker stop without a database",
+        "exit code 74 and the last line say that the directory is to be kept; the next start saves it",
+        || {
+            mongodb.kill();
+            let before = stack.gateway().send(10);
+            waha.stop();
+            assert_eq!(waha.exit_code(), 74);
+            let log = waha.logs();
+            let last = log.lines().last().unwrap_or_default();
+            let told = "stopped; the last changes are NOT saved, keep the directory";
+            assert!(last.contains(told), "{last}");
+            mongodb.start();
+            waha.start();
+            stack.gateway().until_up();
+            let before = stack.gateway().expect_kept_to_the_last_word(&before);
+            waha.until_saved();
+            waha.kill();
+            stack.wipe("session");
+            waha.start();
+            stack.gateway().until_up();
+            stack.gateway().expect_kept(&before);
+        },
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use crate::stack::Stack;
-use crate::told::{case, figure};
+use crate::told::{case, figure, until, yes};
 
 /// Messages a second under load: more than any person's account sees.
 const LOAD: u32 = 20;
@@ -131,6 +131,25 @@ fn a_login_survives_down_wipe_crash_restart_and_stop() {
             waha.start();
             stack.gateway().until_up();
             kept = stack.gateway().expect_kept_to_the_last_word(&before);
+        },
+    );
+
+    case(
+        "the gateway crashes by itself",
+        "what it wrote is saved, Docker starts the container again, and the login is there",
+        || {
+            let before = stack.gateway().send(10);
+            let waha = stack.waha();
+            let life = waha.started_at();
+            let pid = waha.status()["gateway_pid"].to_string();
+            waha.exec(&["sh", "-c", "kill -KILL $0", &pid]);
+            until("Docker has started it again", || {
+                yes(waha.started_at() != life)
+            });
+            let log = waha.logs();
+            assert!(log.contains("killed by signal 9"), "{log}");
+            stack.gateway().until_up();
+            kept = stack.gateway().expect_kept(&before);
         },
     );
 

@@ -40,6 +40,7 @@ fn what_is_wrong_with_the_database_is_said_in_the_logs() {
                 &[
                     "the gateway is not started",
                     "cannot be used",
+                    "Authentication failed",
                     "sessionkeep doctor",
                 ],
             );

@@ -87,7 +87,7 @@ fn nobody_has_more_rights_than_they_need() {
             assert_eq!(mine.line(), "true", "{}", mine.text());
             let said = stack.try_mongo_as_app(FORBIDDEN);
             let told: Value = serde_json::from_str(said.line())
-                .unwrap_or_else(|_| panic!("no answer: {}", said.text()));
+                .unwrap_or_else(|_| panic!("no answer; is the server gone? {}", said.text()));
             let told = told.as_object().expect("an object");
             assert!(told.len() > 10, "{told:?}");
             for (what, answer) in told {

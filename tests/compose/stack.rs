@@ -30,6 +30,9 @@ pub(crate) struct Stack {
     journal: Mutex<Journal>,
 }
 
+/// The tag of the images that all stacks share; run.sh takes them away.
+const TEST_TAG: &str = "sktest";
+
 impl Stack {
     /// A stack that is ready for `up`: settings written by `make env`, image built.
     #[track_caller]
@@ -48,6 +51,8 @@ impl Stack {
         stack.set("COMPOSE_PROJECT_NAME", &stack.project);
         // Any free one; `docker compose port` tells which.
         stack.set("WAHA_PORT", "0");
+        // What is built here must not pass for the user's own image.
+        stack.set("IMAGE_TAG", TEST_TAG);
         // Where the original's name stands for the original, the stand-in has another one. And
         // these tests may be asked about another version of the database.
         for name in ["WAHA_IMAGE", "WAHA_VERSION", "MONGO_VERSION"] {
@@ -83,6 +88,14 @@ impl Stack {
             stack: self,
             name: image,
         }
+    }
+
+    /// From here on, this stack's images have a name of their own: for one that builds another
+    /// image than the rest. It goes when what is returned is dropped.
+    pub(crate) fn own_image<'a>(&'a self, name: &'a str) -> Tag<'a> {
+        let (_, tag) = name.rsplit_once(':').expect("an image with a tag");
+        self.set("IMAGE_TAG", tag);
+        Tag { stack: self, name }
     }
 
     /// Gives an image another name, until what is returned is dropped.
@@ -406,10 +419,10 @@ impl Stack {
                 self.try_docker(&gone);
             }
         }
+        // What a container made belongs to root, and a test need not be.
         for entry in fs::read_dir(self.tree()).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with("session") || name.starts_with("backups") {
-                self.remove(&name);
+            if entry.path().is_dir() {
+                self.remove(&entry.file_name().to_string_lossy());
             }
         }
     }

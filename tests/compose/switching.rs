@@ -54,6 +54,8 @@ fn rollback_and_forward_keep_the_newest_state() {
 #[test]
 fn an_upgrade_with_another_engine_keeps_both_logins() {
     let stack = Stack::new("upgrade");
+    let ours = format!("sessionkeep-waha:{}", stack.project());
+    let _ours = stack.own_image(&ours);
     stack.make(&["up"]);
     let gows = stack.gateway().log_in();
     assert_eq!(gows.engine, "GOWS");

@@ -83,7 +83,7 @@ impl Translator {
             words.push_str(&error.kind.to_string());
             cause = std::error::Error::source(error).and_then(|c| c.downcast_ref::<Error>());
         }
-        self.clean(words)
+        self.clean(without_topology(words))
     }
 
     /// The store's error for `fault`, which happened on the way to `action`.
@@ -114,6 +114,31 @@ pub(super) fn silent(action: &'static str, deadline: Duration) -> StoreError {
 pub(super) fn user_info(url: &str) -> Option<&str> {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     rest.rsplit_once('@').map(|(user_info, _)| user_info)
+}
+
+/// Puts each server's own trouble in place of the driver's dump of all that it knows about them:
+/// the one thing in it that somebody can act on. Where no server is in trouble (a replica set that
+/// has no primary now), the kind of the deployment stays.
+fn without_topology(words: String) -> String {
+    const DUMP: &str = " Topology: { Type: ";
+    let Some((before, dump)) = words.split_once(DUMP) else {
+        return words;
+    };
+    let troubles: Vec<String> = dump
+        .split("{ Address: ")
+        .skip(1)
+        .filter_map(|server| {
+            let (address, rest) = server.split_once(", Type: ")?;
+            let (_, trouble) = rest.split_once("Error: Kind: ")?;
+            let (trouble, _) = trouble.split_once(", labels: ")?;
+            Some(format!("{address}: {trouble}"))
+        })
+        .collect();
+    if troubles.is_empty() {
+        let kind = dump.split([',', ' ']).next().unwrap_or_default();
+        return format!("{} ({kind})", before.trim_end_matches('.'));
+    }
+    format!("{}: {}", before.trim_end_matches('.'), troubles.join("; "))
 }
 
 /// Whether the error says that the key is taken.
@@ -171,6 +196,31 @@ fn code(error: &Error) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_the_drivers_dump_each_servers_trouble_is_told() {
+        let told = |dump: &str| {
+            without_topology(format!(
+                "Server selection timeout: No available servers. Topology: {dump}"
+            ))
+        };
+        assert_eq!(
+            told(
+                r#"{ Type: ReplicaSetNoPrimary, Set Name: rs, Servers: [ { Address: 127.0.0.1:1, Type: Unknown, Error: Kind: I/O error: Connection refused (os error 111), labels: {"RetryableError", "SystemOverloadedError"}, source: None, server response: None }, { Address: nowhere.invalid:2, Type: Unknown, Error: Kind: I/O error: failed to lookup address information: Name or service not known, labels: {}, source: None, server response: None } ] }"#
+            ),
+            "Server selection timeout: No available servers: \
+             127.0.0.1:1: I/O error: Connection refused (os error 111); \
+             nowhere.invalid:2: I/O error: failed to lookup address information: Name or service not known"
+        );
+        assert_eq!(
+            told(
+                "{ Type: ReplicaSetNoPrimary, Set Name: rs, Servers: [ { Address: a:1, Type: RsSecondary } ] }"
+            ),
+            "Server selection timeout: No available servers (ReplicaSetNoPrimary)"
+        );
+        let other = "I/O error: Connection refused".to_owned();
+        assert_eq!(without_topology(other.clone()), other);
+    }
 
     #[test]
     fn credentials_are_taken_out_of_any_words_as_given_and_as_decoded() {
