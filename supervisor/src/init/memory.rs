@@ -5,17 +5,20 @@
 //! them mapped, and counted, until there is pressure; on a host of 512 MB that is worth not waiting
 //! for.
 
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 use std::ops::Range;
 
-/// Lets go of the program's own pages that are never written to. They are read again from the page
-/// cache, a few at a time, as far as they are needed.
+/// What the kernel maps into every process under this name is no file.
+const KERNELS: &[u8] = b"linux-";
+
+/// Lets go of the pages of the program and its libraries that are never written to. They are read
+/// again from the page cache, a few at a time, as far as they are needed.
 pub(super) fn release_start() {
     for range in read_only() {
-        // SAFETY: the range lies inside a segment that the program's file says is never writable,
-        // so that no page of it can differ from the file: dropping them loses nothing, and the
-        // next touch maps the same content again. What the loader relocates is writable at first,
-        // and hence never in it.
+        // SAFETY: the range lies inside a segment that its file says is never writable, so that no
+        // page of it can differ from the file: dropping them loses nothing, and the next touch
+        // maps the same content again. What the loader relocates is writable at first, and hence
+        // never in it.
         unsafe {
             libc::madvise(
                 range.start as *mut c_void,
@@ -31,7 +34,7 @@ pub(super) fn release_start() {
     }
 }
 
-/// Whole pages of the program's segments that are not writable.
+/// Whole pages of segments that are not writable.
 fn read_only() -> Vec<Range<usize>> {
     unsafe extern "C" fn take(
         info: *mut libc::dl_phdr_info,
@@ -41,6 +44,11 @@ fn read_only() -> Vec<Range<usize>> {
         // SAFETY: the loader passes a valid structure, whose headers live as long as the program,
         // and `found` is the vector below.
         let (info, found) = unsafe { (&*info, &mut *found.cast::<Vec<Range<usize>>>()) };
+        // SAFETY: as above; the name ends with a zero.
+        let name = unsafe { CStr::from_ptr(info.dlpi_name) };
+        if name.to_bytes().starts_with(KERNELS) {
+            return 0;
+        }
         // SAFETY: as above.
         let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
         for header in headers {
@@ -49,8 +57,7 @@ fn read_only() -> Vec<Range<usize>> {
                 found.push(from..from + header.p_memsz as usize);
             }
         }
-        // The program itself comes first. Libraries are shared with others, and small.
-        1
+        0
     }
     // SAFETY: it only asks.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
