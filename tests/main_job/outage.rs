@@ -14,6 +14,19 @@ use super::mongod::Mongod;
 const OUTAGE: Duration = Duration::from_secs(30);
 
 #[test]
+fn a_stop_while_the_store_is_waited_for_is_immediate_and_starts_no_gateway() {
+    // Nobody listens there: the port was free a moment ago.
+    let world = World::at(format!("mongodb://127.0.0.1:{}/x", free_port()));
+    let mut life = world.script("touch \"$P/ran\"").start();
+    life.wait_for("waiting for the store");
+    let ended = life.stop();
+    assert_eq!(ended.code, 143, "{}", ended.log);
+    assert!(ended.took < Duration::from_secs(5), "{:?}", ended.took);
+    assert!(!world.path("ran").exists(), "{}", ended.log);
+    assert!(!world.dir().join(".sessionkeep/state.json").exists());
+}
+
+#[test]
 fn thirty_seconds_without_the_database_under_load_lose_nothing_and_disturb_nobody() {
     let mongod = Mongod::start();
     let world = World::at(mongod.new_database_url());
