@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::life::{As, LOOP, Life, Setup, both};
@@ -199,6 +200,61 @@ fn a_log_that_nobody_reads_blocks_nothing() {
                 fs::metadata(pipe).expect("pipe").permissions().mode() & 0o777,
                 0o644
             );
+        }
+    }
+}
+
+/// The library that shows a program another time of day, where it is installed.
+fn other_clock() -> Option<PathBuf> {
+    let arch = std::env::consts::ARCH;
+    let library = format!("/usr/lib/{arch}-linux-gnu/faketime/libfaketime.so.1");
+    let library = PathBuf::from(library);
+    if library.exists() {
+        return Some(library);
+    }
+    assert!(std::env::var_os("CI").is_none(), "libfaketime is missing");
+    eprintln!("libfaketime is not installed: no clock was set back");
+    None
+}
+
+/// When a log line was written, by the clock that the program saw.
+fn stamp(line: &str) -> &str {
+    line.split(' ').next().unwrap_or_default()
+}
+
+#[test]
+fn a_clock_that_is_set_back_an_hour_moves_no_deadline() {
+    let Some(library) = other_clock() else {
+        return;
+    };
+    for run_as in both() {
+        for setup in kinds(*run_as) {
+            let clock = setup.root.path().join("clock");
+            fs::write(&clock, "+0").expect("write");
+            let mut life = setup
+                .env("SESSIONKEEP_STOP_TOTAL", "3s")
+                .env("SESSIONKEEP_STOP_FLUSH", "1s")
+                .env("LD_PRELOAD", library.display().to_string())
+                .env("FAKETIME_TIMESTAMP_FILE", clock.display().to_string())
+                .env("FAKETIME_NO_CACHE", "1")
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+                .script("trap '' TERM; echo up > ready; while :; do sleep 0.05; done");
+            life.until_up();
+            let asked = Instant::now();
+            life.signal(libc::SIGTERM);
+            life.until("stopping", |life| life.log().contains("to=Stopping"));
+            fs::write(&clock, "-1h").expect("write");
+            assert_eq!(life.code(), 137, "{}", life.log());
+            let took = asked.elapsed();
+            assert!(
+                took >= Duration::from_millis(1900) && took < Duration::from_secs(6),
+                "killed after {took:?}: {}",
+                life.log()
+            );
+            let log = life.log();
+            let last = log.lines().last().unwrap_or_default();
+            let first = log.lines().next().unwrap_or_default();
+            assert!(stamp(last) < stamp(first), "the clock went on: {log}");
         }
     }
 }
