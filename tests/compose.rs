@@ -39,3 +39,5 @@ mod refusal;
 mod rights;
 #[path = "compose/switching.rs"]
 mod switching;
+#[path = "compose/terminal.rs"]
+mod terminal;

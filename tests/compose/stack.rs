@@ -177,7 +177,7 @@ impl Stack {
 
     /// A command in the copy. Nothing of the environment reaches it that could change what Compose
     /// reads from `.env`.
-    fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.current_dir(self.tree()).env_clear();
         for name in [

@@ -27,7 +27,7 @@ use super::{browser_locks, listeners, memory};
 use crate::config::Settings;
 use crate::control::{
     CONTROL_FD_ENV, HTTP_FD_ENV, INSTANCE_ENV, Lifecycle, MonotonicMs, PREDECESSOR_ENV,
-    SETTINGS_ENV, ToWatcher,
+    SETTINGS_ENV, ToInit, ToWatcher,
 };
 
 /// Everything that PID 1 owns.
@@ -180,7 +180,11 @@ impl<'a> Executor<'a> {
         channel.write();
         for message in channel.read() {
             match message {
-                Ok(message) => self.events.push_back(Event::Control(message)),
+                Ok(message) => {
+                    // Often the last thing that a start brings.
+                    self.start_is_over |= message == ToInit::Ready;
+                    self.events.push_back(Event::Control(message));
+                }
                 Err(error) => warn!(target: "init", %error, "bad control message"),
             }
         }
