@@ -9,15 +9,17 @@ use crate::stack::Stack;
 use crate::told::{case, until, yes};
 
 /// A `docker run -it` at a terminal of its own, which `script` makes.
-struct Terminal {
+struct Terminal<'a> {
+    stack: &'a Stack,
+    container: &'a str,
     child: Child,
     keys: ChildStdin,
     shown: Arc<Mutex<String>>,
     read: usize,
 }
 
-impl Terminal {
-    fn start(stack: &Stack, docker: &str) -> Self {
+impl<'a> Terminal<'a> {
+    fn start(stack: &'a Stack, container: &'a str, docker: &str) -> Self {
         let mut child = stack
             .command("script")
             .args(["--quiet", "--return", "--command", docker, "/dev/null"])
@@ -39,6 +41,8 @@ impl Terminal {
         });
         let keys = child.stdin.take().expect("piped");
         Self {
+            stack,
+            container,
             child,
             keys,
             shown,
@@ -63,11 +67,12 @@ impl Terminal {
     }
 }
 
-impl Drop for Terminal {
+impl Drop for Terminal<'_> {
     fn drop(&mut self) {
-        // `docker` ends with it; the container is the stack's to clear up.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // The container does not end with the terminal.
+        self.stack.try_docker(&["rm", "--force", self.container]);
     }
 }
 
@@ -84,13 +89,13 @@ fn at_a_terminal_it_is_out_of_the_way() {
                 "docker run --rm --interactive --tty --network none --name {name} --env PS1=ready: \
                  --env SESSIONKEEP_LOG_LEVEL=error --entrypoint sessionkeep {image} run --init-only -- bash --norc --noprofile"
             );
-            let mut terminal = Terminal::start(&stack, &docker);
+            let mut terminal = Terminal::start(&stack, &name, &docker);
             terminal.sees("ready:");
             // What is typed is shown, too: so the answers differ from the questions.
             terminal.press("sleep 1000 || echo code $((100 + 30))\n");
             until("sleep runs", || {
-                let said = stack.try_docker(&["top", &name, "-o", "comm"]);
-                yes(said.out.lines().any(|line| line.trim() == "sleep"))
+                let said = stack.try_docker(&["top", &name, "-o", "pid,comm"]);
+                yes(said.out.lines().any(|line| line.trim().ends_with(" sleep")))
             });
             terminal.press("\u{1a}");
             terminal.sees("Stopped");
@@ -108,5 +113,4 @@ fn at_a_terminal_it_is_out_of_the_way() {
             assert_eq!(code.code(), Some(7));
         },
     );
-    stack.try_docker(&["rm", "--force", &name]);
 }
