@@ -34,6 +34,13 @@ pub struct Built {
     pub stored: u64,
 }
 
+/// Stands in for a file's metadata until the file is complete.
+const NO_META: Meta = Meta {
+    mode: 0,
+    mtime_ns: 0,
+    owner: crate::entry::Owner { uid: 0, gid: 0 },
+};
+
 /// An extent whose frame, and whose source, are not known before the one and the other is closed.
 #[derive(Debug, Clone, Copy)]
 struct Loose {
@@ -162,22 +169,17 @@ impl Builder {
         block: u32,
         before: Option<&'b BlockMap>,
     ) -> BlockFile<'b> {
-        let meta = Meta {
-            mode: 0,
-            mtime_ns: 0,
-            owner: crate::entry::Owner { uid: 0, gid: 0 },
-        };
         let change = match before {
             Some(_) => Change::Patch {
                 path: path.clone(),
-                meta,
+                meta: NO_META,
                 size: 0,
                 hash: Digest::default(),
                 pieces: Vec::new(),
             },
             None => Change::Put {
                 path: path.clone(),
-                meta,
+                meta: NO_META,
                 kind: Kind::Dir,
                 extents: Vec::new(),
             },
@@ -187,6 +189,21 @@ impl Builder {
             at,
             reader: BlockReader::new(block, before),
         }
+    }
+
+    /// Begins a file of `size` bytes that is `before`, the newest version of it in the archive, but
+    /// for some blocks, which follow.
+    pub fn begin_patch(&mut self, path: &RelPath, before: BlockMap, size: u64) -> BlockPatch {
+        let at = self.push(Change::Patch {
+            path: path.clone(),
+            meta: NO_META,
+            size: 0,
+            hash: Digest::default(),
+            pieces: Vec::new(),
+        });
+        let mut map = before;
+        map.resize(size);
+        BlockPatch { at, map }
     }
 
     /// Puts an entry in whose content lies where it lay: for checkpoints. Extents' sources are
@@ -389,6 +406,37 @@ impl Builder {
         Ok(())
     }
 
+    /// Ends a change that came block by block: gives it its metadata, size and hash, or, where it is
+    /// `known` to be committed like that, takes it back. Says whether it differs.
+    fn settle_blocks(
+        &mut self,
+        at: usize,
+        meta_now: Meta,
+        (size_now, hash_now): (u64, Digest),
+        known: Option<(u64, Digest)>,
+    ) -> bool {
+        if known == Some((size_now, hash_now)) {
+            self.drop_change(at);
+            return false;
+        }
+        match self.changes[at].as_mut().expect("was pushed when it began") {
+            Change::Put { meta, kind, .. } => {
+                *meta = meta_now;
+                *kind = Kind::File {
+                    size: size_now,
+                    hash: hash_now,
+                };
+            }
+            Change::Patch {
+                meta, size, hash, ..
+            } => {
+                (*meta, *size, *hash) = (meta_now, size_now, hash_now);
+            }
+            Change::Touch { .. } | Change::Remove { .. } => unreachable!("never begun so"),
+        }
+        true
+    }
+
     /// Takes a change back whose content turned out not to be whole. What was laid into frames of
     /// it stays there unused.
     fn drop_change(&mut self, at: usize) {
@@ -480,37 +528,52 @@ impl BlockFile<'_> {
         known: Option<(u64, Digest)>,
     ) -> Result<(BlockMap, Digest, bool)> {
         let at = self.at;
-        let map = self
+        let mut map = self
             .reader
             .finish(|offset, block, change| builder.add_block(at, offset, block, change))?;
-        let (size_now, hash_now) = (map.size(), map.hash());
-        let changed = known != Some((size_now, hash_now));
-        if changed {
-            match builder.changes[at]
-                .as_mut()
-                .expect("was pushed when it began")
-            {
-                Change::Put { meta, kind, .. } => {
-                    *meta = meta_now;
-                    *kind = Kind::File {
-                        size: size_now,
-                        hash: hash_now,
-                    };
-                }
-                Change::Patch {
-                    meta, size, hash, ..
-                } => {
-                    (*meta, *size, *hash) = (meta_now, size_now, hash_now);
-                }
-                Change::Touch { .. } | Change::Remove { .. } => unreachable!("never begun so"),
-            }
-        } else {
-            builder.drop_change(at);
-        }
-        Ok((map, hash_now, changed))
+        map.settle();
+        let content = (map.size(), map.hash());
+        let changed = builder.settle_blocks(at, meta_now, content, known);
+        Ok((map, content.1, changed))
     }
 
     /// The file did not come whole: nothing of it is committed.
+    pub fn abandon(self, builder: &mut Builder) {
+        builder.drop_change(self.at);
+    }
+}
+
+/// A file of which only some blocks come.
+#[derive(Debug)]
+pub struct BlockPatch {
+    at: usize,
+    map: BlockMap,
+}
+
+impl BlockPatch {
+    /// Takes the block at `offset`, in ascending order.
+    ///
+    /// # Errors
+    /// If a pack cannot be handed on.
+    pub fn put(&mut self, builder: &mut Builder, offset: u64, content: &[u8]) -> Result<()> {
+        let change = self.map.replace(offset, content);
+        builder.add_block(self.at, offset, content, change)
+    }
+
+    /// No more blocks differ; as [`BlockFile::finish`].
+    pub fn finish(
+        mut self,
+        builder: &mut Builder,
+        meta_now: Meta,
+        known: Option<(u64, Digest)>,
+    ) -> (BlockMap, Digest, bool) {
+        self.map.settle();
+        let content = (self.map.size(), self.map.hash());
+        let changed = builder.settle_blocks(self.at, meta_now, content, known);
+        (self.map, content.1, changed)
+    }
+
+    /// As [`BlockFile::abandon`].
     pub fn abandon(self, builder: &mut Builder) {
         builder.drop_change(self.at);
     }

@@ -14,6 +14,7 @@
 //! | [`events`] | where to look again |
 //! | [`stable`], [`json`] | reading a file that may be being written |
 //! | [`sqlite`], [`frozen`], [`freeze`] | a consistent image of a live database |
+//! | `wal` | which of its pages changed since the last one |
 //! | [`marker`] | what the directory remembers of the archive |
 //! | [`stage`], [`install`] | building a directory beside the old one, and putting it in its place |
 
@@ -30,6 +31,7 @@ pub mod sqlite;
 pub mod stable;
 pub mod stage;
 mod staged;
+mod wal;
 mod walk;
 
 #[cfg(test)]
@@ -42,6 +44,7 @@ pub use install::{Installed, Recovered, recover};
 pub use marker::{Marker, MarkerError, Mode, STATE_DIR};
 pub use profile::Profile;
 pub use scan::{Directory, Fingerprint, Found, FoundKind, Look, ScanReport, SkipReason};
-pub use sqlite::{Check, Image, SnapshotError, snapshot};
+pub use sqlite::{Check, Image, Snapshot, SnapshotError, snapshot};
 pub use stable::{ReadError, Stable};
 pub use stage::{Stage, StageError, StagedFile, free_space};
+pub use wal::Moment;

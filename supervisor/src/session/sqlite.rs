@@ -14,11 +14,13 @@
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row, ffi};
+
+use super::wal::Moment;
 
 /// The first bytes of every SQLite database that is not empty.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -30,6 +32,14 @@ pub struct Image {
     pub page_size: u32,
     /// How many; 0 for a database that nothing was ever written to, which is a file of 0 bytes.
     pub pages: u64,
+}
+
+impl Image {
+    /// Its size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        u64::from(self.page_size) * self.pages
+    }
 }
 
 /// Whether the database is checked before its pages are handed out.
@@ -83,9 +93,8 @@ pub fn has_magic(path: &Path) -> io::Result<bool> {
 }
 
 /// Hands every page of the database at `path` to `each`, in order, with its offset, all as of one
-/// moment. Waits up to `busy` for a lock. Nothing of the database is changed, except that SQLite
-/// rolls back what a writer that died left half done, and may leave an empty `-wal` and `-shm`
-/// beside a database in WAL mode. What `each` was given is only worth something if this succeeds.
+/// moment. Waits up to `busy` for a lock. What `each` was given is only worth something if this
+/// succeeds. See [`Snapshot`] for what it leaves behind.
 ///
 /// # Errors
 /// [`SnapshotError`], split by what a caller does about it.
@@ -95,16 +104,207 @@ pub fn snapshot(
     check: Check,
     each: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
 ) -> Result<Image, SnapshotError> {
-    let connection = open(path, busy).map_err(|error| classify(error, path))?;
-    let outcome = read(&connection, check, each);
-    let ended = connection.close();
-    match outcome {
-        Ok(image) => ended
-            .map(|()| image)
-            .map_err(|(_, error)| SnapshotError::Sqlite(error)),
-        Err(Failure::Each(error)) => Err(SnapshotError::Io(error)),
-        Err(Failure::Damaged(words)) => Err(SnapshotError::Damaged(words)),
-        Err(Failure::Sqlite(error)) => Err(classify(error, path)),
+    let snapshot = Snapshot::begin(path, busy)?;
+    if check == Check::Quick {
+        snapshot.check()?;
+    }
+    snapshot.all_pages(each)?;
+    let image = snapshot.image();
+    snapshot.end()?;
+    Ok(image)
+}
+
+/// A read transaction on a live database: everything that it hands out is of one moment.
+///
+/// Nothing of the database is changed, except that SQLite rolls back what a writer that died left
+/// half done, and may leave an empty `-wal` and `-shm` beside a database in WAL mode.
+#[derive(Debug)]
+pub struct Snapshot {
+    connection: Connection,
+    path: PathBuf,
+    image: Image,
+    moment: Option<Moment>,
+}
+
+impl Snapshot {
+    /// Opens the database at `path` and fixes the moment. Waits up to `busy` for a lock.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub fn begin(path: &Path, busy: Duration) -> Result<Self, SnapshotError> {
+        let begun = open(path, busy).and_then(|connection| {
+            connection.execute_batch("BEGIN")?;
+            // BEGIN alone takes no lock: the first read does, and fixes the moment.
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+            // Setting it needs the database's mode to be known, hence after the first read. It only
+            // matters to connections that write, which this one never does.
+            connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+            let number = |sql| connection.query_row(sql, [], |row| row.get::<_, u32>(0));
+            let image = Image {
+                page_size: number("PRAGMA page_size")?,
+                pages: number("PRAGMA page_count")?.into(),
+            };
+            Ok((connection, image))
+        });
+        let (connection, image) = begun.map_err(|error| classify(error, path))?;
+        let moment = index_header(&connection)
+            .and_then(|header| Moment::read(path, &header).ok())
+            .filter(|moment| {
+                (moment.page_size, u64::from(moment.pages)) == (image.page_size, image.pages)
+            });
+        Ok(Self {
+            connection,
+            path: path.to_path_buf(),
+            image,
+            moment,
+        })
+    }
+
+    /// How large the database is.
+    #[must_use]
+    pub fn image(&self) -> Image {
+        self.image
+    }
+
+    /// Its moment, where the database is in WAL mode and something was written to its log.
+    #[must_use]
+    pub fn moment(&self) -> Option<Moment> {
+        self.moment
+    }
+
+    /// The pages, counted from 1 and in order, that may have changed since `before`; `None` where
+    /// nothing tells, and all have to be read.
+    #[must_use]
+    pub fn changed_since(&self, before: &Moment) -> Option<Vec<u32>> {
+        let changed = self.moment?.changed_since(before, &self.path);
+        changed.unwrap_or_else(|error| {
+            tracing::debug!(target: "sync", path = %self.path.display(), %error, "write-ahead log cannot be read; reading the whole database");
+            None
+        })
+    }
+
+    /// Runs SQLite's `quick_check`, which reads the whole database.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Damaged`] where it finds something, else that it could not be run.
+    pub fn check(&self) -> Result<(), SnapshotError> {
+        let verdict = self
+            .connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+        match verdict.map_err(|error| self.classify(error))? {
+            ok if ok == "ok" => Ok(()),
+            words => Err(SnapshotError::Damaged(words)),
+        }
+    }
+
+    /// Hands every page to `each`, in order, with its offset.
+    ///
+    /// # Errors
+    /// [`SnapshotError`]; an error of `each` ends it.
+    pub fn all_pages(
+        &self,
+        each: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
+    ) -> Result<(), SnapshotError> {
+        let fail = |error| self.classify(error);
+        let mut statement = self
+            .connection
+            .prepare("SELECT pgno, data FROM sqlite_dbpage")
+            .map_err(fail)?;
+        let mut rows = statement.query([]).map_err(fail)?;
+        let mut pages = 0;
+        while let Some(row) = rows.next().map_err(fail)? {
+            let number: u32 = row.get(0).map_err(fail)?;
+            if u64::from(number) != pages + 1 {
+                return Err(unreadable(pages + 1));
+            }
+            self.hand_on(row, number, each)?;
+            pages += 1;
+        }
+        if pages == self.image.pages {
+            Ok(())
+        } else {
+            let all = self.image.pages;
+            let words = format!("{pages} of {all} pages can be read");
+            Err(SnapshotError::Damaged(words))
+        }
+    }
+
+    /// Hands these pages to `each`, with their offsets.
+    ///
+    /// # Errors
+    /// As [`Snapshot::all_pages`].
+    pub fn some_pages(
+        &self,
+        pages: impl IntoIterator<Item = u32>,
+        each: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
+    ) -> Result<(), SnapshotError> {
+        let fail = |error| self.classify(error);
+        let mut statement = self
+            .connection
+            .prepare("SELECT pgno, data FROM sqlite_dbpage WHERE pgno = ?1")
+            .map_err(fail)?;
+        for number in pages {
+            let mut rows = statement.query([number]).map_err(fail)?;
+            let row = rows.next().map_err(fail)?;
+            self.hand_on(row.ok_or_else(|| unreadable(number.into()))?, number, each)?;
+        }
+        Ok(())
+    }
+
+    fn hand_on(
+        &self,
+        row: &Row<'_>,
+        number: u32,
+        each: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
+    ) -> Result<(), SnapshotError> {
+        let data = row.get_ref(1).map_err(|error| self.classify(error))?;
+        let data = data.as_blob().unwrap_or_default();
+        if data.len() != self.image.page_size as usize {
+            return Err(unreadable(number.into()));
+        }
+        let offset = u64::from(number - 1) * u64::from(self.image.page_size);
+        each(offset, data).map_err(SnapshotError::Io)
+    }
+
+    /// Ends the transaction and closes the database.
+    ///
+    /// # Errors
+    /// Where SQLite could not; what was handed out is not to be relied on then.
+    pub fn end(self) -> Result<(), SnapshotError> {
+        let ended = self.connection.execute_batch("COMMIT");
+        ended.map_err(|error| self.classify(error))?;
+        let closed = self.connection.close();
+        closed.map_err(|(_, error)| SnapshotError::Sqlite(error))
+    }
+
+    fn classify(&self, error: rusqlite::Error) -> SnapshotError {
+        classify(error, &self.path)
+    }
+}
+
+fn unreadable(page: u64) -> SnapshotError {
+    SnapshotError::Damaged(format!("page {page} cannot be read"))
+}
+
+/// The header of the WAL index as the connection's open read transaction sees it; `None` outside of
+/// WAL mode and where the log was never written to.
+///
+/// SQLite hands it out as an opaque value (<https://sqlite.org/c3ref/snapshot.html>) whose content
+/// is that header, since that is what other processes' connections agree on. A field that would not
+/// be what it is taken for could not pass the checks of [`Moment::changed_since`].
+fn index_header(connection: &Connection) -> Option<[u8; 48]> {
+    let mut snapshot = std::ptr::null_mut();
+    // SAFETY: the handle is that of an open connection, and the name is a C string. On success the
+    // value is ours, 48 bytes long, and freed once.
+    unsafe {
+        let db = connection.handle();
+        let code = ffi::sqlite3_snapshot_get(db, c"main".as_ptr(), &raw mut snapshot);
+        if code != ffi::SQLITE_OK || snapshot.is_null() {
+            return None;
+        }
+        let header = (*snapshot).hidden;
+        ffi::sqlite3_snapshot_free(snapshot);
+        Some(header)
     }
 }
 
@@ -127,67 +327,6 @@ fn open(path: &Path, busy: Duration) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "query_only", true)?;
     connection.pragma_update(None, "cache_size", -512)?;
     Ok(connection)
-}
-
-enum Failure {
-    Sqlite(rusqlite::Error),
-    Damaged(String),
-    Each(io::Error),
-}
-
-impl From<rusqlite::Error> for Failure {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
-
-fn read(
-    connection: &Connection,
-    check: Check,
-    each: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
-) -> Result<Image, Failure> {
-    connection.execute_batch("BEGIN")?;
-    // BEGIN alone takes no lock: the first read does, and fixes the moment.
-    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
-    // Setting it needs the database's mode to be known, hence after the first read. It only
-    // matters to connections that write, which this one never does.
-    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-    if check == Check::Quick {
-        let words: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-        if words != "ok" {
-            return Err(Failure::Damaged(words));
-        }
-    }
-    let page_size: u32 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
-    let expected: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
-    let mut pages = 0i64;
-    {
-        let mut statement = connection.prepare("SELECT pgno, data FROM sqlite_dbpage")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let number: i64 = row.get(0)?;
-            let data = row.get_ref(1)?.as_blob().unwrap_or_default();
-            if number != pages + 1 || data.len() != page_size as usize {
-                return Err(Failure::Damaged(format!(
-                    "page {} cannot be read",
-                    pages + 1
-                )));
-            }
-            let offset = pages.cast_unsigned() * u64::from(page_size);
-            each(offset, data).map_err(Failure::Each)?;
-            pages = number;
-        }
-    }
-    if pages != expected {
-        return Err(Failure::Damaged(format!(
-            "{pages} of {expected} pages can be read"
-        )));
-    }
-    connection.execute_batch("COMMIT")?;
-    Ok(Image {
-        page_size,
-        pages: pages.cast_unsigned(),
-    })
 }
 
 fn classify(error: rusqlite::Error, path: &Path) -> SnapshotError {

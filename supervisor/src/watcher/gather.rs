@@ -70,11 +70,15 @@ impl Replica {
         }
         self.add_touched(&mut gather);
         let Gather {
-            builder, mut out, ..
+            builder,
+            mut out,
+            begun,
+            ..
         } = gather;
         if !builder.is_empty() {
             out.built = Some(builder.finish()?);
         }
+        self.files.charge(cpu_time().saturating_sub(begun));
         Ok(out)
     }
 
@@ -513,6 +517,14 @@ struct Gather {
     out: Gathered,
     removed: Vec<RelPath>,
     progress: Progress,
+    /// This thread's CPU time when it began.
+    begun: Duration,
+}
+
+/// How much CPU time this thread has used.
+fn cpu_time() -> Duration {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .map_or(Duration::ZERO, Duration::from)
 }
 
 impl Gather {
@@ -539,6 +551,7 @@ impl Gather {
             },
             removed: Vec::new(),
             progress: progress.clone(),
+            begun: cpu_time(),
         })
     }
 }

@@ -7,6 +7,7 @@ use crate::archive::blocks::BlockMap;
 use crate::archive::builder::Built;
 use crate::archive::tree::Leaf;
 use crate::entry::RelPath;
+use crate::session::Moment;
 
 /// What is kept beside each entry: a hash over the fingerprint, and in its lowest bit the
 /// generation of the scan that last saw it. 0 (or 1): no fingerprint proves anything yet.
@@ -36,6 +37,26 @@ pub(super) enum Pass {
     Final,
 }
 
+/// Block hashes are remembered for files up to this size, 32 bytes a block of 64 KiB: larger ones
+/// are committed whole when they change.
+const BLOCKS_KEPT_MAX: u64 = 1 << 30;
+
+/// What is remembered of a file that is committed block by block, so that its next version costs
+/// what changed.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    pub(super) map: BlockMap,
+    /// Of a database in WAL mode, the moment that this is.
+    pub(super) moment: Option<Moment>,
+}
+
+impl Blocks {
+    /// `None` where the file is too large for it.
+    pub(super) fn keep(map: BlockMap, moment: Option<Moment>) -> Option<Self> {
+        (map.size() <= BLOCKS_KEPT_MAX).then_some(Self { map, moment })
+    }
+}
+
 /// One difference between the directory and what is committed.
 #[derive(Debug)]
 pub(super) enum Edit {
@@ -52,7 +73,7 @@ pub(super) struct Gathered {
     pub built: Option<Built>,
     /// What [`super::replica::Replica::apply`] takes over with it.
     pub(super) edits: Vec<Edit>,
-    pub(super) blocks: Vec<(RelPath, BlockMap)>,
+    pub(super) blocks: Vec<(RelPath, Blocks)>,
     /// Fingerprints of entries whose content turned out to be as committed.
     pub(super) refreshed: Vec<(RelPath, Seen)>,
     /// Files whose content was added, changed or removed.

@@ -11,6 +11,7 @@
 //! One commit is in flight at a time; what changes meanwhile joins the next. With nothing dirty,
 //! nothing is written to the store but the lease.
 
+mod databases;
 pub mod dirty;
 mod files;
 mod gather;

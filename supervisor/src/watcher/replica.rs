@@ -10,9 +10,8 @@ use std::sync::{Arc, Mutex};
 
 use super::dirty::Work;
 use super::files::Files;
-use super::gathered::{Edit, Gathered, Seen};
+use super::gathered::{Blocks, Edit, Gathered, Seen};
 use crate::archive::ArchiveError;
-use crate::archive::blocks::BlockMap;
 use crate::archive::tree::{Leaf, Tree};
 use crate::archive::writer::Summary;
 use crate::entry::{Kind, RelPath};
@@ -24,7 +23,7 @@ pub(super) struct Replica {
     pub(super) directory: Directory,
     pub(super) events: Arc<Mutex<Events>>,
     pub(super) tree: Tree<Seen>,
-    pub(super) blocks: HashMap<RelPath, BlockMap>,
+    pub(super) blocks: HashMap<RelPath, Blocks>,
     pub(super) files: Files,
     /// Entries of which only the time changed: committed with the next change, not by themselves.
     pub(super) touched: BTreeSet<RelPath>,

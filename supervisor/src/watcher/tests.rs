@@ -20,7 +20,7 @@ use crate::boot::progress::Progress;
 use crate::boot::restore::{FallBack, stage_newest_whole};
 use crate::config::{self, Flags, Secret, Settings};
 use crate::session::{Directory, Events, Profile};
-use crate::store::{MemoryStore, Store};
+use crate::store::{Faults, MemoryStore, Store};
 
 struct Site {
     _temp: tempfile::TempDir,
@@ -458,5 +458,83 @@ fn looking_at_an_idle_database_does_not_cause_the_next_look() {
             }
         }
         drop(writer);
+    });
+}
+
+/// A database of a few megabytes in WAL mode, and its writer.
+fn database(path: &Path) -> rusqlite::Connection {
+    let writer = rusqlite::Connection::open(path).expect("open");
+    let sql = "PRAGMA journal_mode=WAL; CREATE TABLE t (n INTEGER PRIMARY KEY, b BLOB);
+        WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n+1 FROM s WHERE n < 2000)
+        INSERT INTO t SELECT n, randomblob(1500) FROM s; PRAGMA wal_checkpoint(TRUNCATE);
+        UPDATE t SET b = randomblob(9) WHERE n = 1";
+    writer.execute_batch(sql).expect("fill");
+    writer
+}
+
+fn update(writer: &rusqlite::Connection, n: u32) {
+    let sql = format!("UPDATE t SET b = randomblob(1500) WHERE n = {n}");
+    writer.execute_batch(&sql).expect("update");
+}
+
+/// The table's rows.
+type Rows = Vec<(i64, Vec<u8>)>;
+
+/// What `writer` sees, and what is in the restored database.
+fn both(writer: &rusqlite::Connection, restored: &BTreeMap<PathBuf, Entry>) -> (Rows, Rows) {
+    let Some(Entry::File { content, .. }) = restored.get(Path::new("store.db")) else {
+        panic!("{:?}", restored.keys())
+    };
+    let temp = tempfile::tempdir().expect("tempdir");
+    let path = temp.path().join("x.db");
+    fs::write(&path, content).expect("write");
+    let copy = rusqlite::Connection::open(path).expect("open");
+    let check: String = copy
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .expect("checks");
+    assert_eq!(check, "ok");
+    let rows = |of: &rusqlite::Connection| {
+        let mut rows = of.prepare("SELECT n, b FROM t ORDER BY n").expect("select");
+        let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+        rows.expect("select")
+            .map(|row| row.expect("row"))
+            .collect::<Rows>()
+    };
+    (rows(writer), rows(&copy))
+}
+
+#[test]
+fn a_database_costs_what_changed_in_it_and_stays_right_when_a_commit_could_not_be_made() {
+    block_on(async {
+        let mut site = Site::new().await;
+        let writer = database(&site.dir.join("store.db"));
+        site.settle(Work::everything(), Pass::Live).await;
+        let size = site.replicator.head().expect("is there").bytes;
+        assert!(size > 2 << 20, "{size}");
+        for round in 0..30 {
+            update(&writer, 7 * round + 3);
+            let lost = round % 5 == 4;
+            if lost {
+                // Too much for a commit by itself: its packs cannot be stored, and what was
+                // gathered is lost with them.
+                let large = "UPDATE t SET b = randomblob(1500) WHERE n > 1500";
+                writer.execute_batch(large).expect("update");
+                site.memory.set_faults(Faults::Unavailable);
+                let failed = site.replicator.commit(Work::everything(), Pass::Final);
+                assert!(failed.await.is_err(), "the store was away");
+                assert!(!site.replicator.is_pending(), "nothing was appended");
+                site.memory.set_faults(Faults::None);
+                update(&writer, 7 * round + 4);
+            }
+            site.settle(Work::everything(), Pass::Final).await;
+            let bytes = site.replicator.head().expect("is there").bytes;
+            assert!(
+                lost || bytes < 100 << 10,
+                "round {round} sent {bytes} bytes"
+            );
+            assert!(bytes < size / 2, "round {round} sent {bytes} bytes");
+        }
+        let (here, there) = both(&writer, &site.restored().await);
+        assert!(here == there, "the restored database has other rows");
     });
 }

@@ -5,6 +5,7 @@ mod install;
 mod scan;
 mod sqlite;
 mod stage;
+mod wal;
 
 use std::path::Path;
 

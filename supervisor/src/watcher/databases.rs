@@ -1,0 +1,396 @@
+//! Reads SQLite databases for a commit: of one moment each, only what changed where the write-ahead
+//! log tells, and paced so that a busy one costs a few percent of a core.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tracing::{debug, info};
+
+use super::files::{FileOutcome, Later, RETRY, carry};
+use super::gathered::{Blocks, Pass};
+use crate::archive::blocks::{BlockMap, BlockReader, PAGE_BLOCK};
+use crate::archive::builder::Builder;
+use crate::archive::{ArchiveError, Result};
+use crate::entry::{Digest, Kind, RelPath};
+use crate::human::Chain;
+use crate::session::{
+    Check, Directory, Found, Moment, ProcessFreezer, Snapshot, SnapshotError, scratch,
+    snapshot_frozen,
+};
+
+/// How long a snapshot waits for a database's lock while the gateway runs, and at the end.
+const BUSY_LIVE: Duration = Duration::from_millis(150);
+const BUSY_FINAL: Duration = Duration::from_secs(1);
+/// After a database was locked for this long, its writer does not share: freeze it.
+const BUSY_PATIENCE: Duration = Duration::from_secs(2);
+/// After it was locked for this long, and could not be copied in a freeze either, it is reported.
+const BUSY_GIVE_UP: Duration = Duration::from_secs(10);
+/// A snapshot of what changed that cost `t` of a core is not repeated for `t` times this: 2 %.
+const PACE: u32 = 50;
+/// The same where all of it had to be read: 4 %, since there it is the latency that hurts.
+const PACE_WHOLE: u32 = 25;
+/// No database waits longer for its next snapshot.
+const PACE_MAX: Duration = Duration::from_secs(30);
+/// What a snapshot costs besides reading and compressing: the commit's way to the store.
+const COMMIT_COST: Duration = Duration::from_millis(1);
+/// Databases up to this size are checked whenever they are read whole, larger ones at times.
+const CHECK_ALWAYS_MAX: u64 = 8 << 20;
+/// How often a database is read whole and checked though its log tells what changed, at most; and
+/// how often a larger one is checked of which it does not tell.
+const WHOLE_EVERY: Duration = Duration::from_secs(60);
+/// Where reading it whole took `t`, not again for `t` times this: 0.2 % of a core.
+const WHOLE_PACE: u32 = 500;
+
+#[derive(Debug, Default)]
+struct Pace {
+    /// Not before then.
+    next: Option<Instant>,
+    /// Not before then where all of it has to be read.
+    next_whole: Option<Instant>,
+    /// Since when its lock cannot be had.
+    busy_since: Option<Instant>,
+    /// When it is to be read whole and checked again.
+    check_due: Option<Instant>,
+    /// The last snapshot found nothing new, so an unchanged fingerprint proves that there is
+    /// nothing now: a write cannot hide in the clock tick of the one that was seen.
+    settled: bool,
+}
+
+/// Reads databases, and remembers of each how that went.
+#[derive(Debug, Default)]
+pub(super) struct Databases {
+    gateway: Option<i32>,
+    paces: HashMap<RelPath, Pace>,
+    /// Those that were read since [`Databases::charge`] was last called.
+    read: Vec<(RelPath, Extent)>,
+}
+
+/// How much of a database was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Whole,
+    Changed,
+}
+
+/// What a database is compared with.
+pub(super) struct Committed<'a> {
+    /// Size and hash of the committed version, if there is one.
+    pub(super) content: Option<(u64, Digest)>,
+    /// Its blocks, if they are known.
+    pub(super) blocks: Option<&'a Blocks>,
+}
+
+impl Databases {
+    pub(super) fn set_gateway(&mut self, pid: Option<i32>) {
+        self.gateway = pid;
+    }
+
+    /// Whether this was found to be a database.
+    pub(super) fn contains(&self, path: &RelPath) -> bool {
+        self.paces.contains_key(path)
+    }
+
+    /// Whether its last snapshot found nothing new; `None` for what is no database.
+    pub(super) fn is_settled(&self, path: &RelPath) -> Option<bool> {
+        self.paces.get(path).map(|pace| pace.settled)
+    }
+
+    /// Puts off the next snapshot of the databases that were read, for which `cost` of a core went.
+    pub(super) fn charge(&mut self, cost: Duration) {
+        let now = Instant::now();
+        let cost = cost + COMMIT_COST;
+        for (path, extent) in self.read.drain(..) {
+            let Some(pace) = self.paces.get_mut(&path) else {
+                continue;
+            };
+            match extent {
+                Extent::Changed => pace.next = Some(now + (cost * PACE).min(PACE_MAX)),
+                Extent::Whole => {
+                    let next_whole = now + (cost * PACE_WHOLE).min(PACE_MAX);
+                    pace.next_whole = Some(next_whole);
+                    // It costs as much only if it has to read everything again, as it certainly has
+                    // to where its writer shares no lock.
+                    let again = pace.busy_since.map(|_| next_whole);
+                    pace.next = again.or(Some(now + COMMIT_COST * PACE));
+                }
+            }
+        }
+    }
+
+    /// Reads the database `found` and adds to the commit what differs from `committed`.
+    pub(super) fn read(
+        &mut self,
+        directory: &Directory,
+        found: &Found,
+        committed: &Committed<'_>,
+        pass: Pass,
+        builder: &mut Builder,
+    ) -> Result<FileOutcome> {
+        let now = Instant::now();
+        let pace = self.paces.entry(found.path.clone()).or_default();
+        if let (Pass::Live, Some(next)) = (pass, pace.next)
+            && now < next
+        {
+            return Ok(FileOutcome::Later(Later {
+                when: next,
+                why: "its last snapshot was just now",
+            }));
+        }
+        let mut reading = Reading {
+            path: &found.path.under(directory.root()),
+            found,
+            committed,
+            check_due: pace.check_due.is_none_or(|due| now >= due),
+            whole_from: pace.next_whole.filter(|at| pass == Pass::Live && now < *at),
+            checked: false,
+            extent: Extent::Whole,
+            builder,
+            failure: None,
+        };
+        let frozen = pace
+            .busy_since
+            .is_some_and(|since| since.elapsed() >= BUSY_PATIENCE);
+        let taken = match (frozen, self.gateway) {
+            (true, Some(gateway)) => reading.frozen(directory.root(), gateway),
+            _ => reading.live(match pass {
+                Pass::Live => BUSY_LIVE,
+                Pass::Final => BUSY_FINAL,
+            }),
+        };
+        if let Some(error) = reading.failure {
+            return Err(error);
+        }
+        let (checked, extent) = (reading.checked, reading.extent);
+        if !matches!(taken, Err(SnapshotError::Busy) | Ok(FileOutcome::Later(_))) {
+            self.read.push((found.path.clone(), extent));
+        }
+        match taken {
+            Ok(FileOutcome::Later(later)) => {
+                pace.next = Some(later.when);
+                Ok(FileOutcome::Later(later))
+            }
+            Ok(outcome) => {
+                if checked {
+                    let pause = WHOLE_EVERY.max(now.elapsed() * WHOLE_PACE);
+                    pace.check_due = Some(Instant::now() + pause);
+                }
+                if frozen {
+                    info!(target: "sync", path = %found.path, "database of a writer that shares no lock was copied while it stood still");
+                } else {
+                    pace.busy_since = None;
+                }
+                pace.settled = matches!(outcome, FileOutcome::Same { .. });
+                Ok(outcome)
+            }
+            Err(SnapshotError::Busy) => {
+                let since = *pace.busy_since.get_or_insert(now);
+                pace.next = None;
+                if pass == Pass::Live && since.elapsed() >= BUSY_GIVE_UP {
+                    // The next rescan tries again.
+                    let words = "its writer has held the database's lock for long";
+                    return Ok(FileOutcome::Unreadable(words.into()));
+                }
+                debug!(target: "sync", path = %found.path, locked_for = ?since.elapsed(), "database is locked");
+                Ok(FileOutcome::Later(Later {
+                    when: Instant::now() + RETRY * 5,
+                    why: "its writer holds the lock",
+                }))
+            }
+            Err(SnapshotError::Vanished) => Ok(FileOutcome::Gone),
+            Err(SnapshotError::Damaged(words)) => Ok(FileOutcome::NotWhole(words)),
+            Err(other) => Ok(FileOutcome::Unreadable(Chain(&other).to_string())),
+        }
+    }
+}
+
+/// One database on its way into a commit.
+struct Reading<'a> {
+    path: &'a Path,
+    found: &'a Found,
+    committed: &'a Committed<'a>,
+    /// Whether it is time to read it whole and check it.
+    check_due: bool,
+    /// Until when it is too early to read all of it again.
+    whole_from: Option<Instant>,
+    checked: bool,
+    extent: Extent,
+    builder: &'a mut Builder,
+    /// The commit's own error, which ends the gathering: what hands the pages on can only carry an
+    /// I/O error.
+    failure: Option<ArchiveError>,
+}
+
+/// Takes the pages of a database, in order, with their offsets.
+type Pages<'p> = &'p mut dyn FnMut(u64, &[u8]) -> io::Result<()>;
+type Taken = std::result::Result<FileOutcome, SnapshotError>;
+
+impl<'a> Reading<'a> {
+    /// From a read transaction beside its writer.
+    fn live(&mut self, busy: Duration) -> Taken {
+        let snapshot = Snapshot::begin(self.path, busy)?;
+        let outcome = match (self.changed_pages(&snapshot), self.whole_from) {
+            (Some((before, pages)), _) => {
+                self.extent = Extent::Changed;
+                self.patch(&snapshot, before, &pages)
+            }
+            (None, Some(when)) => Ok(FileOutcome::Later(Later {
+                when,
+                why: "it was read whole just now, and its log does not tell what changed since",
+            })),
+            (None, None) => self.whole(&snapshot),
+        }?;
+        snapshot.end()?;
+        Ok(outcome)
+    }
+
+    /// From a copy that is made while nobody writes.
+    fn frozen(&mut self, root: &Path, gateway: i32) -> Taken {
+        let keep = [
+            std::process::id().cast_signed(),
+            nix::unistd::getppid().as_raw(),
+        ];
+        let freezer = ProcessFreezer::new(gateway, &keep);
+        let (path, scratch, check) = (self.path, scratch(root), self.check());
+        self.all(None, &mut |each| {
+            snapshot_frozen(path, &scratch, &freezer, check, each).map(drop)
+        })
+    }
+
+    fn whole(&mut self, snapshot: &Snapshot) -> Taken {
+        if self.check() == Check::Quick {
+            snapshot.check()?;
+        }
+        self.all(snapshot.moment(), &mut |each| snapshot.all_pages(each))
+    }
+
+    fn check(&mut self) -> Check {
+        if self.check_due || self.found.print.size <= CHECK_ALWAYS_MAX {
+            self.checked = true;
+            Check::Quick
+        } else {
+            Check::None
+        }
+    }
+
+    /// Reads all pages through `take`, which can be asked more than once.
+    fn all(
+        &mut self,
+        moment: Option<Moment>,
+        take: &mut dyn FnMut(Pages<'_>) -> std::result::Result<(), SnapshotError>,
+    ) -> Taken {
+        let known = self.committed.content;
+        let before = self.committed.blocks.map(|blocks| &blocks.map);
+        if let (None, Some(known)) = (before, known) {
+            // After a restart the content is likely the committed one, and only its block hashes
+            // are not known: what turns out unchanged is not sent again.
+            let mut reader = BlockReader::new(PAGE_BLOCK, None);
+            take(&mut |_, page| reader.feed(page, |_, _, _| Ok(())))?;
+            let mut map = reader
+                .finish(|_, _, _| Ok::<_, ()>(()))
+                .expect("nothing in it fails");
+            if known == (map.size(), map.hash()) {
+                map.settle();
+                return Ok(self.outcome(map, known.1, moment, false));
+            }
+        }
+        let mut file = self
+            .builder
+            .begin_blocks(&self.found.path, PAGE_BLOCK, before);
+        let (builder, failure) = (&mut *self.builder, &mut self.failure);
+        let taken = take(&mut |_, page| carry(file.feed(builder, page), failure));
+        if let Err(error) = taken {
+            file.abandon(self.builder);
+            return Err(error);
+        }
+        match file.finish(self.builder, self.found.meta, known) {
+            Ok((map, hash, changed)) => Ok(self.outcome(map, hash, moment, changed)),
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    /// What the log tells to have changed since the committed version, if it does and may be relied
+    /// on for now.
+    fn changed_pages(&self, snapshot: &Snapshot) -> Option<(&'a Blocks, Vec<u32>)> {
+        let before = self.committed.blocks?;
+        // A file of a single block is hashed in another way, and is not worth it.
+        let large_enough = |size: u64| size > u64::from(PAGE_BLOCK);
+        let size = snapshot.image().size();
+        if self.check_due || !large_enough(size) || !large_enough(before.map.size()) {
+            return None;
+        }
+        let pages = snapshot.changed_since(before.moment.as_ref()?)?;
+        Some((before, pages))
+    }
+
+    /// Reads only these pages, with those that share a block with them.
+    fn patch(&mut self, snapshot: &Snapshot, before: &Blocks, pages: &[u32]) -> Taken {
+        let image = snapshot.image();
+        let per_block = (PAGE_BLOCK / image.page_size).max(1);
+        let mut blocks: Vec<u32> = pages.iter().map(|page| (page - 1) / per_block).collect();
+        blocks.dedup();
+        let last = u32::try_from(image.pages).unwrap_or(u32::MAX);
+        let pages = blocks
+            .into_iter()
+            .flat_map(|block| block * per_block + 1..=(block + 1) * per_block)
+            .take_while(|page| *page <= last);
+        let mut patch =
+            self.builder
+                .begin_patch(&self.found.path, before.map.clone(), image.size());
+        let (builder, failure) = (&mut *self.builder, &mut self.failure);
+        let mut block: Vec<u8> = Vec::with_capacity(PAGE_BLOCK as usize);
+        let taken = snapshot.some_pages(pages, &mut |offset, page| {
+            block.extend_from_slice(page);
+            let end = offset + page.len() as u64;
+            if block.len() < PAGE_BLOCK as usize && end < image.size() {
+                return Ok(());
+            }
+            let start = end - block.len() as u64;
+            for (n, part) in (0..).zip(block.chunks(PAGE_BLOCK as usize)) {
+                let put = patch.put(builder, start + n * u64::from(PAGE_BLOCK), part);
+                carry(put, failure)?;
+            }
+            block.clear();
+            Ok(())
+        });
+        if let Err(error) = taken {
+            patch.abandon(self.builder);
+            return Err(error);
+        }
+        let (map, hash, changed) =
+            patch.finish(self.builder, self.found.meta, self.committed.content);
+        Ok(self.outcome(map, hash, snapshot.moment(), changed))
+    }
+
+    fn outcome(
+        &self,
+        map: BlockMap,
+        hash: Digest,
+        moment: Option<Moment>,
+        changed: bool,
+    ) -> FileOutcome {
+        let (meta, print, size) = (self.found.meta, self.found.print, map.size());
+        let blocks = Blocks::keep(map, moment);
+        if changed {
+            let kind = Kind::File { size, hash };
+            FileOutcome::Changed {
+                meta,
+                kind,
+                blocks,
+                print,
+            }
+        } else {
+            FileOutcome::Same {
+                meta,
+                blocks,
+                print,
+            }
+        }
+    }
+
+    fn fail(&mut self, error: ArchiveError) -> SnapshotError {
+        let carried = carry(Err(error), &mut self.failure);
+        SnapshotError::Io(carried.expect_err("it was one"))
+    }
+}
