@@ -137,7 +137,8 @@ impl Moment {
         if transactions != chain.transactions {
             return Ok(None);
         }
-        // Pages beyond an end that was once shorter may never have been written, if they are free.
+        // Pages beyond an end that was once shorter need not have been written: the one with the lock
+        // bytes never is, and free ones by no more than a habit of today's writers.
         let lowest = chain.lowest_end.min(before.pages).min(self.pages);
         let mut pages = chain.pages;
         pages.extend(lowest + 1..=self.pages);
