@@ -1,15 +1,15 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compose check build release fmt lint doc deny test-tools figures clean-build
+.PHONY: help demo test test-compose check build release fmt lint doc deny test-tools figures instructions instructions-accept clean-build
 
 SHELL := /bin/bash
 CARGO ?= cargo
 
 help: ## List the targets
 	@echo "The stack (MongoDB and WAHA, in Docker):"
-	@grep -hE '^[a-z][a-z-]*:.*## ' compose/stack.mk | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z][a-z-]*:.*## ' compose/stack.mk | awk -F ':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
 	@echo "Development:"
-	@grep -hE '^[a-z][a-z-]*:.*## ' Makefile | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z][a-z-]*:.*## ' Makefile | sort | awk -F ':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
 
 include compose/stack.mk
 
@@ -65,6 +65,16 @@ test-tools: ## Fetch the real parts that the tests drive (quick when they are th
 
 figures: release ## Measure what docs/figures.md reports: memory, CPU, latencies
 	$(CARGO) bench --workspace --locked --bench figures
+
+# Built as `cargo bench` builds it, but with the names of functions kept for callgrind_annotate.
+# A profile that keeps them would build all dependencies anew.
+instructions: ## Count the instructions of hot paths; fail if one takes a tenth more than accepted (valgrind)
+instructions-accept: ## Accept the counts as they are now: writes supervisor/benches/instructions.tsv
+instructions-accept: accept = --accept
+instructions instructions-accept:
+	@set -o pipefail; program=$$($(CARGO) rustc --package sessionkeep --locked --profile bench --bench instructions \
+		--message-format json-render-diagnostics -- -C strip=none \
+		| sed -n 's/.*"kind":\["bench"\].*"executable":"\([^"]*\)".*/\1/p') && "$$program" $(accept)
 
 .PHONY: init-table init-figures
 init-table: ## Run the cases of docs/init.md against tini, dumb-init, catatonit and s6 (root; all installed), write the table
