@@ -84,6 +84,7 @@ pub mod http;
 pub mod human;
 pub mod init;
 pub mod log;
+mod memory;
 pub mod session;
 pub mod store;
 pub mod watcher;

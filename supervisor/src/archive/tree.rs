@@ -31,6 +31,9 @@ struct Folder<T> {
     /// Sorted by name.
     entries: Vec<(Box<[u8]>, Leaf<T>)>,
     root: Cell<Option<Digest>>,
+    /// Where something was found last: who goes through a directory in order asks for the same
+    /// name again, or for the next one.
+    found: Cell<usize>,
 }
 
 impl<T> Default for Folder<T> {
@@ -38,14 +41,26 @@ impl<T> Default for Folder<T> {
         Self {
             entries: Vec::new(),
             root: Cell::new(None),
+            found: Cell::new(0),
         }
     }
 }
 
 impl<T> Folder<T> {
     fn find(&self, name: &[u8]) -> Result<usize, usize> {
-        self.entries
-            .binary_search_by(|(have, _)| (**have).cmp(name))
+        let last = self.found.get();
+        let is_at =
+            |at: &usize| matches!(self.entries.get(*at), Some((have, _)) if **have == *name);
+        let found = match [last, last + 1].into_iter().find(is_at) {
+            Some(at) => Ok(at),
+            None => self
+                .entries
+                .binary_search_by(|(have, _)| (**have).cmp(name)),
+        };
+        if let Ok(at) = found {
+            self.found.set(at);
+        }
+        found
     }
 }
 
@@ -215,6 +230,7 @@ impl<T> Tree<T> {
                 Folder {
                     entries,
                     root: folder.root,
+                    found: folder.found,
                 },
             );
         }

@@ -23,12 +23,13 @@ use super::reaper::{Children, Names, Orphan, Stops};
 use super::report::Report;
 use super::signals::{Received, Signals};
 use super::terminal::{Placement, Terminal};
-use super::{browser_locks, listeners, memory};
+use super::{browser_locks, listeners};
 use crate::config::Settings;
 use crate::control::{
     CONTROL_FD_ENV, HTTP_FD_ENV, INSTANCE_ENV, Lifecycle, MonotonicMs, PREDECESSOR_ENV,
     SETTINGS_ENV, ToInit, ToWatcher,
 };
+use crate::memory::give_back;
 
 /// Everything that PID 1 owns.
 pub(super) struct Executor<'a> {
@@ -127,7 +128,7 @@ impl<'a> Executor<'a> {
     fn wait(&mut self) -> io::Result<()> {
         // As late as can be: what is done after it is mapped again.
         if std::mem::take(&mut self.start_is_over) {
-            memory::release_start();
+            give_back();
         }
         let now = MonotonicMs::now();
         let deadline = self.machine.deadline();

@@ -20,7 +20,6 @@ mod executor;
 mod listeners;
 mod lock;
 pub mod machine;
-mod memory;
 mod options;
 mod preflight;
 mod reaper;

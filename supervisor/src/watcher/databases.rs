@@ -34,7 +34,7 @@ const PACE_WHOLE: u32 = 25;
 /// No database waits longer for its next snapshot.
 const PACE_MAX: Duration = Duration::from_secs(30);
 /// What a snapshot costs besides reading and compressing: the commit's way to the store.
-const COMMIT_COST: Duration = Duration::from_millis(1);
+const COMMIT_COST: Duration = Duration::from_millis(2);
 /// Databases up to this size are checked whenever they are read whole, larger ones at times.
 const CHECK_ALWAYS_MAX: u64 = 8 << 20;
 /// How often a database is read whole and checked though its log tells what changed, at most; and
@@ -49,6 +49,9 @@ struct Pace {
     next: Option<Instant>,
     /// Not before then where all of it has to be read.
     next_whole: Option<Instant>,
+    /// Until when what reading all of it has cost is spread. One reading may be ahead of that: the
+    /// one at the start and the first change after it come close together.
+    paid_until: Option<Instant>,
     /// Since when its lock cannot be had.
     busy_since: Option<Instant>,
     /// When it is to be read whole and checked again.
@@ -108,12 +111,13 @@ impl Databases {
             match extent {
                 Extent::Changed => pace.next = Some(now + (cost * PACE).min(PACE_MAX)),
                 Extent::Whole => {
-                    let next_whole = now + (cost * PACE_WHOLE).min(PACE_MAX);
-                    pace.next_whole = Some(next_whole);
+                    let paid = pace.paid_until.map_or(now, |until| until.max(now));
+                    pace.next_whole = Some(paid);
+                    pace.paid_until = Some(paid + (cost * PACE_WHOLE).min(PACE_MAX));
                     // It costs as much only if it has to read everything again, as it certainly has
                     // to where its writer shares no lock.
-                    let again = pace.busy_since.map(|_| next_whole);
-                    pace.next = again.or(Some(now + COMMIT_COST * PACE));
+                    let again = pace.busy_since.map(|_| paid);
+                    pace.next = again.max(Some(now + COMMIT_COST * PACE));
                 }
             }
         }

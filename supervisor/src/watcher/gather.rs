@@ -12,7 +12,7 @@ use super::dirty::Work;
 use super::files::{FileOutcome, Later};
 use super::gathered::{Edit, Gathered, Pass, Seen};
 use super::guard::{self, Refusal};
-use super::replica::Replica;
+use super::replica::{Replica, Scan};
 use crate::archive::Result;
 use crate::archive::builder::{Builder, PackSink};
 use crate::archive::tree::Leaf;
@@ -165,6 +165,7 @@ impl Replica {
         let (tree, keyed, events) = (&mut self.tree, &self.keyed, &self.events);
         let (files, directory) = (&self.files, &self.directory);
         let mut watch_failure = None;
+        let begun = cpu_time();
         let report = directory.scan(
             None,
             &mut |dir| {
@@ -186,6 +187,10 @@ impl Replica {
                 }
             },
         );
+        self.scan = Scan {
+            cost: cpu_time().saturating_sub(begun),
+            watched: watch_failure.is_none(),
+        };
         if let Some(error) = watch_failure {
             self.report_once(None, "watch", &error.to_string());
         }
@@ -243,12 +248,14 @@ impl Replica {
         self.look_at(dir, gather)?;
         let mut fresh = Vec::new();
         let (events, directory) = (&self.events, &self.directory);
+        let watched = &mut self.scan.watched;
         let report = directory.scan(
             Some(dir),
             &mut |inner| {
                 let mut events = events.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Err(error) = events.watch(directory, inner) {
                     debug!(target: "sync", %error, "a directory cannot be watched");
+                    *watched = false;
                 }
             },
             &mut |found| fresh.push(found),

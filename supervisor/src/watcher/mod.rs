@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::io::unix::AsyncFd;
-use tokio::time::{interval, sleep_until, timeout_at};
+use tokio::time::{sleep_until, timeout_at};
 use tracing::{error, info, warn};
 
 use crate::config::Settings;
@@ -51,6 +51,10 @@ use status::{Shared, ShownCommit, ShownSession};
 
 /// What is left of the flush's deadline for letting go of the lease and for the answer.
 const FLUSH_MARGIN: Duration = Duration::from_millis(100);
+
+/// How long the kernel's notices are left alone when the last ones told nothing new: who writes all
+/// the time would otherwise wake the watcher each time. Shorter than what counts as quiet.
+const HINTS_PAUSE: Duration = Duration::from_millis(20);
 
 /// How the watcher ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,11 +168,11 @@ struct Watcher {
 
 impl Watcher {
     async fn run(&mut self, readiness: &AsyncFd<std::os::fd::OwnedFd>) -> End {
-        let mut rescan = interval(self.settings.sync.rescan);
-        rescan.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        rescan.tick().await;
+        let mut scanned = Instant::now();
+        let mut listen_from: Option<Instant> = None;
         loop {
             let due = self.next_step();
+            let rescan = scanned + self.rescan_pause();
             let mut health = self
                 .replicator
                 .keeper()
@@ -186,13 +190,18 @@ impl Watcher {
                     }
                 },
                 lost = lease_lost(&mut health) => return self.fenced(lost).await,
-                ready = readiness.readable() => {
+                ready = readiness.readable(), if listen_from.is_none() => {
                     if let Ok(mut guard) = ready {
-                        self.read_hints();
+                        let told_new = self.read_hints();
                         guard.clear_ready();
+                        listen_from = (!told_new).then(|| Instant::now() + HINTS_PAUSE);
                     }
                 }
-                _ = rescan.tick() => self.dirty.add(Work::everything(), Instant::now()),
+                () = until(listen_from), if listen_from.is_some() => listen_from = None,
+                () = until(Some(rescan)) => {
+                    scanned = Instant::now();
+                    self.dirty.add(Work::everything(), scanned);
+                }
                 () = until(due) => {
                     if let Err(reason) = self.step().await {
                         return self.fenced(reason).await;
@@ -204,6 +213,13 @@ impl Watcher {
             }
             self.shared.waiting(self.dirty.since(), self.dirty.count());
         }
+    }
+
+    /// How long after a look at everything the next one comes.
+    fn rescan_pause(&mut self) -> Duration {
+        let every = self.settings.sync.rescan;
+        let replica = self.replicator.replica();
+        replica.map_or(every, |replica| replica.scan.pause(every))
     }
 
     /// When something is to be done next.
@@ -220,8 +236,10 @@ impl Watcher {
         }
     }
 
-    fn read_hints(&mut self) {
+    /// Takes in what the kernel has reported, and says whether that was anything new.
+    fn read_hints(&mut self) -> bool {
         let now = Instant::now();
+        let (count, waiting) = (self.dirty.count(), self.dirty.since().is_some());
         let dirty = &mut self.dirty;
         let mut gone = false;
         let read = self
@@ -239,6 +257,7 @@ impl Watcher {
         if gone {
             warn!(target: "sync", "the session directory itself was moved or deleted");
         }
+        !waiting || self.dirty.count() != count
     }
 
     /// Attaches, or commits what is due. `Err`: fenced, with the reason.

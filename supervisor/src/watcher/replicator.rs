@@ -20,6 +20,7 @@ use crate::boot::progress::Progress;
 use crate::boot::survey::survey;
 use crate::config::{Conflict, Settings};
 use crate::human;
+use crate::memory::give_back;
 use crate::session::{Marker, Mode, marker};
 use crate::store::keeper::LeaseKeeper;
 use crate::store::{Header, InstanceId, Store};
@@ -223,7 +224,7 @@ impl Replicator {
             anew,
         });
         self.write_marker();
-        trim_memory();
+        give_back();
         Ok(())
     }
 
@@ -295,7 +296,7 @@ impl Replicator {
                 info!(target: "sync", seq = header.seq, files, bytes = %human::Bytes(header.bytes), took = %human::Took(begun.elapsed()), "committed");
                 committed.header = Some(*header);
                 if large {
-                    trim_memory();
+                    give_back();
                 }
                 Ok(committed)
             }
@@ -379,7 +380,7 @@ impl Replicator {
                 warn!(target: "sync", %error, "superseded commits could not be collected");
             }
         }
-        trim_memory();
+        give_back();
         Ok(())
     }
 
@@ -437,15 +438,6 @@ fn fenced(other: &Header) -> StepError {
         "{} has taken commit {} at epoch {}",
         other.instance, other.seq, other.epoch
     ))
-}
-
-/// Gives memory that a large commit needed back to the kernel; the allocator would keep it.
-pub(super) fn trim_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim takes no pointer and may be called at any time from any thread.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 /// How long after a failure the store is asked again at the latest.

@@ -1,9 +1,9 @@
-//! Gives back the memory that only the start needed.
+//! Gives back memory that something large, or the start, needed and waiting does not.
 //!
-//! Reading settings, forking and logging the first lines touch some three megabytes of the
+//! Reading settings, forking, connecting and logging the first lines touch some megabytes of the
 //! program's code and constants, of which waiting in `poll` needs next to nothing. The kernel keeps
 //! them mapped, and counted, until there is pressure; on a host of 512 MB that is worth not waiting
-//! for.
+//! for. The same goes for what the allocator keeps of memory that was freed.
 
 use std::ffi::{CStr, c_void};
 use std::ops::Range;
@@ -11,9 +11,9 @@ use std::ops::Range;
 /// What the kernel maps into every process under this name is no file.
 const KERNELS: &[u8] = b"linux-";
 
-/// Lets go of the pages of the program and its libraries that are never written to. They are read
-/// again from the page cache, a few at a time, as far as they are needed.
-pub(super) fn release_start() {
+/// Lets go of freed memory, and of the pages of the program and its libraries that are never
+/// written to. Those are read again from the page cache, a few at a time, as far as they are needed.
+pub(crate) fn give_back() {
     for range in read_only() {
         // SAFETY: the range lies inside a segment that its file says is never writable, so that no
         // page of it can differ from the file: dropping them loses nothing, and the next touch
@@ -28,7 +28,7 @@ pub(super) fn release_start() {
         }
     }
     #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim takes no pointer and may be called at any time.
+    // SAFETY: malloc_trim takes no pointer and may be called at any time from any thread.
     unsafe {
         libc::malloc_trim(0);
     }
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn the_program_runs_on_without_its_start() {
         for _ in 0..3 {
-            release_start();
+            give_back();
             let text: String = (0..1000).map(|n| format!("{n:x}")).collect();
             assert!(text.ends_with("3e7"));
         }
