@@ -246,3 +246,60 @@ async fn the_examination_leaves_no_probe_behind() {
         assert_eq!(left.expect("count"), 0, "{name}");
     }
 }
+
+/// What the server did since it was started, by kind of request.
+async fn requests(subject: &InMongo) -> (i64, i64) {
+    let client = mongodb::Client::with_uri_str(&subject.url).await;
+    let database = client.expect("a valid URL").database("admin");
+    let status = database.run_command(doc! { "serverStatus": 1 }).await;
+    let status = status.expect("answers");
+    let counted = status.get_document("opcounters").expect("counters");
+    let count = |kind| Bson::as_i64(counted.get(kind).expect(kind)).expect("a number");
+    (count("query"), count("insert"))
+}
+
+#[tokio::test]
+async fn a_pack_is_read_by_two_requests_and_written_without_any_question() {
+    // Its own server, since what it counts is everybody's.
+    let mongod = Mongod::start();
+    let url = mongod.new_database_url();
+    let store = connect(&url);
+    store.prepare().await.expect("prepare");
+    let subject = InMongo { url, store };
+    let (archive, id) = (archive("counted"), PackId::generate());
+    let content = Bytes::from(vec![6; 2 << 20]);
+
+    let before = requests(&subject).await;
+    let put = subject.store.put_pack(&archive, id, content.clone()).await;
+    put.expect("put");
+    let put = requests(&subject).await;
+    assert_eq!(put.0 - before.0, 0, "questions before a pack is stored");
+    assert_eq!(put.1 - before.1, 4 + 1, "chunks and an entry");
+
+    let got = subject.store.pack(&archive, id).await.expect("read");
+    assert!(got == content);
+    let read = requests(&subject).await;
+    assert_eq!(read.0 - put.0, 2, "the entry, and all chunks in one");
+
+    // Put again, as after a lost answer: nothing is written that is there.
+    let again = subject.store.put_pack(&archive, id, content).await;
+    again.expect("put again");
+    let whole = subject.store.packs(&archive).await.expect("list");
+    assert_eq!(whole.len(), 1);
+}
+
+#[tokio::test]
+async fn a_pack_of_another_archive_is_not_taken_for_ones_own() {
+    let subject = in_mongo().await;
+    let (ours, theirs) = (archive("ours"), archive("theirs"));
+    let id = PackId::generate();
+    let content = Bytes::from(vec![8; 1 << 20]);
+    let put = subject.store.put_pack(&theirs, id, content.clone()).await;
+    put.expect("put");
+    let error = subject.store.put_pack(&ours, id, content.clone()).await;
+    let error = error.expect_err("the id is taken");
+    assert!(matches!(error, StoreError::Failed { .. }), "{error:?}");
+    let error = subject.store.pack(&ours, id).await.expect_err("not ours");
+    assert!(matches!(error, StoreError::Missing { .. }), "{error:?}");
+    assert!(subject.store.pack(&theirs, id).await.expect("read") == content);
+}

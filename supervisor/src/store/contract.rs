@@ -466,6 +466,8 @@ pub async fn packs_come_back_as_they_were_put(subject: &dyn Subject) {
         }
         let got = store.pack(&archive, *id).await.expect("read");
         assert!(got == content, "pack of {} bytes", content.len());
+        let pieces = store.pack_pieces(&archive, *id).await.expect("read");
+        assert!(pieces.concat() == content[..], "in {} pieces", pieces.len());
     }
     let mut listed = store.packs(&archive).await.expect("list");
     listed.sort_by_key(|pack| pack.size);
@@ -482,6 +484,11 @@ pub async fn packs_come_back_as_they_were_put(subject: &dyn Subject) {
         store.pack(&archive, ids[0]).await,
         Err(StoreError::Missing { .. })
     ));
+    assert!(matches!(
+        store.pack_pieces(&archive, ids[0]).await,
+        Err(StoreError::Missing { .. })
+    ));
+    store.warm_up(3).await;
     assert_eq!(store.packs(&archive).await.expect("list").len(), 2);
 }
 

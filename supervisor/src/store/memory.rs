@@ -39,6 +39,8 @@ pub struct Calls {
     pub writes: u64,
     /// Operations that change a lease.
     pub leases: u64,
+    /// The most operations that were under way at the same time.
+    pub at_once: u64,
 }
 
 /// The clock's first reading: a round number in 2027, so that times look like times.
@@ -56,6 +58,7 @@ struct State {
     elapsed: Duration,
     faults: Faults,
     calls: Calls,
+    under_way: u64,
 }
 
 #[derive(Debug)]
@@ -197,6 +200,7 @@ impl MemoryStore {
             source: why.into(),
         };
         let faults = self.state().faults;
+        let _under_way = UnderWay::begin(self);
         match faults {
             Faults::Unavailable => return Err(unavailable("a test made it unavailable")),
             Faults::Denied => {
@@ -226,6 +230,24 @@ impl MemoryStore {
             return Err(unavailable("the answer was lost"));
         }
         done
+    }
+}
+
+/// Counts an operation for as long as it is under way.
+struct UnderWay<'a>(&'a MemoryStore);
+
+impl<'a> UnderWay<'a> {
+    fn begin(store: &'a MemoryStore) -> Self {
+        let mut state = store.state();
+        state.under_way += 1;
+        state.calls.at_once = state.calls.at_once.max(state.under_way);
+        Self(store)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.state().under_way -= 1;
     }
 }
 

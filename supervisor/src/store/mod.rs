@@ -110,6 +110,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// proven by taking the lease.
     async fn ping(&self) -> Result<()>;
 
+    /// Says that up to `requests` requests at a time are about to come, so that connections for them
+    /// can be opened meanwhile. Changes nothing else, and never fails.
+    async fn warm_up(&self, _requests: usize) {}
+
     /// Creates what the store needs (indexes, tables), if it is not there and we may. Idempotent.
     /// Lacking the right to create what is not strictly needed is not an error.
     async fn prepare(&self) -> Result<()>;
@@ -163,6 +167,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// [`StoreError::Missing`] where there is no such pack, [`StoreError::Damaged`] where pieces of
     /// it are missing or of the wrong length.
     async fn pack(&self, archive: &ArchiveName, id: PackId) -> Result<Bytes>;
+
+    /// Reads a whole pack in the pieces in which it is kept, for those who need not have it in one:
+    /// end to end they are what [`Store::pack`] gives, and so are the errors.
+    async fn pack_pieces(&self, archive: &ArchiveName, id: PackId) -> Result<Vec<Bytes>> {
+        Ok(vec![self.pack(archive, id).await?])
+    }
 
     /// All whole packs of an archive, in no order.
     async fn packs(&self, archive: &ArchiveName) -> Result<Vec<PackInfo>>;

@@ -26,13 +26,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future;
 use mongodb::bson::{Document, RawDocumentBuf, doc};
 use mongodb::options::{
     Acknowledgment, ClientOptions, ConnectionString, ReadConcern, ReadPreference,
     SelectionCriteria, ServerMonitoringMode, WriteConcern,
 };
 use mongodb::{Client, Collection, Database};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use self::errors::{Fault, Translator};
 use super::{
@@ -50,9 +51,11 @@ const SELECTION: Duration = Duration::from_secs(3);
 /// How often an idle client asks its servers how they are. An operation that finds its server
 /// gone asks at once, so this bounds no recovery; it costs a packet each way.
 const HEARTBEAT: Duration = Duration::from_secs(20);
-/// One connection serves the watcher. More are opened only for what overlaps: a lease renewed
-/// while a pack is being written.
-const POOL: u32 = 4;
+/// One connection serves the watcher. More are opened only for what overlaps: packs that are being
+/// read or written, and a lease renewed meanwhile.
+const POOL: u32 = 6;
+/// Of those, how many are for megabytes; the others stay free for what must not wait for them.
+const BULK: u32 = 4;
 
 /// A store in MongoDB.
 pub struct MongoStore {
@@ -65,6 +68,8 @@ pub struct MongoStore {
     /// Made at the first use, since looking up a `mongodb+srv` name takes the network, and a
     /// network that is not there yet is a reason to try again, not a wrong setting.
     client: OnceCell<Client>,
+    /// A permit for each request that carries megabytes.
+    bulk: Semaphore,
 }
 
 impl fmt::Debug for MongoStore {
@@ -95,6 +100,7 @@ impl MongoStore {
             timeout,
             translator,
             client: OnceCell::new(),
+            bulk: Semaphore::new(BULK as usize),
         })
     }
 
@@ -110,6 +116,8 @@ impl MongoStore {
                 // sooner than anybody here would act upon it.
                 options.server_monitoring_mode = Some(ServerMonitoringMode::Poll);
                 options.max_pool_size = Some(POOL);
+                // What is asked for together shall not wait for connections one after the other.
+                options.max_connecting = Some(POOL);
                 options.min_pool_size = None;
                 options.max_idle_time = Some(Duration::from_secs(60));
                 options.selection_criteria =
@@ -158,6 +166,18 @@ impl MongoStore {
     }
 }
 
+impl MongoStore {
+    /// Runs work that moves megabytes, at most [`BULK`] at a time, under the operation's deadline.
+    async fn bulk<T>(
+        &self,
+        action: &'static str,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T> {
+        let _one = self.bulk.acquire().await.expect("it is never closed");
+        self.within(action, work).await
+    }
+}
+
 #[async_trait]
 impl Store for MongoStore {
     fn describe(&self) -> String {
@@ -173,6 +193,16 @@ impl Store for MongoStore {
             Ok(())
         })
         .await
+    }
+
+    async fn warm_up(&self, requests: usize) {
+        // Asked for at once, each takes a connection of its own.
+        let pings = (0..requests.min(POOL as usize)).map(|_| self.ping());
+        for ping in future::join_all(pings).await {
+            if let Err(error) = ping {
+                tracing::debug!(%error, "a connection was not opened ahead");
+            }
+        }
     }
 
     async fn prepare(&self) -> Result<()> {
@@ -219,6 +249,10 @@ impl Store for MongoStore {
 
     async fn pack(&self, archive: &ArchiveName, id: PackId) -> Result<Bytes> {
         self.read_pack(archive, id).await
+    }
+
+    async fn pack_pieces(&self, archive: &ArchiveName, id: PackId) -> Result<Vec<Bytes>> {
+        self.read_pieces(archive, id).await
     }
 
     async fn packs(&self, archive: &ArchiveName) -> Result<Vec<PackInfo>> {

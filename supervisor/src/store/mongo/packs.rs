@@ -5,16 +5,22 @@
 //! piece by piece what is there, whatever an earlier try left behind or still has under way. It
 //! also gives every round trip a deadline of its own.
 
-use mongodb::IndexModel;
-use mongodb::bson::oid::ObjectId;
-use mongodb::bson::spec::BinarySubtype;
-use mongodb::bson::{Binary, Bson, DateTime, Document, doc};
-use mongodb::options::IndexOptions;
+use std::collections::HashMap;
+use std::ops::Range;
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, future, stream};
+use mongodb::IndexModel;
+use mongodb::bson::oid::ObjectId;
+use mongodb::bson::raw::{RawBinaryRef, RawDocument, RawDocumentBuf, cstr};
+use mongodb::bson::spec::BinarySubtype;
+use mongodb::bson::{Bson, DateTime, Document, doc};
+use mongodb::error::Error;
+use mongodb::options::IndexOptions;
+use mongodb::raw_batch_cursor::RawBatch;
 
-use super::MongoStore;
 use super::errors::{Fault, is_denied, is_duplicate_key};
+use super::{BULK, MongoStore};
 use crate::store::{ArchiveName, FORMAT, PackId, PackInfo, Result, StoreError, is_known};
 
 /// The collection that lists packs.
@@ -22,9 +28,18 @@ pub(super) const FILES: &str = "packs.files";
 /// The collection of their pieces.
 pub(super) const CHUNKS: &str = "packs.chunks";
 
-/// Bytes in one chunk. GridFS's usual 255 KiB would make 33 round trips of an 8 MiB pack, each
-/// waiting for a journal; much more would hold more memory and need a faster link to pass in time.
-const CHUNK: usize = 2 << 20;
+/// Bytes in one chunk. Several are on their way at a time, each in as many copies as the driver
+/// makes of it; GridFS's usual 255 KiB would double the number of requests.
+const CHUNK: usize = 512 << 10;
+/// How many chunks are asked for in one request: an ordinary pack, whole. Much more would need a
+/// faster link to pass in time.
+const TRIP: usize = 4;
+/// How many requests of one pack are on their way at a time. All of them pass through
+/// [`MongoStore::bulk`], which bounds those of all packs together.
+const AT_ONCE: usize = 4;
+
+/// What errors call the reading of one.
+const READ: &str = "read a pack";
 
 /// The key of a chunk: the same for every try.
 fn chunk_key(id: PackId, n: i32) -> ObjectId {
@@ -37,6 +52,44 @@ fn chunk_key(id: PackId, n: i32) -> ObjectId {
 
 fn number(n: usize) -> i32 {
     i32::try_from(n).expect("a pack that is in memory has fewer chunks than i32 counts")
+}
+
+/// What became of a chunk that was to be inserted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    /// It is stored.
+    Now,
+    /// One with its key was there already.
+    WasThere,
+}
+
+/// Chunks by their number; `None` for one that cannot be read.
+type Chunks = HashMap<i32, Option<Bytes>>;
+
+/// An answer of the server, kept for the sake of the bytes in it.
+struct Reply(RawBatch);
+
+impl AsRef<[u8]> for Reply {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_raw_document().as_bytes()
+    }
+}
+
+/// The document of a chunk, with one copy of its content.
+fn chunk(id: PackId, n: i32, piece: &[u8]) -> RawDocumentBuf {
+    let mut chunk = RawDocumentBuf::new();
+    chunk.append(cstr!("_id"), chunk_key(id, n));
+    chunk.append(cstr!("files_id"), id.to_string());
+    chunk.append(cstr!("n"), n);
+    let (subtype, bytes) = (BinarySubtype::Generic, piece);
+    chunk.append(cstr!("data"), RawBinaryRef { subtype, bytes });
+    chunk
+}
+
+/// The `n`-th chunk's part of a pack.
+fn chunk_of(content: &Bytes, n: usize) -> Bytes {
+    let from = n * CHUNK;
+    content.slice(from..content.len().min(from + CHUNK))
 }
 
 /// A document of [`FILES`], checked.
@@ -85,18 +138,29 @@ impl MongoStore {
     pub(super) async fn create_indexes(&self) -> Result<()> {
         let mut unique = IndexOptions::default();
         unique.unique = Some(true);
+        let index = |keys: Document, options: Option<IndexOptions>| {
+            let mut index = IndexModel::default();
+            index.keys = keys;
+            index.options = options;
+            index
+        };
         let wanted = [
-            (FILES, doc! { "metadata.archive": 1 }, None),
-            (FILES, doc! { "filename": 1, "uploadDate": 1 }, None),
-            (CHUNKS, doc! { "files_id": 1, "n": 1 }, Some(unique)),
+            (
+                FILES,
+                vec![
+                    index(doc! { "metadata.archive": 1 }, None),
+                    index(doc! { "filename": 1, "uploadDate": 1 }, None),
+                ],
+            ),
+            (
+                CHUNKS,
+                vec![index(doc! { "files_id": 1, "n": 1 }, Some(unique))],
+            ),
         ];
         self.within("create its indexes", async {
-            for (collection, keys, options) in wanted {
-                let mut index = IndexModel::default();
-                index.keys = keys;
-                index.options = options;
+            for (collection, indexes) in wanted {
                 let collection = self.collection(collection).await?;
-                match collection.create_index(index).await {
+                match collection.create_indexes(indexes).await {
                     Ok(_) => {}
                     Err(error) if is_denied(&error) && self.may_read().await? => {
                         tracing::debug!("no right to create indexes; going on without");
@@ -135,16 +199,28 @@ impl MongoStore {
             action: ACTION,
             source: format!("pack {id} belongs to another archive").into(),
         };
-        if let Some(listed) = self.within(ACTION, self.listed(id)).await? {
-            return if listed.archive == archive.as_str() {
-                Ok(())
-            } else {
-                Err(foreign())
-            };
-        }
-        for (n, piece) in content.chunks(CHUNK).enumerate() {
-            self.within(ACTION, self.write_chunk(id, number(n), piece))
-                .await?;
+        let is_ours = |listed: &Listed| listed.archive == archive.as_str();
+        let chunks = content.len().div_ceil(CHUNK);
+        let inserts = (0..chunks).map(|n| {
+            let piece = chunk_of(content, n);
+            self.bulk(ACTION, self.insert_chunk(id, n, piece))
+        });
+        let written: Vec<Written> = stream::iter(inserts)
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+        if written.contains(&Written::WasThere) {
+            // An earlier try came this far, or to its end. Ids are random, so this is rare, and
+            // not looked for before.
+            match self.within(ACTION, self.listed(id)).await? {
+                Some(listed) if is_ours(&listed) => return Ok(()),
+                Some(_) => return Err(foreign()),
+                None => {}
+            }
+            for n in (0..chunks).filter(|n| written[*n] == Written::WasThere) {
+                let piece = chunk_of(content, n);
+                self.bulk(ACTION, self.replace_chunk(id, n, &piece)).await?;
+            }
         }
         // Last, since this is what makes it a pack.
         let entry = doc! {
@@ -183,74 +259,142 @@ impl MongoStore {
         .await
     }
 
-    async fn write_chunk(&self, id: PackId, n: i32, piece: &[u8]) -> Result<(), Fault> {
-        let key = chunk_key(id, n);
-        let chunk = || {
-            doc! {
-                "_id": key,
-                "files_id": id.to_string(),
-                "n": n,
-                "data": Binary { subtype: BinarySubtype::Generic, bytes: piece.to_vec() },
-            }
-        };
-        let chunks = self.collection(CHUNKS).await?;
-        match chunks.insert_one(chunk()).await {
-            Ok(_) => Ok(()),
-            Err(error) if is_duplicate_key(&error) => {
-                chunks
-                    .replace_one(doc! { "_id": key }, chunk())
-                    .upsert(true)
-                    .await?;
-                Ok(())
-            }
+    async fn insert_chunk(&self, id: PackId, n: usize, piece: Bytes) -> Result<Written, Fault> {
+        let chunks = self.raw(CHUNKS).await?;
+        match chunks.insert_one(chunk(id, number(n), &piece)).await {
+            Ok(_) => Ok(Written::Now),
+            Err(error) if is_duplicate_key(&error) => Ok(Written::WasThere),
             Err(error) => Err(error.into()),
         }
     }
 
+    /// Writes a chunk over what an earlier try left.
+    async fn replace_chunk(&self, id: PackId, n: usize, piece: &[u8]) -> Result<(), Fault> {
+        let n = number(n);
+        let chunks = self.raw(CHUNKS).await?;
+        chunks
+            .replace_one(doc! { "_id": chunk_key(id, n) }, chunk(id, n, piece))
+            .upsert(true)
+            .await?;
+        Ok(())
+    }
+
     pub(super) async fn read_pack(&self, archive: &ArchiveName, id: PackId) -> Result<Bytes> {
-        const ACTION: &str = "read a pack";
-        let listed = self
-            .within(ACTION, self.listed(id))
-            .await?
-            .filter(|listed| listed.archive == archive.as_str())
-            .ok_or_else(|| StoreError::Missing {
-                what: format!("pack {id} of archive {archive}"),
-            })?;
+        let pieces = self.read_pieces(archive, id).await?;
+        Ok(match <[Bytes; 1]>::try_from(pieces) {
+            Ok([only]) => only,
+            Err(pieces) => pieces.concat().into(),
+        })
+    }
+
+    /// A pack's chunks, in order. The first of them are asked for together with its entry, without
+    /// which they are not believed.
+    pub(super) async fn read_pieces(
+        &self,
+        archive: &ArchiveName,
+        id: PackId,
+    ) -> Result<Vec<Bytes>> {
+        let listed = async {
+            let listed = self.within(READ, self.listed(id)).await?;
+            listed
+                .filter(|listed| listed.archive == archive.as_str())
+                .ok_or_else(|| StoreError::Missing {
+                    what: format!("pack {id} of archive {archive}"),
+                })
+        };
+        let (listed, mut chunks) = future::try_join(listed, self.read_trip(id, 0..TRIP)).await?;
+        let count = listed.length.div_ceil(listed.chunk);
+        let trips = (TRIP..count)
+            .step_by(TRIP)
+            .map(|from| self.read_trip(id, from..count.min(from + TRIP)));
+        let mut trips = stream::iter(trips).buffered(AT_ONCE);
+        while let Some(more) = trips.try_next().await? {
+            chunks.extend(more);
+        }
+        drop(trips);
+        let missing: Vec<i32> = (0..count)
+            .map(number)
+            .filter(|n| !chunks.contains_key(n))
+            .collect();
+        for some in missing.chunks(TRIP) {
+            let more = self.bulk(READ, self.read_foreign_chunks(id, some));
+            chunks.extend(more.await?);
+        }
         let damaged = |why: String| StoreError::Damaged {
             what: format!("pack {id} of archive {archive}"),
             why,
         };
-        // The length is not believed before the content is there: it may be the damaged part.
-        let mut content = Vec::with_capacity(listed.length.min(4 * CHUNK));
-        for n in 0..listed.length.div_ceil(listed.chunk) {
-            let wanted = listed.chunk.min(listed.length - content.len());
-            self.within(ACTION, async {
-                let chunks = self.raw(CHUNKS).await?;
-                let n = number(n);
-                let mut found = chunks.find_one(doc! { "_id": chunk_key(id, n) }).await?;
-                if found.is_none() {
-                    // Copied here by a tool that gave it a key of its own.
-                    found = chunks
-                        .find_one(doc! { "files_id": id.to_string(), "n": n })
-                        .await?;
-                }
-                let found = found.ok_or_else(|| damaged(format!("its chunk {n} is missing")))?;
-                let piece = found
-                    .get_binary("data")
-                    .map_err(|_| damaged(format!("its chunk {n} cannot be read")))?;
-                if piece.bytes.len() != wanted {
-                    return Err(damaged(format!(
-                        "its chunk {n} has {} bytes instead of {wanted}",
-                        piece.bytes.len()
-                    ))
-                    .into());
-                }
-                content.extend_from_slice(piece.bytes);
-                Ok(())
-            })
-            .await?;
+        let mut pieces = Vec::new();
+        for n in 0..count {
+            let piece = match chunks.remove(&number(n)) {
+                None => return Err(damaged(format!("its chunk {n} is missing"))),
+                Some(None) => return Err(damaged(format!("its chunk {n} cannot be read"))),
+                Some(Some(piece)) => piece,
+            };
+            let wanted = listed.chunk.min(listed.length - n * listed.chunk);
+            if piece.len() != wanted {
+                return Err(damaged(format!(
+                    "its chunk {n} has {} bytes instead of {wanted}",
+                    piece.len()
+                )));
+            }
+            pieces.push(piece);
         }
-        Ok(content.into())
+        Ok(pieces)
+    }
+
+    /// Some of a pack's chunks. Requests share the link: what misses its deadline beside others is
+    /// asked for again piece by piece and with the link to itself, so that a slow link makes a
+    /// restore slow and not impossible.
+    async fn read_trip(&self, id: PackId, wanted: Range<usize>) -> Result<Chunks> {
+        let one = self.bulk.acquire().await.expect("it is never closed");
+        let together = self.read_chunks(id, wanted.clone());
+        if let Ok(done) = tokio::time::timeout(self.timeout, together).await {
+            return done.map_err(|fault| self.translator.tell(READ, fault));
+        }
+        drop(one);
+        let all = self.bulk.acquire_many(BULK).await;
+        let _alone = all.expect("it is never closed");
+        let mut chunks = Chunks::new();
+        for n in wanted {
+            let one = self.within(READ, self.read_chunks(id, n..n + 1)).await?;
+            chunks.extend(one);
+        }
+        Ok(chunks)
+    }
+
+    async fn read_chunks(&self, id: PackId, wanted: Range<usize>) -> Result<Chunks, Fault> {
+        let keys: Vec<Bson> = wanted.map(|n| chunk_key(id, number(n)).into()).collect();
+        self.find_chunks(doc! { "_id": { "$in": keys } }).await
+    }
+
+    /// Chunks that were copied here by a tool that gave them keys of its own.
+    async fn read_foreign_chunks(&self, id: PackId, wanted: &[i32]) -> Result<Chunks, Fault> {
+        let which = doc! { "files_id": id.to_string(), "n": { "$in": wanted.to_vec() } };
+        self.find_chunks(which).await
+    }
+
+    /// Chunks as they lie in the driver's buffer: megabytes are not copied where they can be kept.
+    async fn find_chunks(&self, which: Document) -> Result<Chunks, Fault> {
+        let mut batches = self.raw(CHUNKS).await?.find(which).batch().await?;
+        let mut chunks = Chunks::new();
+        while let Some(batch) = batches.try_next().await? {
+            let reply = Bytes::from_owner(Reply(batch));
+            let document = RawDocument::from_bytes(&reply).map_err(Error::from)?;
+            let cursor = document.get_document("cursor").map_err(Error::from)?;
+            let found = cursor
+                .get_array("firstBatch")
+                .or_else(|_| cursor.get_array("nextBatch"));
+            for chunk in found.map_err(Error::from)? {
+                let chunk = chunk.ok().and_then(|chunk| chunk.as_document());
+                let Some((chunk, Ok(n))) = chunk.map(|chunk| (chunk, chunk.get_i32("n"))) else {
+                    continue;
+                };
+                let data = chunk.get_binary("data").ok();
+                chunks.insert(n, data.map(|data| reply.slice_ref(data.bytes)));
+            }
+        }
+        Ok(chunks)
     }
 
     pub(super) async fn list_packs(&self, archive: &ArchiveName) -> Result<Vec<PackInfo>> {
