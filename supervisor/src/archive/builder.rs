@@ -1,17 +1,16 @@
 //! Puts a commit together: contents into frames, frames into the commit or into packs.
 //!
-//! Memory is bounded by one frame and one pack, however much is put in: a pack that is full goes
+//! Memory is bounded by two frames and one pack, however much is put in: a pack that is full goes
 //! to the sink before the next is begun, and so is in the store before the commit that refers to it.
 
 use bytes::Bytes;
-use zstd::bulk::Compressor;
-use zstd::zstd_safe::CParameter;
 
 use super::blocks::{BlockChange, BlockMap, BlockReader};
+use super::compress::{Frames, Job};
 use super::error::{ArchiveError, Result};
 use super::format::{
     Body, Change, Extent, FRAME_MAX, FRAME_TARGET, INLINE_MAX, LISTING_INLINE_MAX, Listing,
-    PACK_TARGET, Piece, Place, ZSTD_LEVEL,
+    PACK_TARGET, Piece, Place,
 };
 use crate::entry::{Digest, Kind, Meta, RelPath};
 use crate::store::PackId;
@@ -51,12 +50,16 @@ struct Loose {
 /// Puts a commit together.
 pub struct Builder {
     sink: PackSink,
-    compressor: Compressor<'static>,
+    frames: Frames,
     packs: Vec<PackId>,
     changes: Vec<Option<Change>>,
     /// Content of the frame that is being filled, and what in it is not placed yet.
     frame: Vec<u8>,
     in_frame: Vec<Loose>,
+    /// The extents in the frame that is being compressed, if there is one.
+    under_way: Option<Vec<Loose>>,
+    /// Buffers of the frame before.
+    spare: Job,
     /// Frames of the pack that is being filled, and the extents in it.
     pack: Vec<u8>,
     in_pack: Vec<Loose>,
@@ -79,23 +82,19 @@ impl Builder {
     /// # Errors
     /// If zstd cannot allocate.
     pub fn new(sink: PackSink) -> Result<Self> {
-        let compressor = Compressor::new(ZSTD_LEVEL)
-            .and_then(|mut compressor| {
-                // Four bytes a frame, so that moving a piece from pack to pack never moves damage.
-                compressor.set_parameter(CParameter::ChecksumFlag(true))?;
-                Ok(compressor)
-            })
-            .map_err(|source| ArchiveError::Io {
-                action: "start zstd",
-                source,
-            })?;
+        let frames = Frames::new().map_err(|source| ArchiveError::Io {
+            action: "start zstd",
+            source,
+        })?;
         Ok(Self {
             sink,
-            compressor,
+            frames,
             packs: Vec::new(),
             changes: Vec::new(),
             frame: Vec::new(),
             in_frame: Vec::new(),
+            under_way: None,
+            spare: Job::default(),
             pack: Vec::new(),
             in_pack: Vec::new(),
             bytes: 0,
@@ -265,7 +264,7 @@ impl Builder {
     fn add_content(&mut self, at: usize, offset: u64, content: &[u8]) -> Result<()> {
         debug_assert!(content.len() <= FRAME_MAX);
         if self.frame.len() + content.len() > FRAME_TARGET && !self.frame.is_empty() {
-            self.close_frame()?;
+            self.close_frame(true)?;
         }
         self.bytes += content.len() as u64;
         let (start, len) = (self.frame.len(), content.len());
@@ -321,7 +320,7 @@ impl Builder {
 
     fn lay(&mut self, at: usize, slot: usize, content: &[u8]) -> Result<()> {
         if self.frame.len() + content.len() > FRAME_TARGET && !self.frame.is_empty() {
-            self.close_frame()?;
+            self.close_frame(true)?;
         }
         self.bytes += content.len() as u64;
         let (start, len) = (self.frame.len() as u32, content.len() as u32);
@@ -356,24 +355,42 @@ impl Builder {
         }
     }
 
-    fn close_frame(&mut self) -> Result<()> {
+    /// Has the open frame compressed; `more` are to come, or it is the last.
+    fn close_frame(&mut self, more: bool) -> Result<()> {
+        self.settle_frame()?;
         if self.frame.is_empty() {
             return Ok(());
         }
-        let packed = self
-            .compressor
-            .compress(&self.frame)
-            .map_err(|source| ArchiveError::Io {
-                action: "compress content",
-                source,
-            })?;
+        let mut job = std::mem::take(&mut self.spare);
+        std::mem::swap(&mut job.raw, &mut self.frame);
+        self.frame.clear();
+        self.frames.begin(job, more);
+        self.under_way = Some(std::mem::take(&mut self.in_frame));
+        Ok(())
+    }
+
+    /// Puts the frame that was being compressed into the pack.
+    fn settle_frame(&mut self) -> Result<()> {
+        let Some(in_it) = self.under_way.take() else {
+            return Ok(());
+        };
+        let job = self.frames.end().map_err(|source| ArchiveError::Io {
+            action: "compress content",
+            source,
+        })?;
         let place = (
             self.pack.len() as u32,
-            packed.len() as u32,
-            self.frame.len() as u32,
+            job.packed.len() as u32,
+            job.raw.len() as u32,
         );
-        self.pack.extend_from_slice(&packed);
-        for loose in std::mem::take(&mut self.in_frame) {
+        if self.pack.len() + job.packed.len() > INLINE_MAX && self.pack.capacity() < PACK_TARGET {
+            // It will be a pack: growing step by step would have it in memory twice.
+            self.pack
+                .reserve_exact(PACK_TARGET + FRAME_TARGET - self.pack.len());
+        }
+        self.pack.extend_from_slice(&job.packed);
+        self.spare = job;
+        for loose in in_it {
             if self.changes[loose.change].is_none() {
                 continue;
             }
@@ -381,7 +398,6 @@ impl Builder {
             (extent.frame, extent.frame_len, extent.frame_raw) = place;
             self.in_pack.push(loose);
         }
-        self.frame.clear();
         if self.pack.len() >= PACK_TARGET {
             self.close_pack()
         } else {
@@ -442,6 +458,9 @@ impl Builder {
     fn drop_change(&mut self, at: usize) {
         self.changes[at] = None;
         self.in_frame.retain(|loose| loose.change != at);
+        if let Some(under_way) = &mut self.under_way {
+            under_way.retain(|loose| loose.change != at);
+        }
         self.in_pack.retain(|loose| loose.change != at);
     }
 
@@ -450,7 +469,8 @@ impl Builder {
     /// # Errors
     /// If a pack cannot be handed on.
     pub fn finish(mut self) -> Result<Built> {
-        self.close_frame()?;
+        self.close_frame(false)?;
+        self.settle_frame()?;
         if self.pack.len() > INLINE_MAX {
             self.close_pack()?;
         }

@@ -18,6 +18,7 @@ pub mod blocks;
 pub mod builder;
 pub mod checkpoint;
 pub mod collect;
+mod compress;
 mod error;
 pub mod fetch;
 pub mod format;
