@@ -137,19 +137,19 @@ pub async fn write_version(
         .map(|pack| (pack.id, pack.size))
         .collect();
     let plan = Plan::decide(&live_bytes(&version), &sizes);
-    let summary = Summary {
-        root: version.tree.root(),
-        files: version.tree.files(),
-        bytes: version.tree.bytes(),
-    };
+    let summary = Summary::of(&version.tree);
 
     let (sink, upload) = Upload::start(store.clone(), archive);
     let mut mover = Mover {
         builder: Builder::new(sink)?,
         changes: Vec::new(),
     };
-    let fetch = Fetch::plan_pieces(&version, |_| true, |source| plan.rewrite.contains(source));
-    let mut files = fetch.files.iter().map(|wanted| &wanted.path).peekable();
+    let fetch = Fetch::plan_pieces(
+        &mut version,
+        |_| true,
+        |source| plan.rewrite.contains(source),
+    );
+    let mut files = fetch.paths().peekable();
     for (path, leaf) in version.tree.iter() {
         let mut extents = leaf.extra.clone();
         for extent in &mut extents {
@@ -168,15 +168,13 @@ pub async fn write_version(
         let change = mover
             .builder
             .put_placed(&path, leaf.meta, leaf.kind.clone(), extents);
-        if files.next_if(|file| **file == path).is_some() {
+        if files.next_if(|file| *file == path.as_bytes()).is_some() {
             mover.changes.push(change);
         }
     }
-    let moved = fetch
-        .run(&**store, &mut version, mover)
-        .await
-        .map_err(|(error, _)| error);
+    drop(files);
     drop(version);
+    let moved = fetch.run(&**store, mover).await.map_err(|(error, _)| error);
     let built = match moved {
         Ok(mover) => tokio::task::spawn_blocking(move || mover.builder.finish())
             .await

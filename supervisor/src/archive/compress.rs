@@ -136,7 +136,9 @@ mod tests {
 
     #[test]
     fn a_frame_is_the_same_with_and_without_a_thread() {
-        let raw: Vec<u8> = (0..100_000u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
+        let raw: Vec<u8> = (0..100_000u32)
+            .map(|i| (i.wrapping_mul(i) >> 7) as u8)
+            .collect();
         let mut frames = Frames::new().expect("allocates");
         let mut packed = Vec::new();
         for more in [false, true, true, false] {

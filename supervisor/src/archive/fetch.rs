@@ -2,18 +2,37 @@
 //!
 //! Each source is read once and each frame decompressed once, whatever the number of files in it.
 //! Pieces of a file may so come in any order; [`Verifier`] hashes them as they come.
+//!
+//! Several sources are asked for at a time, so that a distant store costs its latency once and not
+//! once for each. What bounds them is not their number but their bytes ([`AHEAD_MAX`]).
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use futures_util::{StreamExt as _, stream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use zstd::bulk::Decompressor;
 
-use super::blocks::{BlockMap, PAGE_BLOCK};
 use super::error::{ArchiveError, Result};
-use super::format::{Body, Extent, open_frame};
+use super::format::{Body, Extent, frame_place, open_frame};
+use super::pieces::Pieces;
+use super::subtrees::{Misaligned, Subtrees};
 use super::version::{Source, Version, check_record};
 use crate::entry::{Digest, Kind, RelPath};
-use crate::store::{Store, StoreError};
+use crate::store::{ArchiveName, Seq, Store, StoreError};
+
+/// How many bytes of sources may be in memory: asked for, waiting, and being unpacked. One source
+/// that is larger is read by itself.
+pub const AHEAD_MAX: usize = 9 << 20;
+/// At most this many sources are asked for at a time.
+const AT_ONCE: usize = 4;
+/// How many unpacked frames wait for the sink.
+const FRAMES_AHEAD: usize = 2;
+/// What unpacking takes; the tables are on the heap.
+const UNPACK_STACK: usize = 256 << 10;
 
 /// A file whose content is wanted.
 #[derive(Debug, Clone)]
@@ -26,6 +45,15 @@ pub struct Wanted {
     pub hash: Digest,
     /// Whether its content comes in one piece.
     pub whole: bool,
+}
+
+/// A [`Wanted`], with its path among all the others'.
+#[derive(Debug)]
+struct Row {
+    path_end: u32,
+    whole: bool,
+    size: u64,
+    hash: Digest,
 }
 
 /// A piece of a wanted file.
@@ -57,29 +85,48 @@ pub trait Sink: Send {
     fn piece(&mut self, at: At, wanted: &Wanted, content: &[u8]) -> Result<()>;
 }
 
-/// What is to be read, in order.
+/// What is to be read, in order. It holds all that this takes, so that the version need not be kept.
 #[derive(Debug)]
 pub struct Fetch {
-    /// The wanted files; [`Sink::piece`] names them by their index.
-    pub files: Vec<Wanted>,
+    archive: ArchiveName,
+    sources: Vec<Source>,
+    kept: HashMap<Seq, Vec<u8>>,
+    plan: Plan,
+}
+
+#[derive(Debug)]
+struct Plan {
+    /// The wanted files' paths, end to end.
+    paths: Vec<u8>,
+    rows: Vec<Row>,
     /// Sorted by source and place in it.
     slices: Vec<Slice>,
 }
 
+/// The slices of one source.
+#[derive(Debug)]
+struct Run {
+    slices: Range<usize>,
+    source: Source,
+    /// How much of the source they reach over.
+    bytes: usize,
+}
+
 impl Fetch {
-    /// All files of `version` that `wanted` says yes to.
+    /// All files of `version` that `wanted` says yes to. What the version has kept of its commits'
+    /// contents goes over to the plan.
     #[must_use]
-    pub fn plan(version: &Version, wanted: impl FnMut(&RelPath) -> bool) -> Self {
+    pub fn plan(version: &mut Version, wanted: impl FnMut(&RelPath) -> bool) -> Self {
         Self::plan_pieces(version, wanted, |_| true)
     }
 
     /// Of the files that `wanted` says yes to, the pieces whose source `from` says yes to.
     pub(super) fn plan_pieces(
-        version: &Version,
+        version: &mut Version,
         mut wanted: impl FnMut(&RelPath) -> bool,
         from: impl Fn(&Source) -> bool,
     ) -> Self {
-        let (mut files, mut slices) = (Vec::new(), Vec::new());
+        let (mut paths, mut rows, mut slices) = (Vec::new(), Vec::new(), Vec::new());
         for (path, leaf) in version.tree.iter() {
             let Kind::File { size, hash } = leaf.kind else {
                 continue;
@@ -87,7 +134,7 @@ impl Fetch {
             if !wanted(&path) {
                 continue;
             }
-            let file = u32::try_from(files.len()).expect("fewer files than 2^32");
+            let file = u32::try_from(rows.len()).expect("fewer files than 2^32");
             let mut offset = 0;
             for (slot, extent) in (0u32..).zip(&leaf.extra) {
                 if from(&version.sources[extent.source as usize]) {
@@ -100,75 +147,134 @@ impl Fetch {
                 }
                 offset += u64::from(extent.len);
             }
-            files.push(Wanted {
-                path,
+            paths.extend_from_slice(path.as_bytes());
+            rows.push(Row {
+                path_end: u32::try_from(paths.len()).expect("a listing has fewer bytes than 2^32"),
+                whole: leaf.extra.len() <= 1,
                 size,
                 hash,
-                whole: leaf.extra.len() <= 1,
             });
         }
         // Packs in the order of their making, then commits in order: as they were written.
         let rank = |slice: &Slice| version.sources[slice.extent.source as usize];
         slices.sort_unstable_by_key(|s| (rank(s), s.extent.frame, s.extent.at));
-        Self { files, slices }
+        Self {
+            archive: version.header.archive.clone(),
+            sources: version.sources.clone(),
+            kept: std::mem::take(&mut version.kept),
+            plan: Plan {
+                paths,
+                rows,
+                slices,
+            },
+        }
+    }
+
+    /// How many files are wanted; [`Sink::piece`] names them by their index.
+    #[must_use]
+    pub fn files(&self) -> usize {
+        self.plan.rows.len()
+    }
+
+    /// The wanted files' paths, in order.
+    pub fn paths(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.files()).map(|file| self.plan.path(file))
     }
 
     /// The sources that will be read.
     #[must_use]
-    pub fn sources(&self, version: &Version) -> HashSet<Source> {
-        self.slices
-            .iter()
-            .map(|s| version.sources[s.extent.source as usize])
-            .collect()
+    pub fn sources(&self) -> HashSet<Source> {
+        self.runs().map(|run| run.source).collect()
     }
 
-    /// Reads everything and hands it to `sink`, which runs on a thread of its own while the next
-    /// source is being read.
+    fn runs(&self) -> impl Iterator<Item = Run> {
+        let slices = &self.plan.slices;
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            let id = slices.get(from)?.extent.source;
+            let len = slices[from..]
+                .iter()
+                .take_while(|slice| slice.extent.source == id)
+                .count();
+            let range = from..from + len;
+            from += len;
+            let bytes = slices[range.clone()]
+                .iter()
+                .map(|slice| frame_place(&slice.extent).end)
+                .max();
+            Some(Run {
+                slices: range,
+                source: self.sources[id as usize],
+                bytes: bytes.unwrap_or(0),
+            })
+        })
+    }
+
+    /// Reads everything and hands it to `sink`, in order, which runs on a thread of its own while
+    /// what comes next is being read.
     ///
     /// # Errors
-    /// The first of the store's, of the sink's, or of damage that was found; with damage, the
-    /// source it was found in.
+    /// Of the store's, the sink's and of damage that was found, the one that comes first in order;
+    /// with the source it was found in.
     pub async fn run<S: Sink + 'static>(
-        self,
+        mut self,
         store: &dyn Store,
-        version: &mut Version,
         sink: S,
-    ) -> Result<S, (ArchiveError, Option<Source>)> {
-        let (send, mut receive) = mpsc::channel::<(std::ops::Range<usize>, Source, Bytes)>(1);
-        let plan = std::sync::Arc::new(self);
-        let consumer = tokio::task::spawn_blocking({
-            let plan = plan.clone();
-            let mut sink = sink;
-            move || -> Result<S, (ArchiveError, Option<Source>)> {
-                while let Some((range, source, bytes)) = receive.blocking_recv() {
-                    plan.deliver(range, &bytes, &mut sink)
-                        .map_err(|e| (e, Some(source)))?;
+    ) -> Result<S, Failure> {
+        let runs: Vec<Run> = self.runs().collect();
+        let (send, receive) = mpsc::unbounded_channel();
+        let plan = self.plan;
+        let consumer = tokio::task::spawn_blocking(move || plan.deliver_all(receive, sink));
+
+        // A permit stays with its source until that has been unpacked: this is what bounds memory,
+        // and so the channel needs no bound.
+        let room = Arc::new(Semaphore::new(AHEAD_MAX));
+        let (archive, kept) = (&self.archive, &mut self.kept);
+        let reads = stream::iter(runs)
+            .then(|run| {
+                let room = room.clone();
+                async move {
+                    let bytes = u32::try_from(run.bytes.min(AHEAD_MAX)).expect("was bounded");
+                    let permit = room.acquire_many_owned(bytes).await;
+                    (run, permit.expect("it is never closed"))
                 }
-                Ok(sink)
-            }
-        });
-        let mut from = 0;
+            })
+            .map(|(run, permit)| {
+                let kept = match run.source {
+                    Source::Commit(seq) => kept.remove(&seq),
+                    Source::Pack(_) => None,
+                };
+                async move {
+                    let content = match kept {
+                        Some(content) => Ok(Bytes::from(content).into()),
+                        None => read_source(store, archive, run.source).await,
+                    };
+                    match content {
+                        Ok(content) => Ok(Read {
+                            run,
+                            content,
+                            _permit: permit,
+                        }),
+                        Err(error) => Err((error, Some(run.source))),
+                    }
+                }
+            })
+            .buffered(AT_ONCE);
+        let mut reads = std::pin::pin!(reads);
         let mut failure = None;
-        while from < plan.slices.len() {
-            let id = plan.slices[from].extent.source;
-            let to = plan.slices[from..]
-                .iter()
-                .position(|s| s.extent.source != id)
-                .map_or(plan.slices.len(), |n| from + n);
-            let source = version.sources[id as usize];
-            match read_source(store, version, source).await {
+        while let Some(read) = reads.next().await {
+            match read {
                 // The consumer is gone only if it failed, and then its error is the one to tell.
-                Ok(bytes) => {
-                    if send.send((from..to, source, bytes)).await.is_err() {
+                Ok(read) => {
+                    if send.send(read).is_err() {
                         break;
                     }
                 }
                 Err(error) => {
-                    failure = Some((error, Some(source)));
+                    failure = Some(error);
                     break;
                 }
             }
-            from = to;
         }
         drop(send);
         let done = consumer.await.map_err(|panic| {
@@ -180,64 +286,157 @@ impl Fetch {
                 None,
             )
         })?;
-        match failure {
-            Some(failure) => Err(failure),
-            None => done,
+        // What the consumer was at comes before what could not be read.
+        let sink = done?;
+        failure.map_or(Ok(sink), Err)
+    }
+}
+
+/// What went wrong, and in which source.
+type Failure = (ArchiveError, Option<Source>);
+
+/// A frame that was unpacked.
+struct Frame {
+    raw: Vec<u8>,
+    slices: Range<usize>,
+    source: Source,
+}
+
+/// A source that was read.
+struct Read {
+    run: Run,
+    content: Pieces,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Plan {
+    fn path(&self, file: usize) -> &[u8] {
+        let from = match file {
+            0 => 0,
+            _ => self.rows[file - 1].path_end as usize,
+        };
+        &self.paths[from..self.rows[file].path_end as usize]
+    }
+
+    fn wanted(&self, file: usize) -> Wanted {
+        let row = &self.rows[file];
+        Wanted {
+            path: RelPath::new(self.path(file)).expect("was a path in the tree"),
+            size: row.size,
+            hash: row.hash,
+            whole: row.whole,
         }
     }
 
-    fn deliver(
+    /// Hands everything that is read to the sink. Unpacking has a thread of its own: it takes about
+    /// as long as writing what comes of it.
+    fn deliver_all<S: Sink>(
         &self,
-        range: std::ops::Range<usize>,
-        source: &[u8],
-        sink: &mut dyn Sink,
-    ) -> Result<()> {
-        let mut open: Option<(u32, Vec<u8>)> = None;
-        for slice in &self.slices[range] {
-            let wanted = &self.files[slice.file as usize];
-            let damaged = |why: String| ArchiveError::DamagedContent {
-                path: wanted.path.clone(),
-                why,
-            };
-            if open
-                .as_ref()
-                .is_none_or(|(frame, _)| *frame != slice.extent.frame)
-            {
-                open = Some((
-                    slice.extent.frame,
-                    open_frame(source, &slice.extent).map_err(damaged)?,
-                ));
+        receive: mpsc::UnboundedReceiver<Read>,
+        mut sink: S,
+    ) -> Result<S, Failure> {
+        std::thread::scope(|scope| {
+            let (send, frames) = sync_channel(FRAMES_AHEAD);
+            let (used, spare) = channel();
+            std::thread::Builder::new()
+                .name("unpack".into())
+                .stack_size(UNPACK_STACK)
+                .spawn_scoped(scope, move || {
+                    if let Err(failure) = self.unpack(receive, &send, &spare) {
+                        // Nobody listens where the sink has failed, whose error comes first.
+                        let _ = send.send(Err(failure));
+                    }
+                })
+                .map_err(|source| {
+                    let action = "start a thread";
+                    (ArchiveError::Io { action, source }, None)
+                })?;
+            for frame in frames {
+                let frame = frame?;
+                self.deliver(&frame, &mut sink)
+                    .map_err(|error| (error, Some(frame.source)))?;
+                // Of use only as long as there is more to unpack.
+                let _ = used.send(frame.raw);
             }
-            let (_, raw) = open.as_ref().expect("was just opened");
+            Ok(sink)
+        })
+    }
+
+    /// Unpacks frame by frame what is read, into buffers that come back as `spare`.
+    fn unpack(
+        &self,
+        mut receive: mpsc::UnboundedReceiver<Read>,
+        send: &SyncSender<Result<Frame, Failure>>,
+        spare: &Receiver<Vec<u8>>,
+    ) -> Result<(), Failure> {
+        let mut zstd = Decompressor::new().map_err(|source| {
+            let action = "start zstd";
+            (ArchiveError::Io { action, source }, None)
+        })?;
+        while let Some(read) = receive.blocking_recv() {
+            let source = read.run.source;
+            let mut from = read.run.slices.start;
+            while from < read.run.slices.end {
+                let slices = &self.slices[from..read.run.slices.end];
+                let extent = &slices[0].extent;
+                let same = |slice: &&Slice| slice.extent.frame == extent.frame;
+                let to = from + slices.iter().take_while(same).count();
+                let mut raw = spare.try_recv().unwrap_or_default();
+                let packed = read.content.get(frame_place(extent));
+                packed
+                    .ok_or_else(|| "a frame lies beyond the end of its source".to_owned())
+                    .and_then(|packed| open_frame(&mut zstd, &packed, extent, &mut raw))
+                    .map_err(|why| {
+                        let path = self.wanted(slices[0].file as usize).path;
+                        (ArchiveError::DamagedContent { path, why }, Some(source))
+                    })?;
+                let frame = Frame {
+                    raw,
+                    slices: from..to,
+                    source,
+                };
+                if send.send(Ok(frame)).is_err() {
+                    return Ok(());
+                }
+                from = to;
+            }
+        }
+        Ok(())
+    }
+
+    fn deliver(&self, frame: &Frame, sink: &mut dyn Sink) -> Result<()> {
+        for slice in &self.slices[frame.slices.clone()] {
+            let wanted = self.wanted(slice.file as usize);
             let (start, len) = (slice.extent.at as usize, slice.extent.len as usize);
-            let content = raw
-                .get(start..start + len)
-                .ok_or_else(|| damaged("a piece lies beyond its frame".into()))?;
+            let content =
+                frame
+                    .raw
+                    .get(start..start + len)
+                    .ok_or_else(|| ArchiveError::DamagedContent {
+                        path: wanted.path.clone(),
+                        why: "a piece lies beyond its frame".into(),
+                    })?;
             let at = At {
                 file: slice.file as usize,
                 slot: slice.slot as usize,
                 offset: slice.offset,
             };
-            sink.piece(at, wanted, content)?;
+            sink.piece(at, &wanted, content)?;
         }
         Ok(())
     }
 }
 
-async fn read_source(store: &dyn Store, version: &mut Version, source: Source) -> Result<Bytes> {
-    let archive = version.header.archive.clone();
+async fn read_source(store: &dyn Store, archive: &ArchiveName, source: Source) -> Result<Pieces> {
     match source {
-        Source::Pack(id) => Ok(store.pack(&archive, id).await?),
+        Source::Pack(id) => Ok(store.pack_pieces(archive, id).await?.into()),
         Source::Commit(seq) => {
-            if let Some(content) = version.kept.remove(&seq) {
-                return Ok(content.into());
-            }
-            let mut records = store.records(&archive, seq, seq).await?;
+            let mut records = store.records(archive, seq, seq).await?;
             let record = records.pop().ok_or(ArchiveError::MissingCommit { seq })?;
             check_record(&record)?;
             let body = Body::decode(&record.body)
                 .map_err(|why| ArchiveError::DamagedCommit { seq, why })?;
-            Ok(body.content.into())
+            Ok(Bytes::from(body.content).into())
         }
     }
 }
@@ -246,7 +445,7 @@ async fn read_source(store: &dyn Store, version: &mut Version, source: Source) -
 #[derive(Debug, Default)]
 pub struct Verifier {
     /// Files of which only some pieces have come.
-    partial: HashMap<usize, (BlockMap, u64)>,
+    partial: HashMap<usize, Subtrees>,
     verified: usize,
 }
 
@@ -266,27 +465,24 @@ impl Verifier {
         let hash = if wanted.whole {
             Digest::of(content)
         } else {
-            let (map, seen) = self
+            let subtrees = self
                 .partial
                 .entry(file)
-                .or_insert_with(|| (BlockMap::new(PAGE_BLOCK, wanted.size), 0));
-            if offset % u64::from(PAGE_BLOCK) != 0 {
-                let why = "a piece does not begin where a block does".to_owned();
-                return Err(ArchiveError::DamagedContent {
-                    path: wanted.path.clone(),
-                    why,
-                });
+                .or_insert_with(|| Subtrees::new(wanted.size));
+            match subtrees.piece(offset, content) {
+                Ok(None) => return Ok(false),
+                Ok(Some(hash)) => {
+                    self.partial.remove(&file);
+                    hash
+                }
+                Err(Misaligned) => {
+                    let why = "a piece does not begin and end where a block does".to_owned();
+                    return Err(ArchiveError::DamagedContent {
+                        path: wanted.path.clone(),
+                        why,
+                    });
+                }
             }
-            for (n, block) in content.chunks(PAGE_BLOCK as usize).enumerate() {
-                let _ = map.set(offset + n as u64 * u64::from(PAGE_BLOCK), block, None);
-            }
-            *seen += content.len() as u64;
-            if *seen < wanted.size {
-                return Ok(false);
-            }
-            let hash = map.hash();
-            self.partial.remove(&file);
-            hash
         };
         if hash == wanted.hash {
             self.verified += 1;

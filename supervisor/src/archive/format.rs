@@ -18,6 +18,7 @@
 use std::io::Read;
 
 use serde::{Deserialize, Serialize};
+use zstd::bulk::Decompressor;
 
 use crate::entry::{Digest, Kind, Meta, RelPath};
 use crate::store::PackId;
@@ -27,8 +28,9 @@ pub const FRAME_MAX: usize = 1 << 20;
 /// A frame is closed when it holds this much. Larger compresses a little better; smaller lets a
 /// single file be read with less around it.
 pub const FRAME_TARGET: usize = 256 << 10;
-/// A pack is closed when it holds this much, compressed. Bounds the memory of both sides.
-pub const PACK_TARGET: usize = 4 << 20;
+/// A pack is closed when it holds this much, compressed, which the last frame may exceed: two
+/// mebibytes in all, of which a few at a time fit the memory of both sides.
+pub const PACK_TARGET: usize = 7 << 18;
 /// Content up to this size, compressed, travels inside the commit.
 pub const INLINE_MAX: usize = 256 << 10;
 /// A listing up to this size, compressed, travels inside the commit.
@@ -202,6 +204,51 @@ impl Body {
     }
 }
 
+/// Where a listing is, read without copying it.
+#[derive(Debug, Deserialize)]
+pub(super) enum PlaceView<'a> {
+    /// In the body.
+    Here {
+        /// As in [`Place::Here`].
+        raw_len: u64,
+        /// As in [`Place::Here`].
+        packed: &'a [u8],
+    },
+    /// In a pack of its own.
+    Pack {
+        /// As in [`Place::Pack`].
+        id: PackId,
+        /// As in [`Place::Pack`].
+        raw_len: u64,
+    },
+}
+
+/// A commit's body, read without copying it.
+#[derive(Debug, Deserialize)]
+pub(super) struct BodyView<'a> {
+    /// As in [`Body::listing`].
+    #[serde(borrow)]
+    pub(super) listing: PlaceView<'a>,
+    /// As in [`Body::content`].
+    pub(super) content: &'a [u8],
+}
+
+impl<'a> BodyView<'a> {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, String> {
+        let (body, rest) = postcard::take_from_bytes(bytes)
+            .map_err(|e| format!("the body does not decode: {e}"))?;
+        if rest.is_empty() {
+            Ok(body)
+        } else {
+            Err("the body has bytes after its end".into())
+        }
+    }
+}
+
 impl Listing {
     /// The encoded listing's length and its compressed form.
     ///
@@ -217,88 +264,182 @@ impl Listing {
     /// # Errors
     /// What is wrong with it, in words.
     pub fn unpack(packed: &[u8], raw_len: u64) -> Result<Self, String> {
+        let mut reader = ListingReader::open(packed, raw_len)?;
+        let mut changes = Vec::new();
+        while let Some(change) = reader.next()? {
+            changes.push(change);
+        }
+        Ok(Self {
+            packs: reader.packs,
+            changes,
+        })
+    }
+}
+
+/// How much of a listing is decompressed at a time.
+const WINDOW: usize = 64 << 10;
+
+/// Reads a compressed listing change by change, so that a long one is never in memory whole.
+pub struct ListingReader<'a> {
+    decoder: zstd::stream::read::Decoder<'static, &'a [u8]>,
+    packs: Vec<PackId>,
+    /// How many changes are still to come.
+    left: u64,
+    /// What has been decompressed, from `at` on not decoded yet.
+    window: Vec<u8>,
+    at: usize,
+    /// Bytes that the listing claims to have beyond the window.
+    beyond: u64,
+}
+
+impl<'a> ListingReader<'a> {
+    /// Begins to read a compressed listing of `raw_len` bytes.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn open(packed: &'a [u8], raw_len: u64) -> Result<Self, String> {
         if raw_len > LISTING_MAX {
             return Err(format!(
                 "the listing claims {raw_len} bytes, more than {LISTING_MAX}"
             ));
         }
-        let mut raw = Vec::new();
-        zstd::stream::read::Decoder::with_buffer(packed)
-            .and_then(|decoder| decoder.take(raw_len + 1).read_to_end(&mut raw))
-            .map_err(|e| format!("the listing does not decompress: {e}"))?;
-        if raw.len() as u64 != raw_len {
-            return Err("the listing is not as long as it claims".into());
-        }
-        let (listing, rest) = postcard::take_from_bytes::<Self>(&raw)
-            .map_err(|e| format!("the listing does not decode: {e}"))?;
-        if !rest.is_empty() {
-            return Err("the listing has bytes after its end".into());
-        }
-        listing.check()?;
-        Ok(listing)
+        let decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(undecompressed)?;
+        let mut reader = Self {
+            decoder,
+            packs: Vec::new(),
+            left: 0,
+            window: Vec::new(),
+            at: 0,
+            beyond: raw_len,
+        };
+        reader.packs = reader.decode()?;
+        reader.left = reader.decode()?;
+        Ok(reader)
     }
 
-    /// Whether the listing can be believed as far as it can be seen from itself.
-    fn check(&self) -> Result<(), String> {
-        let known = self.packs.len() as u64;
-        let extent = |path: &RelPath, e: &Extent| {
-            let ends = u64::from(e.at) + u64::from(e.len);
-            if u64::from(e.source) > known
-                || e.frame_raw as usize > FRAME_MAX
-                || e.len == 0
-                || ends > u64::from(e.frame_raw)
-            {
-                Err(format!("an extent of {path} lies outside its frame"))
-            } else {
-                Ok(())
-            }
-        };
-        for change in &self.changes {
-            match change {
-                Change::Put {
-                    path,
-                    kind,
-                    extents,
-                    meta,
-                } => {
-                    let total = extents.iter().try_fold(0u64, |sum, e| {
-                        extent(path, e).map(|()| sum + u64::from(e.len))
-                    })?;
-                    let size = if let Kind::File { size, .. } = kind {
-                        *size
-                    } else {
-                        0
-                    };
-                    if total != size {
-                        return Err(format!("the extents of {path} do not make up its size"));
-                    }
-                    check_meta(path, meta)?;
+    /// The packs that extents refer to, by number from 1.
+    #[must_use]
+    pub fn packs(&self) -> &[PackId] {
+        &self.packs
+    }
+
+    /// The next change; `None` after the last.
+    ///
+    /// # Errors
+    /// What is wrong with it, or with the listing's end, in words.
+    #[expect(clippy::should_implement_trait, reason = "it can fail, and then ends")]
+    pub fn next(&mut self) -> Result<Option<Change>, String> {
+        if self.left > 0 {
+            self.left -= 1;
+            let change: Change = self.decode()?;
+            check(&change, self.packs.len() as u64)?;
+            return Ok(Some(change));
+        }
+        if self.at < self.window.len() || self.beyond > 0 {
+            return Err("the listing has bytes after its end".into());
+        }
+        match self.decoder.read(&mut [0]) {
+            Ok(0) => Ok(None),
+            Ok(_) => Err("the listing is not as long as it claims".into()),
+            Err(error) => Err(undecompressed(error)),
+        }
+    }
+
+    /// Decodes one value, and decompresses as much more as that takes.
+    fn decode<T: serde::de::DeserializeOwned>(&mut self) -> Result<T, String> {
+        loop {
+            let rest = &self.window[self.at..];
+            match postcard::take_from_bytes::<T>(rest) {
+                Ok((value, after)) => {
+                    self.at += rest.len() - after.len();
+                    return Ok(value);
                 }
-                Change::Patch {
-                    path,
-                    meta,
-                    size,
-                    pieces,
-                    ..
-                } => {
-                    let mut end = 0;
-                    for piece in pieces {
-                        extent(path, &piece.extent)?;
-                        if piece.offset < end {
-                            return Err(format!("the pieces of {path} overlap"));
-                        }
-                        end = piece.offset.saturating_add(u64::from(piece.extent.len));
-                        if end > *size {
-                            return Err(format!("a piece of {path} lies beyond its end"));
-                        }
-                    }
-                    check_meta(path, meta)?;
-                }
-                Change::Touch { path, meta } => check_meta(path, meta)?,
-                Change::Remove { .. } => {}
+                Err(postcard::Error::DeserializeUnexpectedEnd) if self.beyond > 0 => self.fill()?,
+                Err(error) => return Err(format!("the listing does not decode: {error}")),
             }
         }
+    }
+
+    /// Makes the window longer by as much as it holds, and by [`WINDOW`] at least.
+    fn fill(&mut self) -> Result<(), String> {
+        self.window.drain(..std::mem::take(&mut self.at));
+        let more = self.window.len().max(WINDOW) as u64;
+        let more = more.min(self.beyond);
+        let read = self
+            .decoder
+            .by_ref()
+            .take(more)
+            .read_to_end(&mut self.window)
+            .map_err(undecompressed)?;
+        self.beyond -= more;
+        if (read as u64) < more {
+            return Err("the listing is not as long as it claims".into());
+        }
         Ok(())
+    }
+}
+
+fn undecompressed(error: std::io::Error) -> String {
+    format!("the listing does not decompress: {error}")
+}
+
+/// Whether a change can be believed as far as it can be seen from itself, in a listing that names
+/// `known` packs.
+fn check(change: &Change, known: u64) -> Result<(), String> {
+    let extent = |path: &RelPath, e: &Extent| {
+        let ends = u64::from(e.at) + u64::from(e.len);
+        if u64::from(e.source) > known
+            || e.frame_raw as usize > FRAME_MAX
+            || e.len == 0
+            || ends > u64::from(e.frame_raw)
+        {
+            Err(format!("an extent of {path} lies outside its frame"))
+        } else {
+            Ok(())
+        }
+    };
+    match change {
+        Change::Put {
+            path,
+            kind,
+            extents,
+            meta,
+        } => {
+            let total = extents.iter().try_fold(0u64, |sum, e| {
+                extent(path, e).map(|()| sum + u64::from(e.len))
+            })?;
+            let size = if let Kind::File { size, .. } = kind {
+                *size
+            } else {
+                0
+            };
+            if total != size {
+                return Err(format!("the extents of {path} do not make up its size"));
+            }
+            check_meta(path, meta)
+        }
+        Change::Patch {
+            path,
+            meta,
+            size,
+            pieces,
+            ..
+        } => {
+            let mut end = 0;
+            for piece in pieces {
+                extent(path, &piece.extent)?;
+                if piece.offset < end {
+                    return Err(format!("the pieces of {path} overlap"));
+                }
+                end = piece.offset.saturating_add(u64::from(piece.extent.len));
+                if end > *size {
+                    return Err(format!("a piece of {path} lies beyond its end"));
+                }
+            }
+            check_meta(path, meta)
+        }
+        Change::Touch { path, meta } => check_meta(path, meta),
+        Change::Remove { .. } => Ok(()),
     }
 }
 
@@ -310,23 +451,33 @@ fn check_meta(path: &RelPath, meta: &Meta) -> Result<(), String> {
     }
 }
 
-/// Decompresses the frame that `extent` lies in, out of its source's bytes.
+/// Where the frame that `extent` lies in begins and ends in its source.
+#[must_use]
+pub fn frame_place(extent: &Extent) -> std::ops::Range<usize> {
+    let from = extent.frame as usize;
+    from..from.saturating_add(extent.frame_len as usize)
+}
+
+/// Decompresses the frame that `extent` lies in into `raw`, whose content is replaced.
 ///
 /// # Errors
 /// What is wrong with it, in words.
-pub fn open_frame(source: &[u8], extent: &Extent) -> Result<Vec<u8>, String> {
-    let from = extent.frame as usize;
-    let frame = from
-        .checked_add(extent.frame_len as usize)
-        .and_then(|to| source.get(from..to))
-        .ok_or("a frame lies beyond the end of its source")?;
-    if extent.frame_raw as usize > FRAME_MAX {
+pub fn open_frame(
+    zstd: &mut Decompressor<'_>,
+    frame: &[u8],
+    extent: &Extent,
+    raw: &mut Vec<u8>,
+) -> Result<(), String> {
+    let len = extent.frame_raw as usize;
+    if len > FRAME_MAX {
         return Err("a frame claims to be larger than any is".into());
     }
-    let raw = zstd::bulk::decompress(frame, extent.frame_raw as usize)
+    raw.clear();
+    raw.reserve(len);
+    zstd.decompress_to_buffer(frame, raw)
         .map_err(|e| format!("a frame does not decompress: {e}"))?;
-    if raw.len() == extent.frame_raw as usize {
-        Ok(raw)
+    if raw.len() == len {
+        Ok(())
     } else {
         Err("a frame is not as long as it claims".into())
     }
@@ -362,6 +513,12 @@ mod tests {
                 extents: vec![extent],
             }],
         }
+    }
+
+    fn open(frame: &[u8], extent: &Extent) -> Result<Vec<u8>, String> {
+        let mut zstd = Decompressor::new().expect("allocates");
+        let mut raw = Vec::new();
+        open_frame(&mut zstd, frame, extent, &mut raw).map(|()| raw)
     }
 
     fn round_trip(listing: &Listing) -> Result<Listing, String> {
@@ -429,6 +586,31 @@ mod tests {
     }
 
     #[test]
+    fn a_listing_that_is_longer_than_the_window_comes_whole_or_not_at_all() {
+        let changes = (0..5000)
+            .map(|n| Change::Remove {
+                path: path(&format!("{n}/long{}", "er".repeat(n % 100))),
+            })
+            .collect();
+        let listing = Listing {
+            packs: vec![PackId::generate()],
+            changes,
+        };
+        let (raw_len, packed) = listing.pack().expect("compresses");
+        assert!(raw_len > 4 * WINDOW as u64, "{raw_len}");
+        assert_eq!(Listing::unpack(&packed, raw_len), Ok(listing));
+        for wrong in [0, 1, raw_len / 2, raw_len - 1, raw_len + 1, raw_len * 2] {
+            assert!(Listing::unpack(&packed, wrong).is_err(), "{wrong}");
+        }
+        assert!(Listing::unpack(&packed[..packed.len() / 2], raw_len).is_err());
+        // More than it says it holds.
+        let mut raw = zstd::bulk::decompress(&packed, raw_len as usize).expect("whole");
+        raw.push(0);
+        let longer = zstd::bulk::compress(&raw, ZSTD_LEVEL).expect("compresses");
+        assert!(Listing::unpack(&longer, raw_len + 1).is_err());
+    }
+
+    #[test]
     fn a_listing_that_would_fill_the_memory_is_not_unpacked() {
         let bomb = zstd::bulk::compress(&vec![0u8; 64 << 20], 3).expect("compresses");
         assert!(Listing::unpack(&bomb, 1000).is_err());
@@ -437,7 +619,7 @@ mod tests {
             frame_len: bomb.len() as u32,
             ..extent()
         };
-        assert!(open_frame(&bomb, &frame).is_err());
+        assert!(open(&bomb, &frame).is_err());
     }
 
     proptest! {
@@ -448,7 +630,10 @@ mod tests {
             let packed = zstd::bulk::compress(&bytes, 1).expect("compresses");
             let _ = Listing::unpack(&packed, bytes.len() as u64);
             let any = Extent { frame: len % 700, frame_len: len % 600, ..extent() };
-            let _ = open_frame(&bytes, &any);
+            let _ = open(&packed, &any);
+            if let Some(frame) = bytes.get(frame_place(&any)) {
+                let _ = open(frame, &any);
+            }
         }
     }
 }

@@ -22,6 +22,8 @@ mod compress;
 mod error;
 pub mod fetch;
 pub mod format;
+mod pieces;
+mod subtrees;
 pub mod tree;
 pub mod upload;
 pub mod version;

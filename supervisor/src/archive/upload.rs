@@ -3,12 +3,22 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use super::builder::PackSink;
 use super::error::{ArchiveError, Result};
 use crate::store::{ArchiveName, PackId, Store};
+
+/// How many bytes of packs may be on their way to the store. One that is larger goes by itself.
+pub const AHEAD_MAX: usize = 4 << 20;
+/// At most this many packs are on their way at a time.
+const AT_ONCE: usize = 4;
+
+/// A pack that has its share of [`AHEAD_MAX`] until it is stored.
+type Parcel = (PackId, Bytes, OwnedSemaphorePermit);
 
 /// The receiving end of a [`PackSink`].
 #[derive(Debug)]
@@ -17,20 +27,41 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// A sink for a builder's thread, and the task that stores what comes through it. One pack
-    /// waits while another is on its way, so that compressing and sending overlap.
+    /// A sink for a builder's thread, and the task that stores what comes through it. Several packs
+    /// are on their way while the next is built, so that compressing and sending overlap and a
+    /// distant store costs its latency once. In which order they are stored does not matter: the
+    /// commit that refers to them comes after all of them.
     #[must_use]
     pub fn start(store: Arc<dyn Store>, archive: ArchiveName) -> (PackSink, Self) {
-        let (send, mut receive) = mpsc::channel::<(PackId, Bytes)>(1);
+        let (send, receive) = mpsc::unbounded_channel::<Parcel>();
+        let room = Arc::new(Semaphore::new(AHEAD_MAX));
+        let closing = Closing(room.clone());
         let task = tokio::spawn(async move {
-            while let Some((id, content)) = receive.recv().await {
-                store.put_pack(&archive, id, content).await?;
-            }
-            Ok(())
+            // However this ends, a builder that waits for room must hear of it.
+            let _closing = closing;
+            let parcels = stream::unfold(receive, |mut receive| async {
+                receive.recv().await.map(|parcel| (parcel, receive))
+            });
+            parcels
+                .map(|(id, content, permit)| {
+                    let (store, archive) = (&store, &archive);
+                    async move {
+                        let stored = store.put_pack(archive, id, content).await;
+                        drop(permit);
+                        stored
+                    }
+                })
+                .buffer_unordered(AT_ONCE)
+                .try_collect()
+                .await
         });
+        let runtime = Handle::current();
         let sink: PackSink = Box::new(move |id, content| {
-            send.blocking_send((id, content))
-                .map_err(|_| std::io::Error::other("the store did not take the pack before it"))
+            let gone = || std::io::Error::other("the store did not take a pack before it");
+            let bytes = u32::try_from(content.len().min(AHEAD_MAX)).expect("was bounded");
+            let permit = runtime.block_on(room.clone().acquire_many_owned(bytes));
+            let permit = permit.map_err(|_| gone())?;
+            send.send((id, content, permit)).map_err(|_| gone())
         });
         (sink, Self { task })
     }
@@ -52,5 +83,14 @@ impl Upload {
                 })
             }
         }
+    }
+}
+
+/// Closes the room when nothing is carried any more.
+struct Closing(Arc<Semaphore>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use super::error::{ArchiveError, Result};
-use super::format::{Body, Change, Extent, Listing, Piece, Place};
+use super::format::{
+    Body, BodyView, Change, Extent, Listing, ListingReader, Piece, Place, PlaceView,
+};
 use super::tree::{Leaf, Tree};
 use crate::entry::{Kind, RelPath};
 use crate::store::{
@@ -183,27 +185,38 @@ impl Version {
         if header.kind == RecordKind::Barrier {
             return Ok(());
         }
-        let (listing, content) = read_listing(store, record).await?;
+        let body = BodyView::decode(&record.body).map_err(|why| damaged(&why))?;
+        let pack;
+        let (packed, raw_len) = match body.listing {
+            PlaceView::Here { raw_len, packed } => (packed, raw_len),
+            PlaceView::Pack { id, raw_len } => {
+                pack = store.pack(&header.archive, id).await?;
+                (&pack[..], raw_len)
+            }
+        };
         if header.kind == RecordKind::Checkpoint {
             self.tree = Tree::new();
             self.sources.clear();
             self.kept.clear();
             *kept_bytes = 0;
         }
-        self.apply(header.seq, listing)
+        ListingReader::open(packed, raw_len)
+            .and_then(|listing| self.apply(header.seq, listing))
             .map_err(|why| damaged(&why))?;
+        let content = body.content;
         if !content.is_empty() && *kept_bytes + content.len() <= KEPT_CONTENT_MAX {
             *kept_bytes += content.len();
-            self.kept.insert(header.seq, content);
+            self.kept.insert(header.seq, content.to_vec());
         }
         Ok(())
     }
 
-    /// Applies a commit's changes to the tree.
-    fn apply(&mut self, seq: Seq, listing: Listing) -> Result<(), String> {
+    /// Applies a commit's changes to the tree as they are read. After an error it is half done, and
+    /// the version is good for nothing.
+    fn apply(&mut self, seq: Seq, mut listing: ListingReader<'_>) -> Result<(), String> {
         let own = self.source(Source::Commit(seq));
         let packs: Vec<u32> = listing
-            .packs
+            .packs()
             .iter()
             .map(|id| self.source(Source::Pack(*id)))
             .collect();
@@ -215,7 +228,7 @@ impl Version {
             },
             ..extent
         };
-        for change in listing.changes {
+        while let Some(change) = listing.next()? {
             match change {
                 Change::Put {
                     path,

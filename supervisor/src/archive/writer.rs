@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::builder::Built;
 use super::error::Result;
+use super::tree::Tree;
 use crate::entry::Digest;
 use crate::store::{
     Appended, ArchiveName, CommitId, FORMAT, Header, InstanceId, Record, RecordKind, Seq, Store,
@@ -33,6 +34,18 @@ pub struct Summary {
     pub files: u64,
     /// How many content bytes they have.
     pub bytes: u64,
+}
+
+impl Summary {
+    /// What there is to say of `tree`.
+    #[must_use]
+    pub fn of<T>(tree: &Tree<T>) -> Self {
+        Self {
+            root: tree.root(),
+            files: tree.files(),
+            bytes: tree.bytes(),
+        }
+    }
 }
 
 /// One writer's end of an archive's chain.

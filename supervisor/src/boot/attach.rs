@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join;
 use tracing::{info, warn};
 
 use super::error::BootError;
@@ -40,6 +41,8 @@ pub async fn wait_for_store(store: &dyn Store, wait: Duration) -> Result<(), Boo
     loop {
         let tried = async {
             store.ping().await?;
+            // The second is for what is asked beside something else later on.
+            store.warm_up(2).await;
             store.prepare().await
         };
         match tried.await {
@@ -189,12 +192,15 @@ pub async fn raise_barrier(
     instance: &InstanceId,
     epoch: u64,
 ) -> Result<(Head, Writer), BootError> {
-    let now = store
-        .now_ms()
-        .await
-        .map_err(crate::archive::ArchiveError::from)?;
+    let (now, head) = join(store.now_ms(), store.head(archive)).await;
+    let now = now.map_err(crate::archive::ArchiveError::from)?;
+    let mut first_look = Some(head);
     for _ in 0..BARRIER_TRIES {
-        let head = match store.head(archive).await {
+        let head = match first_look.take() {
+            Some(head) => head,
+            None => store.head(archive).await,
+        };
+        let head = match head {
             Ok(None) => Head::None,
             Ok(Some(header)) => Head::Known(Box::new(header)),
             Err(StoreError::Damaged { why, .. }) => Head::Unreadable(why),

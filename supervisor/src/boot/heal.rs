@@ -24,11 +24,9 @@ pub(super) async fn heal(site: &Site<'_>, mut version: Version) -> Result<(), Bo
     if torn.is_empty() {
         return Ok(());
     }
-    let fetch = Fetch::plan(&version, |path| torn.contains(path));
-    let contents = match fetch
-        .run(&**site.store, &mut version, Collect::default())
-        .await
-    {
+    let fetch = Fetch::plan(&mut version, |path| torn.contains(path));
+    drop(version);
+    let contents = match fetch.run(&**site.store, Collect::default()).await {
         Ok(collected) => collected.whole,
         Err((error, _)) if error.is_damage() => {
             error!(target: "boot", %error, "files were torn by a crash and their archived content is damaged too; they stay as they are");

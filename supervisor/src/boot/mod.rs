@@ -230,9 +230,9 @@ impl Site<'_> {
     ) -> Result<(), BootError> {
         let staged = self.stage(head, target, writer).await?;
         self.still_owned()?;
-        (booted.files, booted.bytes) = (staged.version.tree.files(), staged.version.tree.bytes());
+        (booted.files, booted.bytes) = (staged.summary.files, staged.summary.bytes);
         booted.damage = staged.damage;
-        let marker = self.marker(writer.head(), staged.version.tree.root());
+        let marker = self.marker(writer.head(), staged.summary.root);
         let installed = staged.stage.install(&marker, &label_now())?;
         booted.replaced = installed.replaced;
         if let Some(path) = &booted.replaced {
@@ -241,7 +241,7 @@ impl Site<'_> {
         if booted.damage.is_empty() {
             return Ok(());
         }
-        self.replace_head(writer, staged.version).await
+        self.replace_head(writer, staged.header).await
     }
 
     fn still_owned(&self) -> Result<(), BootError> {
@@ -367,8 +367,9 @@ impl Site<'_> {
     }
 
     /// Puts an older whole version at the head of the chain, so that the damage is behind it.
-    async fn replace_head(&self, writer: &mut Writer, version: Version) -> Result<(), BootError> {
-        let seq = version.header.seq;
+    async fn replace_head(&self, writer: &mut Writer, header: Header) -> Result<(), BootError> {
+        let seq = header.seq;
+        let version = Version::load(&**self.store, header).await?;
         match checkpoint::write_version(self.store, writer, version).await? {
             Appended::Done(header) => {
                 error!(target: "boot", restored = seq, checkpoint = header.seq, "the newest commits were damaged; an older whole one was restored and is now the head");

@@ -7,21 +7,28 @@ use tracing::warn;
 
 use crate::archive::fetch::{At, Fetch, Sink, Verifier, Wanted};
 use crate::archive::version::{Source, Version, check_header};
+use crate::archive::writer::Summary;
 use crate::archive::{ArchiveError, Result as ArchiveResult};
 use crate::entry::{Kind, Meta, symlink_stays_inside};
+use crate::heap;
 use crate::session::{Stage, StageError, StagedFile};
 use crate::store::{ArchiveName, Header, Seq, Store};
 
 use super::error::BootError;
 use super::progress::Progress;
 
+/// For at most this many requests at a time connections are opened while the tree is read.
+const WARM_MAX: u64 = 5;
+
 /// A version that is staged and verified.
 #[derive(Debug)]
 pub struct Staged {
     /// Where it is.
     pub stage: Stage,
-    /// What it is.
-    pub version: Version,
+    /// Its commit.
+    pub header: Header,
+    /// What it is. The tree itself was let go of before the contents were read.
+    pub summary: Summary,
     /// What was found damaged on the way to it, newest first; empty where it is the wanted one.
     pub damage: Vec<String>,
 }
@@ -46,10 +53,11 @@ pub async fn stage_newest_whole(
     loop {
         let seq = candidate.seq;
         let (error, blame) = match stage_version(store, candidate, root, &lost, progress).await {
-            Ok((stage, version)) => {
+            Ok((stage, header, summary)) => {
                 return Ok(Staged {
                     stage,
-                    version,
+                    header,
+                    summary,
                     damage,
                 });
             }
@@ -135,16 +143,14 @@ async fn stage_version(
     root: &Path,
     lost: &HashSet<Source>,
     progress: &Progress,
-) -> Result<(Stage, Version), Failure> {
-    let mut version = Version::load(store, header)
-        .await
-        .map_err(|e| Failure::Archive(e, None))?;
-    let fetch = Fetch::plan(&version, |_| true);
-    if let Some(source) = fetch
-        .sources(&version)
-        .iter()
-        .find(|source| lost.contains(source))
-    {
+) -> Result<(Stage, Header, Summary), Failure> {
+    // What is larger than a commit carries lies in packs, and several are read at a time.
+    let requests = header.live_bytes.div_ceil(1 << 20).min(WARM_MAX);
+    store.warm_up(requests as usize).await;
+    let loaded = Version::load(store, header).await;
+    let mut version = loaded.map_err(|e| Failure::Archive(e, None))?;
+    let fetch = Fetch::plan(&mut version, |_| true);
+    if let Some(source) = fetch.sources().iter().find(|source| lost.contains(source)) {
         let why = format!("it needs {source:?}, which is damaged");
         let seq = version.header.seq;
         return Err(Failure::Archive(
@@ -154,10 +160,14 @@ async fn stage_version(
     }
     progress.begin(version.tree.files(), version.tree.bytes());
     let mut stage = Stage::begin(root)?;
-    let mut metas = Vec::with_capacity(fetch.files.len());
+    let mut metas = Vec::with_capacity(fetch.files());
+    let mut wanted = 0;
     for (path, leaf) in version.tree.iter() {
         match &leaf.kind {
-            Kind::Dir => stage.dir(&path)?,
+            Kind::Dir => {
+                stage.dir(&path)?;
+                stage.set_dir_meta(&path, &leaf.meta)?;
+            }
             Kind::Symlink { target } => {
                 if !symlink_stays_inside(&path, target) {
                     let error = ArchiveError::Refused(format!(
@@ -171,9 +181,16 @@ async fn stage_version(
                 metas.push(leaf.meta);
                 stage.file(&path, &leaf.meta, &[])?;
             }
-            Kind::File { .. } => metas.push(leaf.meta),
+            Kind::File { .. } => {
+                metas.push(leaf.meta);
+                wanted += 1;
+            }
         }
     }
+    let (header, summary) = (version.header.clone(), Summary::of(&version.tree));
+    // From here on the plan says it all, and the packs need the room.
+    drop(version);
+    heap::give_back();
     let sink = StageSink {
         stage,
         metas,
@@ -181,8 +198,7 @@ async fn stage_version(
         verifier: Verifier::default(),
         progress: progress.clone(),
     };
-    let wanted = fetch.files.iter().filter(|file| file.size > 0).count();
-    let mut sink = match fetch.run(store, &mut version, sink).await {
+    let sink = match fetch.run(store, sink).await {
         Ok(sink) => sink,
         Err((error, source)) => {
             // A disk that is full comes through the sink as an I/O error with the cause inside.
@@ -203,18 +219,13 @@ async fn stage_version(
     };
     if sink.verifier.verified() != wanted {
         let why = "not all of its files have come".to_owned();
-        let seq = version.header.seq;
+        let seq = header.seq;
         return Err(Failure::Archive(
             ArchiveError::DamagedCommit { seq, why },
             None,
         ));
     }
-    for (path, leaf) in version.tree.iter() {
-        if leaf.kind == Kind::Dir {
-            sink.stage.set_dir_meta(&path, &leaf.meta)?;
-        }
-    }
-    Ok((sink.stage, version))
+    Ok((sink.stage, header, summary))
 }
 
 /// Writes pieces into the stage, and verifies each file as it completes.

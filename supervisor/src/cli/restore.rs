@@ -140,9 +140,9 @@ async fn copy(args: &Args, settings: &Settings, to: &Path) -> anyhow::Result<Exi
         )
         .await?;
     let (seq, files, bytes) = (
-        staged.version.header.seq,
-        staged.version.tree.files(),
-        staged.version.tree.bytes(),
+        staged.header.seq,
+        staged.summary.files,
+        staged.summary.bytes,
     );
     staged.stage.install_copy()?;
     for damage in &staged.damage {

@@ -177,16 +177,17 @@ async fn version(
     let header = crate::archive::version::header_of(store, &settings.archive, seq).await?;
     let mut version = Version::load(store, header).await?;
     progress.begin(version.tree.files(), version.tree.bytes());
-    let fetch = Fetch::plan(&version, |_| true);
+    let fetch = Fetch::plan(&mut version, |_| true);
     if !whole_history {
         report.commits += version.header.seq - version.header.base + 1;
     }
-    report.files += fetch.files.len() as u64;
+    drop(version);
+    report.files += fetch.files() as u64;
     let sink = Counting {
         check: Check::default(),
         progress: progress.clone(),
     };
-    match fetch.run(store, &mut version, sink).await {
+    match fetch.run(store, sink).await {
         Ok(sink) => {
             report.bytes += sink.check.bytes;
             let damage = sink

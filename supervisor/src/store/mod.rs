@@ -111,7 +111,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn ping(&self) -> Result<()>;
 
     /// Says that up to `requests` requests at a time are about to come, so that connections for them
-    /// can be opened meanwhile. Changes nothing else, and never fails.
+    /// can be opened meanwhile. It returns before they are, changes nothing else, and never fails.
     async fn warm_up(&self, _requests: usize) {}
 
     /// Creates what the store needs (indexes, tables), if it is not there and we may. Idempotent.

@@ -4,6 +4,7 @@ mod bounded;
 mod chain;
 mod damage;
 mod golden;
+mod transfer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -167,10 +168,10 @@ pub(super) async fn restored(
         .filter(|(_, leaf)| matches!(leaf.kind, Kind::File { size: 0, .. }))
         .map(|(path, _)| (path, Vec::new()))
         .collect();
-    let fetch = Fetch::plan(&version, |_| true);
-    let wanted = fetch.files.iter().filter(|file| file.size > 0).count();
+    let fetch = Fetch::plan(&mut version, |_| true);
+    let wanted = fetch.files() - files.len();
     let sink = fetch
-        .run(store, &mut version, Memory::default())
+        .run(store, Memory::default())
         .await
         .map_err(|(error, _)| error)?;
     assert_eq!(sink.verifier.verified(), wanted, "every file was completed");

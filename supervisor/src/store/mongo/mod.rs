@@ -21,12 +21,11 @@ mod packs;
 mod url;
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, IntoFuture as _};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::future;
 use mongodb::bson::{Document, RawDocumentBuf, doc};
 use mongodb::options::{
     Acknowledgment, ClientOptions, ConnectionString, ReadConcern, ReadPreference,
@@ -196,12 +195,18 @@ impl Store for MongoStore {
     }
 
     async fn warm_up(&self, requests: usize) {
-        // Asked for at once, each takes a connection of its own.
-        let pings = (0..requests.min(POOL as usize)).map(|_| self.ping());
-        for ping in future::join_all(pings).await {
-            if let Err(error) = ping {
-                tracing::debug!(%error, "a connection was not opened ahead");
-            }
+        let Ok(database) = self.database().await else {
+            return;
+        };
+        // Asked for at once, each takes a connection of its own. They go on by themselves: whoever
+        // stopped polling them half-way would keep the connections from everybody.
+        for _ in 0..requests.min(POOL as usize) {
+            let (database, timeout) = (database.clone(), self.timeout);
+            tokio::spawn(async move {
+                let ping = database.run_command(doc! { "ping": 1 });
+                // Who needs the connection meets the error, and tells it.
+                let _ = tokio::time::timeout(timeout, ping.into_future()).await;
+            });
         }
     }
 
