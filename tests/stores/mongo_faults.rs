@@ -173,6 +173,25 @@ async fn content_passes_a_link_that_takes_longer_than_one_deadline() {
 }
 
 #[tokio::test]
+async fn opening_connections_ahead_waits_for_nobody_and_keeps_none() {
+    let (proxy, store, direct) = behind_a_proxy().await;
+    let archive = archive("ahead");
+    proxy.set(Mode::BlackHole);
+    let begun = Instant::now();
+    store.warm_up(64).await;
+    assert!(begun.elapsed() < TIMEOUT, "{:?}", begun.elapsed());
+    proxy.set(Mode::Pass);
+    // More at a time than there are connections: each must come free again.
+    let requests = (0..20).map(|_| store.last_seq(&archive));
+    let took = append_until_done(&store, &record(&archive, 1, *b"x")).await;
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    for answer in futures_util::future::join_all(requests).await {
+        assert_eq!(answer.expect("answers"), Some(1));
+    }
+    assert_eq!(direct.last_seq(&archive).await.expect("answers"), Some(1));
+}
+
+#[tokio::test]
 async fn a_killed_mongod_loses_nothing_that_was_acknowledged() {
     let mongod = Mongod::start();
     let store = connect(&mongod.url("wa"));
