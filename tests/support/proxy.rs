@@ -10,15 +10,17 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// What the proxy does with what it is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Passes everything on.
     Pass,
-    /// Passes everything on, each piece this much later.
+    /// Passes everything on, each piece this much later, at whatever rate it comes: a long line
+    /// and not a narrow one. Half a round trip, since it is in both directions.
     Delay(Duration),
     /// Takes everything, in both directions, and passes nothing on, until the mode changes.
     BlackHole,
@@ -41,6 +43,12 @@ pub(crate) struct Proxy {
 
 /// Largest piece that is passed on at once.
 const PIECE: usize = 16 * 1024;
+/// Most pieces that are on their way in one direction of a connection. 64 MiB: a delay of 50 ms
+/// limits nothing below 1.3 GB a second.
+const ON_THE_WAY: usize = 4096;
+
+/// What was read, and when it is to be passed on.
+type Piece = (Instant, Vec<u8>);
 
 impl Proxy {
     /// Listens on a free port of 127.0.0.1 and passes on to `target`.
@@ -131,22 +139,38 @@ async fn serve(
 }
 
 async fn pump(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    mut mode: watch::Receiver<Mode>,
+    from: OwnedReadHalf,
+    to: OwnedWriteHalf,
+    mode: watch::Receiver<Mode>,
     direction: Direction,
     count: Option<Arc<AtomicU64>>,
 ) {
-    let mut piece = vec![0; PIECE];
+    let (line, arriving) = mpsc::channel(ON_THE_WAY);
+    tokio::select! {
+        // What was cut is cut at once, with all that was on its way.
+        () = take(from, line, mode, direction) => {}
+        () = pass_on(arriving, to, count) => {}
+    }
+}
+
+/// Reads, and says of each piece when it is due. Returns where the connection is to be cut.
+async fn take(
+    mut from: OwnedReadHalf,
+    line: mpsc::Sender<Piece>,
+    mut mode: watch::Receiver<Mode>,
+    direction: Direction,
+) {
     loop {
-        let length = match from.read(&mut piece).await {
-            Ok(0) | Err(_) => return,
-            Ok(length) => length,
-        };
+        let mut piece = vec![0; PIECE];
+        match from.read(&mut piece).await {
+            Ok(0) | Err(_) => break,
+            Ok(length) => piece.truncate(length),
+        }
         let now = *mode.borrow_and_update();
+        let mut due = Instant::now();
         match now {
             Mode::Pass => {}
-            Mode::Delay(delay) => tokio::time::sleep(delay).await,
+            Mode::Delay(delay) => due += delay,
             Mode::BlackHole => {
                 // What was swallowed stays swallowed, so this connection is good for nothing
                 // more; it is kept open until the hole closes, and then cut.
@@ -157,15 +181,34 @@ async fn pump(
             Mode::CutAnswers => {}
             Mode::Refuse => return,
             Mode::Bandwidth(rate) => {
-                let seconds = length as f64 / f64::from(rate.max(1));
+                let seconds = piece.len() as f64 / f64::from(rate.max(1));
                 tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
             }
         }
-        if to.write_all(&piece[..length]).await.is_err() {
+        if line.send((due, piece)).await.is_err() {
+            return;
+        }
+    }
+    // The end is passed on after all that came before it.
+    drop(line);
+    std::future::pending().await
+}
+
+/// Writes each piece when it is due, in the order in which they came.
+async fn pass_on(
+    mut arriving: mpsc::Receiver<Piece>,
+    mut to: OwnedWriteHalf,
+    count: Option<Arc<AtomicU64>>,
+) {
+    while let Some((due, piece)) = arriving.recv().await {
+        if due > Instant::now() {
+            tokio::time::sleep_until(due).await;
+        }
+        if to.write_all(&piece).await.is_err() {
             return;
         }
         if let Some(count) = &count {
-            count.fetch_add(length as u64, Ordering::Relaxed);
+            count.fetch_add(piece.len() as u64, Ordering::Relaxed);
         }
     }
 }
