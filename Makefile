@@ -1,6 +1,6 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compose check build release fmt lint doc deny test-tools figures instructions instructions-accept clean-build
+.PHONY: help demo test test-compose check build release fmt lint doc deny test-tools bench instructions instructions-accept clean-build
 
 SHELL := /bin/bash
 CARGO ?= cargo
@@ -63,8 +63,9 @@ deny: ## Licences and sources of all dependencies
 test-tools: ## Fetch the real parts that the tests drive (quick when they are there)
 	@tests/tools/fetch.sh
 
-figures: release ## Measure what docs/figures.md reports: memory, CPU, latencies
-	$(CARGO) bench --workspace --locked --bench figures
+bench: release ## Measure it beside what people use instead, half an hour; BENCH=smoke: a minute (docs/benchmarks.md)
+	@supervisor/benches/peers/fetch.sh
+	$(CARGO) bench --workspace --locked --bench compare
 
 # Built as `cargo bench` builds it, but with the names of functions kept for callgrind_annotate.
 # A profile that keeps them would build all dependencies anew.
@@ -85,4 +86,4 @@ init-figures: release ## Measure what an init costs, beside the same peers, and 
 
 clean-build: ## Remove what was built and fetched
 	$(CARGO) clean
-	rm -rf .cache tests/gateways/baileys/node_modules
+	rm -rf .cache tests/gateways/baileys/node_modules supervisor/benches/peers/sidecar/node_modules

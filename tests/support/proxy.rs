@@ -191,7 +191,7 @@ async fn take(
     }
     // The end is passed on after all that came before it.
     drop(line);
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Writes each piece when it is due, in the order in which they came.
