@@ -156,7 +156,7 @@ impl Running {
 
     /// Waits for the end of a program that ends by itself, within limits of time and memory.
     fn finish(mut self, begun: Instant, limit: Duration, memory: u64) -> Result<Outcome, GaveUp> {
-        let mut peak_rss = 0;
+        let (mut peak_rss, mut cpu) = (0, Duration::ZERO);
         let mut look = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("it is our child") {
@@ -165,14 +165,17 @@ impl Running {
                     self.seen.extend(self.lines.try_iter());
                     return Err(GaveUp(format!("{status}: {:?}", self.seen)));
                 }
+                // Without a group, what is gone does not count any more.
+                let cpu = cpu.max(self.cpu());
                 return Ok(Outcome {
                     took,
-                    cpu: self.cpu(),
+                    cpu,
                     peak_rss,
                 });
             }
             if look.elapsed() >= LOOK {
                 peak_rss = peak_rss.max(self.peak_rss());
+                cpu = cpu.max(self.cpu());
                 look = Instant::now();
             }
             if begun.elapsed() > limit {

@@ -78,22 +78,15 @@ impl Row {
                 Free => "–".to_owned(),
             }
         });
-        let verdicts = self.parts.iter().filter_map(|part| {
+        let met = each(&|part| {
             let value = part.of.value(results);
-            match part.goal {
-                AtMost(most) => Some(value.is_some_and(|value| value <= most)),
-                AtLeast(least) => Some(value.is_some_and(|value| value >= least)),
-                Free => None,
-            }
+            let met = match part.goal {
+                AtMost(most) => value.is_some_and(|value| value <= most),
+                AtLeast(least) => value.is_some_and(|value| value >= least),
+                Free => return "–".to_owned(),
+            };
+            if met { "yes" } else { "**no**" }.to_owned()
         });
-        let verdicts: Vec<bool> = verdicts.collect();
-        let met = if verdicts.is_empty() {
-            "–"
-        } else if verdicts.iter().all(|met| *met) {
-            "yes"
-        } else {
-            "**no**"
-        };
         format!("| {} | {measured} | {goal} | {met} |", self.figure)
     }
 }

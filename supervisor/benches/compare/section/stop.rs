@@ -23,7 +23,14 @@ pub(crate) fn run(context: &mut Context<'_>) {
     context.put("stop.written", LAST as f64);
     product(context);
     for (script, name) in [("start.sh", "start"), ("start-trap.sh", "trap")] {
-        sidecar(context, script, name);
+        if node::has_namespaces() {
+            sidecar(context, script, name);
+        } else {
+            for what in ["saved", "took"] {
+                let why = "not measured: no process id namespace can be made here";
+                context.results.note(&format!("stop.{what}.{name}"), why);
+            }
+        }
     }
 }
 

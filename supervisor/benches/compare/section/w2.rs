@@ -82,8 +82,9 @@ fn product(context: &mut Context<'_>, source: &Path) {
     std::thread::sleep(TAIL);
     let sent = link.sent() - uploaded;
     let peak = memory(&running).watcher_peak_rss;
-    running.stop(PATIENCE);
+    // Before the stop, whose last commit is none of what is measured.
     let Observation { marks, pages, .. } = observer.stop();
+    running.stop(PATIENCE);
     let samples = until_seen(&transactions, |t| {
         marks.iter().find(|(n, _)| *n >= t.n).map(|(_, at)| *at)
     });
@@ -127,8 +128,8 @@ fn litestream(context: &mut Context<'_>, source: &Path) {
     let transactions = load(context, &dir, &running, "litestream");
     std::thread::sleep(TAIL);
     let peak = running.peak_rss();
-    running.stop(PATIENCE);
     let segments = watch.stop();
+    running.stop(PATIENCE);
     let samples = until_seen(&transactions, |t| {
         let after = segments.iter().filter(|segment| segment.at > t.committed);
         after.map(|segment| segment.at).min()
@@ -163,9 +164,9 @@ fn sidecar(context: &mut Context<'_>, source: &Path) {
     let observer = Observer::sidecar(&url);
     let transactions = load(context, &dir, &running, "sidecar");
     std::thread::sleep(TAIL);
-    let peak = running.peak_rss();
-    running.stop(PATIENCE);
+    let (peak, sent) = (running.peak_rss(), link.sent());
     let observation = observer.stop();
+    running.stop(PATIENCE);
     // The writer's end moves what is in the log into the database, and removes the log.
     let files = [NAME.to_owned(), format!("{NAME}-wal")];
     let uploads: Vec<(i128, u64)> = observation
@@ -186,5 +187,5 @@ fn sidecar(context: &mut Context<'_>, source: &Path) {
     });
     behind(context, "sidecar", &samples, transactions.len());
     context.put("w2.rss.sidecar", peak as f64);
-    context.put("w2.sent.sidecar", link.sent() as f64);
+    context.put("w2.sent.sidecar", sent as f64);
 }

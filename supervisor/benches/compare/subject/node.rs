@@ -38,6 +38,16 @@ pub(crate) fn sidecar(url: &str, dir: &Path, action: &str, at_a_time: u32) -> Co
     command
 }
 
+/// What makes the next process PID 1 of a namespace of its own; only root may.
+const NAMESPACE: [&str; 5] = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child"];
+
+/// Whether this machine lets us make a namespace of process ids.
+pub(crate) fn has_namespaces() -> bool {
+    let mut command = Command::new(NAMESPACE[0]);
+    let tried = command.args(&NAMESPACE[1..]).arg("true").output();
+    tried.is_ok_and(|tried| tried.status.success())
+}
+
 /// The sidecar under a start script around a gateway, as PID 1 of a namespace of its own.
 pub(crate) fn start_script<S: AsRef<std::ffi::OsStr>>(
     script: &str,
@@ -46,13 +56,13 @@ pub(crate) fn start_script<S: AsRef<std::ffi::OsStr>>(
     gateway: impl IntoIterator<Item = S>,
 ) -> Command {
     let set = node(url, dir);
-    let mut command = Command::new("unshare");
+    let mut command = Command::new(NAMESPACE[0]);
     command.env_clear();
     for (name, value) in set.get_envs() {
         command.env(name, value.unwrap_or_default());
     }
     command
-        .args(["--fork", "--pid", "--mount-proc", "--kill-child"])
+        .args(&NAMESPACE[1..])
         .arg("sh")
         .arg(here().join(script))
         .args(gateway);
