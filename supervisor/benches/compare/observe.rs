@@ -56,6 +56,8 @@ pub(crate) struct Observation {
     pub(crate) marks: Vec<(u64, u64)>,
     /// Of a database: pages that were changed, added up over the commits after the first.
     pub(crate) pages: u64,
+    /// When the last look was over.
+    pub(crate) ended: u64,
 }
 
 /// Looks into a store until it is stopped.
@@ -97,7 +99,11 @@ impl Observer {
     /// Ends it.
     pub(crate) fn stop(self) -> Observation {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the observer does not panic")
+        let observed = self.thread.join().expect("the observer does not panic");
+        Observation {
+            ended: monotonic_ns(),
+            ..observed
+        }
     }
 }
 
@@ -340,6 +346,7 @@ async fn watch_uploads(url: &str, stop: &AtomicBool) -> Observation {
 }
 
 /// From the close of each file until it was durable, in milliseconds; and how many never were.
+/// Those count with the time until the end of the observation.
 pub(crate) fn latencies(written: &[Written], observation: &Observation) -> (Vec<f64>, usize) {
     /// A time that went through Node.js has lost the digits beyond a microsecond.
     const ROUNDING_MS: f64 = 0.01;
@@ -373,7 +380,10 @@ pub(crate) fn latencies(written: &[Written], observation: &Observation) -> (Vec<
         for (number, file) in of_path.iter().enumerate() {
             match durable.get(&(*path, number)) {
                 Some(at) => samples.push((at - file.closed) as f64 / 1e6),
-                None => missing += 1,
+                None => {
+                    missing += 1;
+                    samples.push(observation.ended.saturating_sub(file.closed) as f64 / 1e6);
+                }
             }
         }
     }

@@ -32,7 +32,7 @@ pub(super) fn uploaded(product: &Product) -> (Running, Duration) {
 }
 
 fn product_and_limits(context: &mut Context<'_>, source: &std::path::Path, bytes: u64) {
-    let mut samples: [Vec<f64>; 10] = Default::default();
+    let mut samples: [Vec<f64>; 11] = Default::default();
     let [
         upload,
         insert,
@@ -42,6 +42,7 @@ fn product_and_limits(context: &mut Context<'_>, source: &std::path::Path, bytes
         find,
         stops,
         ratios,
+        restore_ratios,
         upload_cpu,
         restore_cpu,
     ] = &mut samples;
@@ -75,6 +76,7 @@ fn product_and_limits(context: &mut Context<'_>, source: &std::path::Path, bytes
         let restored = context.path("restored");
         let outcome = product.restore(&restored).expect("the restore");
         restore.push(outcome.took.as_secs_f64());
+        restore_ratios.push(outcome.took.as_secs_f64() / written.as_secs_f64());
         restore_cpu.push(outcome.cpu.as_secs_f64());
         restore_peak = restore_peak.max(outcome.peak_rss);
         if round == 0 {
@@ -108,6 +110,7 @@ fn product_and_limits(context: &mut Context<'_>, source: &std::path::Path, bytes
         "w1.restore.find",
         "w1.stop.product",
         "w1.upload.ratio",
+        "w1.restore.ratio",
         "w1.cpu.upload.product",
         "w1.cpu.restore.product",
     ];

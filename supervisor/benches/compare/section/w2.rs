@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Context, remove};
 use crate::link::Link;
-use crate::measure::{median, percentile};
+use crate::measure::{median, monotonic_ns, percentile};
 use crate::observe::{Observation, Observer, PAGE, Version};
 use crate::process::{self, Running};
 use crate::subject::product::{Product, memory};
@@ -48,23 +48,30 @@ fn load(context: &mut Context<'_>, dir: &Path, running: &Running, name: &str) ->
     transactions
 }
 
-fn behind(context: &mut Context<'_>, name: &str, samples: &[f64], of: usize) {
+/// From each commit until the store was first seen to hold it. A transaction that it was not seen
+/// to hold counts with the time until the look at its `end`: it was behind for that long at least.
+fn behind(
+    context: &mut Context<'_>,
+    name: &str,
+    transactions: &[Transaction],
+    end: u64,
+    seen: impl Fn(&Transaction) -> Option<u64>,
+) {
+    let mut missing = 0;
+    let mut samples = Vec::new();
+    for transaction in transactions {
+        let at = seen(transaction);
+        missing += u64::from(at.is_none());
+        let span = at.unwrap_or(end).saturating_sub(transaction.committed);
+        samples.push(span as f64 / 1e9);
+    }
     assert!(
-        !samples.is_empty(),
+        missing < transactions.len() as u64,
         "no transaction of {name} was seen in its store"
     );
-    context.put(&format!("w2.behind.{name}.p50"), percentile(samples, 50.0));
-    context.put(&format!("w2.behind.{name}.p99"), percentile(samples, 99.0));
-    context.put(&format!("w2.missing.{name}"), (of - samples.len()) as f64);
-}
-
-/// From each commit until the store was first seen to hold it, in seconds.
-fn until_seen(
-    transactions: &[Transaction],
-    seen: impl Fn(&Transaction) -> Option<u64>,
-) -> Vec<f64> {
-    let one = |t: &Transaction| Some((seen(t)?.saturating_sub(t.committed)) as f64 / 1e9);
-    transactions.iter().filter_map(one).collect()
+    context.put(&format!("w2.behind.{name}.p50"), percentile(&samples, 50.0));
+    context.put(&format!("w2.behind.{name}.p99"), percentile(&samples, 99.0));
+    context.put(&format!("w2.missing.{name}"), missing as f64);
 }
 
 fn product(context: &mut Context<'_>, source: &Path) {
@@ -83,12 +90,16 @@ fn product(context: &mut Context<'_>, source: &Path) {
     let sent = link.sent() - uploaded;
     let peak = memory(&running).watcher_peak_rss;
     // Before the stop, whose last commit is none of what is measured.
-    let Observation { marks, pages, .. } = observer.stop();
+    let Observation {
+        marks,
+        pages,
+        ended: end,
+        ..
+    } = observer.stop();
     running.stop(PATIENCE);
-    let samples = until_seen(&transactions, |t| {
+    behind(context, "product", &transactions, end, |t| {
         marks.iter().find(|(n, _)| *n >= t.n).map(|(_, at)| *at)
     });
-    behind(context, "product", &samples, transactions.len());
     context.put("w2.rss.product", peak as f64);
     context.put("w2.commits.product", marks.len() as f64);
     context.put("w2.sent.product", sent as f64);
@@ -129,12 +140,12 @@ fn litestream(context: &mut Context<'_>, source: &Path) {
     std::thread::sleep(TAIL);
     let peak = running.peak_rss();
     let segments = watch.stop();
+    let end = monotonic_ns();
     running.stop(PATIENCE);
-    let samples = until_seen(&transactions, |t| {
+    behind(context, "litestream", &transactions, end, |t| {
         let after = segments.iter().filter(|segment| segment.at > t.committed);
         after.map(|segment| segment.at).min()
     });
-    behind(context, "litestream", &samples, transactions.len());
     context.put("w2.rss.litestream", peak as f64);
     let written: u64 = segments.iter().map(|segment| segment.bytes).sum();
     context.put("w2.sent.litestream", written as f64);
@@ -166,6 +177,7 @@ fn sidecar(context: &mut Context<'_>, source: &Path) {
     std::thread::sleep(TAIL);
     let (peak, sent) = (running.peak_rss(), link.sent());
     let observation = observer.stop();
+    let end = observation.ended;
     running.stop(PATIENCE);
     // The writer's end moves what is in the log into the database, and removes the log.
     let files = [NAME.to_owned(), format!("{NAME}-wal")];
@@ -178,14 +190,13 @@ fn sidecar(context: &mut Context<'_>, source: &Path) {
             Version::Hash(_) => unreachable!("the sidecar keeps times"),
         })
         .collect();
-    let samples = until_seen(&transactions, |t| {
+    behind(context, "sidecar", &transactions, end, |t| {
         let holds = uploads.iter().filter(|(mtime, _)| mtime + TICK_NS >= t.at);
         holds
             .map(|(_, at)| *at)
             .filter(|at| *at > t.committed)
             .min()
     });
-    behind(context, "sidecar", &samples, transactions.len());
     context.put("w2.rss.sidecar", peak as f64);
     context.put("w2.sent.sidecar", sent as f64);
 }
