@@ -80,7 +80,6 @@ pub mod config;
 pub mod control;
 pub mod entry;
 pub mod exit;
-mod heap;
 pub mod http;
 pub mod human;
 pub mod init;

@@ -27,6 +27,12 @@ pub(crate) fn give_back() {
             );
         }
     }
+    trim_heap();
+}
+
+/// Lets go of freed memory. The allocator would keep it for later, which is right within a piece of
+/// work and wrong between a large one and the next.
+pub(crate) fn trim_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim takes no pointer and may be called at any time from any thread.
     unsafe {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Document, doc};
-use sessionkeep::archive::format::{Change, Extent, open_frame};
+use sessionkeep::archive::format::{Change, Extent, frame_place, open_frame};
 use sessionkeep::archive::version::read_listing;
 use sessionkeep::config::Secret;
 use sessionkeep::entry::Kind;
@@ -208,18 +208,25 @@ struct Sources<'a> {
     frames: HashMap<(u32, u32), Vec<u8>>,
 }
 
+fn unpacked(source: &[u8], extent: &Extent) -> Vec<u8> {
+    let mut zstd = zstd::bulk::Decompressor::new().expect("memory for zstd");
+    let mut frame = Vec::new();
+    open_frame(&mut zstd, &source[frame_place(extent)], extent, &mut frame).expect("a frame");
+    frame
+}
+
 impl Sources<'_> {
     async fn read(&mut self, extent: &Extent) -> Vec<u8> {
         let key = (extent.source, extent.frame);
         if !self.frames.contains_key(&key) {
             let frame = if extent.source == 0 {
-                open_frame(&self.content, extent)
+                unpacked(&self.content, extent)
             } else {
                 let pack = self.packs[extent.source as usize - 1];
                 let pack = self.store.pack(self.archive, pack).await.expect("a pack");
-                open_frame(&pack, extent)
+                unpacked(&pack, extent)
             };
-            self.frames.insert(key, frame.expect("a frame"));
+            self.frames.insert(key, frame);
         }
         let from = extent.at as usize;
         self.frames[&key][from..from + extent.len as usize].to_vec()

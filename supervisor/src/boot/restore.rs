@@ -10,7 +10,7 @@ use crate::archive::version::{Source, Version, check_header};
 use crate::archive::writer::Summary;
 use crate::archive::{ArchiveError, Result as ArchiveResult};
 use crate::entry::{Kind, Meta, symlink_stays_inside};
-use crate::heap;
+use crate::memory;
 use crate::session::{Stage, StageError, StagedFile};
 use crate::store::{ArchiveName, Header, Seq, Store};
 
@@ -190,7 +190,7 @@ async fn stage_version(
     let (header, summary) = (version.header.clone(), Summary::of(&version.tree));
     // From here on the plan says it all, and the packs need the room.
     drop(version);
-    heap::give_back();
+    memory::trim_heap();
     let sink = StageSink {
         stage,
         metas,

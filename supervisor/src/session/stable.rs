@@ -94,7 +94,7 @@ fn read_once(path: &Path, limit: u64) -> Result<Stable, ReadError> {
     if bytes.len() as u64 != size {
         return Err(ReadError::Changed);
     }
-    confirm(path, &file, &before)?;
+    confirm(path, &before)?;
     Ok(Stable {
         bytes,
         print: Fingerprint::of(&before),
@@ -129,7 +129,7 @@ pub fn read_blocks(
         each(offset, &buffer[..want]).map_err(ReadError::Io)?;
         offset += want as u64;
     }
-    confirm(path, &file, &before)?;
+    confirm(path, &before)?;
     Ok((Fingerprint::of(&before), meta_of(&before)))
 }
 
@@ -149,12 +149,10 @@ fn open_file(path: &Path) -> Result<(File, FileStat), ReadError> {
 }
 
 /// The open file is as it was, and still is what the path names.
-fn confirm(path: &Path, file: &File, before: &FileStat) -> Result<(), ReadError> {
-    if Fingerprint::of(&fstat(file)?) != Fingerprint::of(before) {
-        return Err(ReadError::Changed);
-    }
+fn confirm(path: &Path, before: &FileStat) -> Result<(), ReadError> {
+    // By its name: that tells of a change of the file and of another in its place alike.
     let now = lstat(path)?;
-    if (now.st_dev, now.st_ino) != (before.st_dev, before.st_ino) {
+    if now.st_dev != before.st_dev || Fingerprint::of(&now) != Fingerprint::of(before) {
         return Err(ReadError::Changed);
     }
     Ok(())
