@@ -55,7 +55,18 @@ impl Plan {
                 }
             }
         }
-        // The deadest first, until few enough dead bytes are left.
+        let is_small = |size: u64| size < SMALL_PACK;
+        let small = packs.iter().filter(|(_, _, size)| is_small(*size)).count();
+        if small > SMALL_PACKS_MAX {
+            packs.retain(|(id, _, size)| {
+                if is_small(*size) {
+                    plan.rewrite.insert(Source::Pack(*id));
+                }
+                !is_small(*size)
+            });
+        }
+        // Of what is left the deadest first, until few enough dead bytes are left. Last, since
+        // what was joined above may have been the more alive part.
         packs.sort_by_key(|(id, live, size)| (live * 1000 / size, *id));
         let mut dead: u64 = packs.iter().map(|(_, live, size)| size - live).sum();
         let mut all: u64 = packs.iter().map(|(_, live, _)| live).sum();
@@ -65,18 +76,6 @@ impl Plan {
                 plan.rewrite.insert(Source::Pack(id));
             } else {
                 plan.keep.insert(id, live);
-            }
-        }
-        let small: Vec<PackId> = plan
-            .keep
-            .keys()
-            .filter(|id| sizes.get(id).is_some_and(|size| *size < SMALL_PACK))
-            .copied()
-            .collect();
-        if small.len() > SMALL_PACKS_MAX {
-            for id in small {
-                plan.keep.remove(&id);
-                plan.rewrite.insert(Source::Pack(id));
             }
         }
         plan
