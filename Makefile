@@ -63,7 +63,7 @@ deny: ## Licences and sources of all dependencies
 test-tools: ## Fetch the real parts that the tests drive (quick when they are there)
 	@tests/tools/fetch.sh
 
-bench: release ## Measure it beside what people use instead: half an hour (BENCH=smoke: two minutes), writes docs/benchmarks.md
+bench: release ## Measure it beside what people use instead: half an hour (BENCH=smoke: a minute or two), writes docs/benchmarks.md
 	@supervisor/benches/peers/fetch.sh
 	$(CARGO) bench --workspace --locked --bench compare
 

@@ -6,7 +6,7 @@
 //! is compared with what was stored.
 //!
 //! `BENCH` names the sections to run (`BENCH=w2,w4`), whose figures then replace those of an
-//! earlier run; `BENCH=smoke` runs all of it in two minutes on next to no data, and keeps nothing.
+//! earlier run; `BENCH=smoke` runs all of it in a minute or two on next to no data, and keeps nothing.
 
 mod cage;
 mod link;

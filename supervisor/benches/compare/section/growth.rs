@@ -33,7 +33,7 @@ fn files(context: &mut Context<'_>) {
         let (running, took) = uploaded(&product);
         context.took(&format!("growth.{name}.upload"), took);
         // Where it was large, whatever follows the upload takes a while.
-        thread::sleep(Duration::from_secs(context.scale.idle.min(10)));
+        thread::sleep(context.scale.settle * 2);
         let (cpu, begun) = (running.cpu(), Instant::now());
         thread::sleep(Duration::from_secs(context.scale.idle));
         let share = (running.cpu() - cpu).as_secs_f64() / begun.elapsed().as_secs_f64();

@@ -19,7 +19,10 @@ pub(crate) fn run(context: &mut Context<'_>) {
     let source = context.w1("source");
     let account = context.w5("account");
     for ms in ROUND_TRIPS_MS {
-        let link = Link::start(context.mongod.port(), Duration::from_millis(ms));
+        let link = Link::start(
+            context.mongod.port(),
+            Duration::from_millis(ms / context.scale.nearer),
+        );
         let url = link.url(&context.database());
         let session = context.path("session");
         workload::copy(&source, &session);

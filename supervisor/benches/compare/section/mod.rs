@@ -57,6 +57,14 @@ pub(crate) struct Scale {
     pub(crate) messages: u64,
     /// Commits of a short history; the long one has a hundred times as many.
     pub(crate) history: u64,
+    /// From a first upload until all is at rest.
+    pub(crate) settle: Duration,
+    /// From the last change until what is late may still come.
+    pub(crate) tail: Duration,
+    /// By which the link's round trips are divided.
+    pub(crate) nearer: u64,
+    /// The small host's part of a core.
+    pub(crate) small_cpu: f64,
     /// For what a peer may not be able to do.
     pub(crate) patience: Duration,
 }
@@ -74,6 +82,10 @@ impl Scale {
         rewrites: (1000, 60),
         messages: 600,
         history: 50,
+        settle: Duration::from_secs(5),
+        tail: Duration::from_secs(5),
+        nearer: 1,
+        small_cpu: 0.1,
         patience: Duration::from_secs(300),
     };
     /// Whether everything works.
@@ -88,6 +100,10 @@ impl Scale {
         rewrites: (30, 3),
         messages: 6,
         history: 2,
+        settle: Duration::from_secs(1),
+        tail: Duration::from_secs(2),
+        nearer: 10,
+        small_cpu: 0.5,
         patience: Duration::from_secs(60),
     };
 }

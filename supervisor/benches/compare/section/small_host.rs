@@ -12,10 +12,7 @@ use crate::subject::node;
 use crate::subject::product::Product;
 use crate::writer::Task;
 
-const LIMITS: Limits = Limits {
-    cpu: 0.1,
-    memory: 512 << 20,
-};
+const MEMORY: u64 = 512 << 20;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// What is reported of it.
 const FIGURES: [&str; 5] = [
@@ -29,14 +26,18 @@ const FIGURES: [&str; 5] = [
 const STEADY: u64 = 60;
 
 pub(crate) fn run(context: &mut Context<'_>) {
-    if Cage::limited(LIMITS).is_none() {
+    let limits = Limits {
+        cpu: context.scale.small_cpu,
+        memory: MEMORY,
+    };
+    let cage = || Cage::limited(limits);
+    if cage().is_none() {
         for name in FIGURES {
             let why = "not measured: this machine lets us make no control group with limits";
             context.results.note(name, why);
         }
         return;
     }
-    let cage = || Cage::limited(LIMITS);
     let url = context.database();
     let dir = context.w5("account");
     let product = Product::new(&url, &dir);
@@ -54,7 +55,7 @@ pub(crate) fn run(context: &mut Context<'_>) {
         .finish();
     let share = (running.cpu() - cpu).as_secs_f64() / begun.elapsed().as_secs_f64();
     context.put("small.cpu.product", share * 100.0);
-    std::thread::sleep(Duration::from_secs(2));
+    std::thread::sleep(context.scale.tail);
     let observation = observer.stop();
     report(context, "small", "product", &log.files(), &observation);
     running.stop(PATIENCE);

@@ -86,7 +86,7 @@ fn product(context: &mut Context<'_>, source: &Path) {
     // What was sent so far is the first upload.
     let uploaded = link.sent();
     let transactions = load(context, &dir, &running, "product");
-    std::thread::sleep(TAIL);
+    std::thread::sleep(TAIL.min(context.scale.tail));
     let sent = link.sent() - uploaded;
     let peak = memory(&running).watcher_peak_rss;
     // Before the stop, whose last commit is none of what is measured.
@@ -137,7 +137,7 @@ fn litestream(context: &mut Context<'_>, source: &Path) {
     }
     let watch = litestream::Watch::start(&replica);
     let transactions = load(context, &dir, &running, "litestream");
-    std::thread::sleep(TAIL);
+    std::thread::sleep(TAIL.min(context.scale.tail));
     let peak = running.peak_rss();
     let segments = watch.stop();
     let end = monotonic_ns();
@@ -174,7 +174,7 @@ fn sidecar(context: &mut Context<'_>, source: &Path) {
     running.wait_for("watching", PATIENCE);
     let observer = Observer::sidecar(&url);
     let transactions = load(context, &dir, &running, "sidecar");
-    std::thread::sleep(TAIL);
+    std::thread::sleep(TAIL.min(context.scale.tail));
     let (peak, sent) = (running.peak_rss(), link.sent());
     let observation = observer.stop();
     let end = observation.ended;

@@ -16,10 +16,6 @@ use crate::workload;
 use crate::writer::{Task, Written};
 
 const PATIENCE: Duration = Duration::from_secs(120);
-/// From the last change until what is late may still come; the sidecar's debounce is a second.
-const TAIL: Duration = Duration::from_secs(5);
-/// From the first upload until the product has given its memory back and is at rest.
-const SETTLE: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(context: &mut Context<'_>) {
     let bytes = {
@@ -34,7 +30,7 @@ fn product(context: &mut Context<'_>, bytes: u64) {
     let url = context.database();
     let dir = context.path("source");
     let (running, _) = uploaded(&Product::new(&url, &dir).set(context.scale.lease));
-    thread::sleep(SETTLE);
+    thread::sleep(context.scale.settle);
 
     server::record(&url);
     idle(context, &running, "product");
@@ -77,7 +73,7 @@ fn sidecar(context: &mut Context<'_>) {
     let mut running = Running::start(node::sidecar(&url, &dir, "watch", 16));
     running.wait_for("watching", PATIENCE);
     context.took("w4.ready.sidecar", begun.elapsed());
-    thread::sleep(SETTLE);
+    thread::sleep(context.scale.settle);
     idle(context, &running, "sidecar");
     let process = running.with_argument("watch");
     context.put("idle.pss.sidecar", measure::pss(process) as f64);
@@ -109,7 +105,7 @@ fn rewrite(context: &mut Context<'_>, dir: &Path, running: &Running, name: &str)
     let log = task.start(dir, &log).finish();
     let share = (running.cpu() - cpu).as_secs_f64() / begun.elapsed().as_secs_f64();
     context.put(&format!("w4.cpu.{name}"), share * 100.0);
-    thread::sleep(TAIL);
+    thread::sleep(context.scale.tail);
     log.files()
 }
 

@@ -15,8 +15,6 @@ use crate::workload::baileys;
 use crate::writer::Task;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const SETTLE: Duration = Duration::from_secs(5);
-const TAIL: Duration = Duration::from_secs(4);
 
 pub(crate) fn run(context: &mut Context<'_>) {
     let (ours, theirs) = (context.database(), context.database());
@@ -30,7 +28,7 @@ pub(crate) fn run(context: &mut Context<'_>) {
     let mut sidecar = Running::start(node::sidecar(&theirs, &their_dir, "watch", 16));
     sidecar.wait_for("watching", PATIENCE);
     let (product, _) = uploaded(&Product::new(&ours, &our_dir));
-    std::thread::sleep(SETTLE);
+    std::thread::sleep(context.scale.settle);
 
     server::record(&ours);
     let observers = (Observer::product(&ours, None), Observer::sidecar(&theirs));
@@ -47,7 +45,7 @@ pub(crate) fn run(context: &mut Context<'_>) {
     let share = |now: Duration, before: Duration| (now - before).as_secs_f64() / took * 100.0;
     context.put("w5.cpu.product", share(product.cpu(), before.0));
     context.put("w5.cpu.sidecar", share(sidecar.cpu(), before.1));
-    std::thread::sleep(TAIL);
+    std::thread::sleep(context.scale.tail);
     let observations = (observers.0.stop(), observers.1.stop());
     let asked = server::recorded(&ours);
     report(context, "w5", "product", &logs.0.files(), &observations.0);
