@@ -1,5 +1,7 @@
 //! Looks at what the session directory holds, before anything is decided.
 
+use std::ops::ControlFlow;
+
 use tracing::warn;
 
 use super::decide::{Local, is_of};
@@ -35,11 +37,16 @@ pub fn survey(directory: &Directory, archive: &ArchiveName) -> Result<Local, Boo
         has_credentials: false,
         marker,
     };
-    let report = directory.scan(None, &mut |_| {}, &mut |found| {
+    let report = directory.scan_until(None, &mut |_| {}, &mut |found| {
         if found.kind != FoundKind::Dir {
             local.has_files = true;
             // A torn one counts: it is mended by itself, and its neighbours may be newer.
             local.has_credentials |= found.path.name() == CREDENTIALS;
+        }
+        // Both questions are answered.
+        match local.has_credentials {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
         }
     });
     match report.root_unreadable {

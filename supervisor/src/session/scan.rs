@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -243,6 +244,20 @@ impl Directory {
         entering: &mut dyn FnMut(Option<&RelPath>),
         each: &mut dyn FnMut(Found),
     ) -> ScanReport {
+        self.scan_until(below, entering, &mut |found| {
+            each(found);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// As [`Directory::scan`], but ends when `each` has seen enough. What the report lacks then
+    /// says nothing.
+    pub fn scan_until(
+        &self,
+        below: Option<&RelPath>,
+        entering: &mut dyn FnMut(Option<&RelPath>),
+        each: &mut dyn FnMut(Found) -> ControlFlow<()>,
+    ) -> ScanReport {
         let mut walk = Walk::new(self.profile, entering, each);
         if let Err(error) = self.open_root() {
             walk.report.root_unreadable = Some(error);
@@ -254,7 +269,8 @@ impl Directory {
         }
         match self.open_below(start) {
             Ok(fd) => {
-                walk.start(&fd, below);
+                // Ended early or not: what was found is what was wanted.
+                let _ = walk.start(&fd, below);
             }
             Err(error) => match below {
                 Some(below) if !is_gone(&error) => {

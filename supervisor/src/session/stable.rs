@@ -85,14 +85,14 @@ fn read_once(path: &Path, limit: u64) -> Result<Stable, ReadError> {
     if size > limit {
         return Err(too_large());
     }
-    // One byte more than it should have tells a file that grew, without a second read.
-    let mut bytes = Vec::with_capacity(usize::try_from(size).map_err(|_| too_large())? + 1);
-    (&file)
-        .take(size + 1)
-        .read_to_end(&mut bytes)
-        .map_err(ReadError::Io)?;
-    if bytes.len() as u64 != size {
-        return Err(ReadError::Changed);
+    // Whether there is more by now is told by the look that follows.
+    let mut bytes = vec![0; usize::try_from(size).map_err(|_| too_large())?];
+    match (&file).read_exact(&mut bytes) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            return Err(ReadError::Changed);
+        }
+        Err(error) => return Err(ReadError::Io(error)),
     }
     confirm(path, &before)?;
     Ok(Stable {

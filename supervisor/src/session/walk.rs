@@ -3,6 +3,7 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::dir::Dir;
@@ -87,7 +88,7 @@ pub(super) struct Walk<'a> {
     /// The path of the directory that is being walked, without a trailing slash.
     path: Vec<u8>,
     entering: &'a mut dyn FnMut(Option<&RelPath>),
-    each: &'a mut dyn FnMut(Found),
+    each: &'a mut dyn FnMut(Found) -> ControlFlow<()>,
     pub(super) report: ScanReport,
 }
 
@@ -95,7 +96,7 @@ impl<'a> Walk<'a> {
     pub(super) fn new(
         profile: Profile,
         entering: &'a mut dyn FnMut(Option<&RelPath>),
-        each: &'a mut dyn FnMut(Found),
+        each: &'a mut dyn FnMut(Found) -> ControlFlow<()>,
     ) -> Self {
         Self {
             profile,
@@ -107,14 +108,14 @@ impl<'a> Walk<'a> {
     }
 
     /// Walks the open directory `at` and all below it.
-    pub(super) fn start(&mut self, fd: &OwnedFd, at: Option<&RelPath>) {
+    pub(super) fn start(&mut self, fd: &OwnedFd, at: Option<&RelPath>) -> ControlFlow<()> {
         if let Some(at) = at {
             self.path.extend_from_slice(at.as_bytes());
         }
-        self.directory(fd, at);
+        self.directory(fd, at)
     }
 
-    fn directory(&mut self, fd: &OwnedFd, at: Option<&RelPath>) {
+    fn directory(&mut self, fd: &OwnedFd, at: Option<&RelPath>) -> ControlFlow<()> {
         (self.entering)(at);
         let listing = match Listing::read(fd) {
             Ok(listing) => listing,
@@ -123,7 +124,7 @@ impl<'a> Walk<'a> {
                     Some(at) => self.report.unreadable.push((at.clone(), error.to_string())),
                     None => self.report.root_unreadable = Some(error),
                 }
-                return;
+                return ControlFlow::Continue(());
             }
         };
         let length = self.path.len();
@@ -132,28 +133,29 @@ impl<'a> Walk<'a> {
                 self.path.push(b'/');
             }
             self.path.extend_from_slice(name.to_bytes());
-            self.entry(fd, name, &listing);
+            self.entry(fd, name, &listing)?;
             self.path.truncate(length);
         }
+        ControlFlow::Continue(())
     }
 
-    fn entry(&mut self, fd: &OwnedFd, name: &CStr, listing: &Listing) {
+    fn entry(&mut self, fd: &OwnedFd, name: &CStr, listing: &Listing) -> ControlFlow<()> {
         let stat = match fstatat(fd, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             // It vanished between the listing and now.
-            Err(Errno::ENOENT) => return,
+            Err(Errno::ENOENT) => return ControlFlow::Continue(()),
             Err(error) => {
                 if let Ok(path) = RelPath::new(self.path.as_slice())
                     && !self.profile.skips_entry(&self.path, false)
                 {
                     self.report.unreadable.push((path, error.desc().to_owned()));
                 }
-                return;
+                return ControlFlow::Continue(());
             }
         };
         let is_dir = kind_bits(&stat) == SFlag::S_IFDIR;
         if self.profile.skips_entry(&self.path, is_dir) {
-            return;
+            return ControlFlow::Continue(());
         }
         let Ok(path) = RelPath::new(self.path.as_slice()) else {
             // The only thing wrong with a listed path can be its length; what can be named of it
@@ -162,7 +164,7 @@ impl<'a> Walk<'a> {
             {
                 self.report.skip(dir, SkipReason::Unusable);
             }
-            return;
+            return ControlFlow::Continue(());
         };
         match examine(fd, name, &path, &stat) {
             Look::Found(mut found) => {
@@ -172,21 +174,26 @@ impl<'a> Walk<'a> {
                         fstatat(fd, sidecar, AtFlags::AT_SYMLINK_NOFOLLOW).ok()
                     });
                 }
-                (self.each)(found);
+                (self.each)(found)?;
             }
-            Look::Absent => return,
-            Look::Skipped(reason) => return self.report.skip(path, reason),
+            Look::Absent => return ControlFlow::Continue(()),
+            Look::Skipped(reason) => {
+                self.report.skip(path, reason);
+                return ControlFlow::Continue(());
+            }
             Look::Unreadable(error) => {
-                return self.report.unreadable.push((path, error.to_string()));
+                self.report.unreadable.push((path, error.to_string()));
+                return ControlFlow::Continue(());
             }
         }
         if is_dir {
             match openat(fd.as_fd(), name, OPEN_DIR, Mode::empty()) {
-                Ok(below) => self.directory(&below, Some(&path)),
+                Ok(below) => return self.directory(&below, Some(&path)),
                 Err(Errno::ENOENT) => {}
                 // Also where it was swapped for something else since: the next look tells.
                 Err(error) => self.report.unreadable.push((path, error.desc().to_owned())),
             }
         }
+        ControlFlow::Continue(())
     }
 }

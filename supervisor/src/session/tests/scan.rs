@@ -221,3 +221,28 @@ fn chown_tree(path: &Path, to: nix::unistd::Uid) {
         }
     }
 }
+
+#[test]
+fn a_scan_ends_when_enough_was_seen() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    for name in ["a/b/1", "a/b/2", "a/c", "d"] {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("mkdir");
+        std::fs::write(path, name).expect("write");
+    }
+    let (mut seen, mut entered) = (Vec::new(), Vec::new());
+    let report = opened(dir.path()).scan_until(
+        None,
+        &mut |dir| entered.push(dir.map(ToString::to_string)),
+        &mut |found| {
+            seen.push(found.path.to_string());
+            match found.path == rel("a/b/1") {
+                true => std::ops::ControlFlow::Break(()),
+                false => std::ops::ControlFlow::Continue(()),
+            }
+        },
+    );
+    assert_eq!(seen, ["a", "a/b", "a/b/1"]);
+    assert_eq!(entered, [None, Some("a".into()), Some("a/b".into())]);
+    assert!(report.unreadable.is_empty() && report.root_unreadable.is_none());
+}
