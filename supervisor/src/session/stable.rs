@@ -78,7 +78,11 @@ pub fn read_whole(path: &Path, limit: u64) -> Result<Stable, ReadError> {
     }
 }
 
-fn read_once(path: &Path, limit: u64) -> Result<Stable, ReadError> {
+/// As [`read_whole`], in one try.
+///
+/// # Errors
+/// As there.
+pub fn read_once(path: &Path, limit: u64) -> Result<Stable, ReadError> {
     let (file, before) = open_file(path)?;
     let size = u64::try_from(before.st_size).unwrap_or(0);
     let too_large = || ReadError::Io(io::ErrorKind::FileTooLarge.into());

@@ -10,11 +10,11 @@ use crate::archive::blocks::{BlockMap, BlockReader, LARGE_BLOCK};
 use crate::archive::builder::{BlockFile, Builder};
 use crate::archive::{ArchiveError, Result};
 use crate::entry::{Digest, Kind, Meta, RelPath};
-use crate::session::{Directory, Fingerprint, Found, ReadError, json, sqlite, stable};
+use crate::session::{Directory, Fingerprint, Found, ReadError, Stable, json, sqlite, stable};
 
 /// Files up to this size are read whole; larger ones in blocks, of which only changed ones are
 /// committed.
-const WHOLE_MAX: u64 = 1 << 20;
+pub(super) const WHOLE_MAX: u64 = 1 << 20;
 /// How long a JSON file may be torn before that is reported.
 const JSON_PATIENCE: Duration = Duration::from_secs(1);
 /// How soon a file that was not ready is looked at again.
@@ -88,11 +88,14 @@ impl Files {
         self.databases.charge(cost);
     }
 
-    /// Reads the file `found` and adds it to the commit if it differs from `known`.
+    /// Reads the file `found`, unless that was done `ahead`, and adds it to the commit if it differs
+    /// from `known`.
+    #[expect(clippy::too_many_arguments, reason = "each is another owner's")]
     pub(super) fn read(
         &mut self,
         directory: &Directory,
         found: &Found,
+        ahead: Option<Stable>,
         known: Option<&Kind>,
         before: Option<&Blocks>,
         pass: Pass,
@@ -125,7 +128,7 @@ impl Files {
                 Err(error) => return Ok(failed(&error)),
             }
         }
-        let stable = match stable::read_whole(&file, WHOLE_MAX) {
+        let stable = match ahead.map_or_else(|| stable::read_whole(&file, WHOLE_MAX), Ok) {
             Ok(stable) => stable,
             Err(error) => return Ok(unread(error, pass)),
         };

@@ -12,20 +12,21 @@ use super::dirty::Work;
 use super::files::{FileOutcome, Later};
 use super::gathered::{Edit, Gathered, Pass, Seen};
 use super::guard::{self, Refusal};
+use super::read_ahead::ReadAhead;
 use super::replica::{Replica, Scan};
 use crate::archive::Result;
 use crate::archive::builder::{Builder, PackSink};
 use crate::archive::tree::Leaf;
 use crate::boot::progress::Progress;
 use crate::entry::{Kind, RelPath};
-use crate::session::{Found, FoundKind, Hint, Look, SkipReason};
+use crate::session::{Found, FoundKind, Hint, Look, SkipReason, Stable};
 
 /// How long a moment is waited for in which nothing was written while the changed files were read.
 /// A gateway that never pauses for that long is committed as it is.
 const ONE_MOMENT_WITHIN: Duration = Duration::from_millis(150);
 
 /// How long is waited before the changed files are read again.
-const READ_AGAIN_AFTER: Duration = Duration::from_millis(5);
+const READ_AGAIN_AFTER: Duration = Duration::from_millis(2);
 /// More changed files than this are not read again because one of them changed meanwhile.
 const ONE_MOMENT_FILES: usize = 1000;
 /// Work of at least this much is worth showing how far it has come.
@@ -86,6 +87,9 @@ impl Replica {
     /// files, and a commit that holds one of before a message and another of after it restores to
     /// a conversation that does not go on.
     ///
+    /// Files are read ahead where they are few and small, and looked at closer only when that was
+    /// one moment: the shorter the reading takes, the smaller a pause of the gateway's will do.
+    ///
     /// Databases come last, and once: each is of one moment by itself, and a snapshot is both
     /// paced and, to the kernel, a change.
     fn look_at_one_moment(
@@ -96,32 +100,42 @@ impl Replica {
     ) -> Result<()> {
         let begun = Instant::now();
         loop {
-            for path in &work.subtrees {
-                self.look_below(path, gather)?;
-            }
-            for path in &work.paths {
-                if !self.files.is_database(path) {
-                    self.look_at(path, gather)?;
+            let mut ahead = ReadAhead::of(&work, &self.directory, &self.files);
+            let mut moved = self.overhear();
+            let mut is_one_moment =
+                moved.is_empty() && ahead.as_ref().is_some_and(ReadAhead::is_whole);
+            let ends = moved.everything || begun.elapsed() >= ONE_MOMENT_WITHIN;
+            if is_one_moment || ends || ahead.is_none() {
+                for path in &work.subtrees {
+                    self.look_below(path, gather)?;
                 }
-            }
-            let moved = self.overhear();
-            let torn = |(path, _): &(RelPath, Instant)| !self.files.is_database(path);
-            let is_one_moment = moved.is_empty() && !gather.out.later.iter().any(torn);
-            if is_one_moment || moved.everything {
-                break;
-            }
-            if begun.elapsed() >= ONE_MOMENT_WITHIN {
-                debug!(target: "sync", "files never stood still; they are committed as they were read");
-                break;
+                for path in &work.paths {
+                    if !self.files.is_database(path) {
+                        let read = ahead.as_mut().and_then(|ahead| ahead.take(path));
+                        self.look_at(path, read, gather)?;
+                    }
+                }
+                if ahead.is_none() {
+                    moved.add(self.overhear());
+                    let torn = |(path, _): &(RelPath, Instant)| !self.files.is_database(path);
+                    is_one_moment = moved.is_empty() && !gather.out.later.iter().any(torn);
+                }
+                if is_one_moment || moved.everything {
+                    break;
+                }
+                if ends {
+                    debug!(target: "sync", "files never stood still; they are committed as they were read");
+                    break;
+                }
+                *gather = begin()?;
             }
             // A writer that is in the middle of a file needs a moment to end it.
             std::thread::sleep(READ_AGAIN_AFTER);
             work.add(moved);
-            *gather = begin()?;
         }
         for path in &work.paths {
             if self.files.is_database(path) {
-                self.look_at(path, gather)?;
+                self.look_at(path, None, gather)?;
             }
         }
         Ok(())
@@ -238,14 +252,14 @@ impl Replica {
             });
         }
         for found in fresh {
-            self.found(found, Trust::Fingerprint, gather)?;
+            self.found(found, Trust::Fingerprint, None, gather)?;
         }
         gather.removed.extend(gone);
         Ok(Work::default())
     }
 
     fn look_below(&mut self, dir: &RelPath, gather: &mut Gather) -> Result<()> {
-        self.look_at(dir, gather)?;
+        self.look_at(dir, None, gather)?;
         let mut fresh = Vec::new();
         let (events, directory) = (&self.events, &self.directory);
         let watched = &mut self.scan.watched;
@@ -262,7 +276,7 @@ impl Replica {
         );
         let seen: HashSet<RelPath> = fresh.iter().map(|found| found.path.clone()).collect();
         for found in fresh {
-            self.found(found, Trust::Nothing, gather)?;
+            self.found(found, Trust::Nothing, None, gather)?;
         }
         if report.root_unreadable.is_none() && report.unreadable.is_empty() {
             gather.removed.extend(
@@ -275,9 +289,18 @@ impl Replica {
         Ok(())
     }
 
-    fn look_at(&mut self, path: &RelPath, gather: &mut Gather) -> Result<()> {
+    /// Looks at `path`, unless it was `read` already.
+    fn look_at(
+        &mut self,
+        path: &RelPath,
+        read: Option<(Found, Stable)>,
+        gather: &mut Gather,
+    ) -> Result<()> {
+        if let Some((found, read)) = read {
+            return self.found(found, Trust::Nothing, Some(read), gather);
+        }
         match self.directory.look(path) {
-            Look::Found(found) => self.found(found, Trust::Nothing, gather),
+            Look::Found(found) => self.found(found, Trust::Nothing, None, gather),
             // Left out by the profile, and archived all the same: by another profile.
             Look::Absent | Look::Skipped(SkipReason::Profile) => {
                 if self.tree.get(path).is_some() {
@@ -297,7 +320,13 @@ impl Replica {
     }
 
     /// Takes an entry that is there, and adds to the commit what differs.
-    fn found(&mut self, found: Found, trust: Trust, gather: &mut Gather) -> Result<()> {
+    fn found(
+        &mut self,
+        found: Found,
+        trust: Trust,
+        read: Option<Stable>,
+        gather: &mut Gather,
+    ) -> Result<()> {
         let known = self.tree.get(&found.path);
         let kind = match &found.kind {
             FoundKind::File => {
@@ -306,7 +335,7 @@ impl Replica {
                 if trusted && known.is_some_and(|leaf| is_as_committed(leaf, &found, &self.keyed)) {
                     return Ok(());
                 }
-                return self.found_file(found, gather);
+                return self.found_file(found, read, gather);
             }
             FoundKind::Dir => Kind::Dir,
             FoundKind::Symlink { target } => Kind::Symlink {
@@ -334,13 +363,19 @@ impl Replica {
         Ok(())
     }
 
-    fn found_file(&mut self, found: Found, gather: &mut Gather) -> Result<()> {
+    fn found_file(
+        &mut self,
+        found: Found,
+        read: Option<Stable>,
+        gather: &mut Gather,
+    ) -> Result<()> {
         let path = found.path.clone();
         let known = self.tree.get(&path);
         gather.progress.add(1, found.print.size);
         let outcome = self.files.read(
             &self.directory,
             &found,
+            read,
             known.map(|leaf| &leaf.kind),
             self.blocks.get(&path),
             gather.pass,

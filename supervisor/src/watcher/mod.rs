@@ -19,6 +19,7 @@ mod gathered;
 mod guard;
 pub mod link;
 mod probe;
+mod read_ahead;
 mod replica;
 mod replicator;
 pub mod status;
