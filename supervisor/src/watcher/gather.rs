@@ -12,7 +12,7 @@ use super::dirty::Work;
 use super::files::{FileOutcome, Later};
 use super::gathered::{Edit, Gathered, Pass, Seen};
 use super::guard::{self, Refusal};
-use super::read_ahead::ReadAhead;
+use super::read_ahead::{self, ReadAhead};
 use super::replica::{Replica, Scan};
 use crate::archive::Result;
 use crate::archive::builder::{Builder, PackSink};
@@ -251,11 +251,16 @@ impl Replica {
                 ..Work::default()
             });
         }
-        for found in fresh {
-            self.found(found, Trust::Fingerprint, None, gather)?;
-        }
         gather.removed.extend(gone);
-        Ok(Work::default())
+        let root = self.directory.root().to_path_buf();
+        // The kernel's part of it beside ours.
+        std::thread::scope(|scope| {
+            let batches = read_ahead::in_batches(scope, root, fresh);
+            for (found, read) in batches.into_iter().flatten() {
+                self.found(found, Trust::Fingerprint, read, gather)?;
+            }
+            Ok(Work::default())
+        })
     }
 
     fn look_below(&mut self, dir: &RelPath, gather: &mut Gather) -> Result<()> {

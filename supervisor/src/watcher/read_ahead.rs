@@ -1,7 +1,13 @@
-//! Reads the changed files of a commit in one go, and nothing else meanwhile: no hashing, no parsing,
-//! no compressing. Whether that was one moment is for the caller to find out.
+//! Reads files before they are looked at closer.
+//!
+//! The few of an ordinary commit in one go ([`ReadAhead`]), and nothing else meanwhile: no hashing,
+//! no parsing, no compressing. Whether that was one moment is for the caller to find out. The many
+//! of a first upload beside the looking ([`in_batches`]).
 
 use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::Scope;
 
 use super::dirty::Work;
 use super::files::{Files, WHOLE_MAX};
@@ -12,6 +18,46 @@ use crate::session::{Directory, Found, FoundKind, Look, ReadError, Stable, json,
 const FILES_MAX: usize = 1000;
 /// See [`FILES_MAX`].
 const BYTES_MAX: u64 = 4 << 20;
+
+/// A batch is handed on when it holds this much, or this many files.
+const BATCH_BYTES: u64 = 128 << 10;
+/// See [`BATCH_BYTES`].
+const BATCH_FILES: usize = 64;
+
+/// Something that was found, with its content where that is a small file that could be read.
+type Read = (Found, Option<Stable>);
+
+/// Reads what was `found` below `root` on a thread of its own, in order. Two batches at most are
+/// ahead of whoever takes them.
+pub(super) fn in_batches<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    root: PathBuf,
+    found: Vec<Found>,
+) -> Receiver<Vec<Read>> {
+    let (send, receive) = sync_channel(1);
+    scope.spawn(move || {
+        let (mut batch, mut bytes) = (Vec::with_capacity(BATCH_FILES), 0);
+        for found in found {
+            let is_small = found.kind == FoundKind::File && found.print.size <= WHOLE_MAX;
+            // What cannot be read now is looked at closer by whoever takes it.
+            let read = is_small
+                .then(|| stable::read_whole(&found.path.under(&root), WHOLE_MAX).ok())
+                .flatten();
+            bytes += read.as_ref().map_or(0, |read| read.bytes.len() as u64);
+            batch.push((found, read));
+            if bytes >= BATCH_BYTES || batch.len() >= BATCH_FILES {
+                let full = std::mem::replace(&mut batch, Vec::with_capacity(BATCH_FILES));
+                // Nobody takes any more: it was given up.
+                if send.send(full).is_err() {
+                    return;
+                }
+                bytes = 0;
+            }
+        }
+        let _ = send.send(batch);
+    });
+    receive
+}
 
 /// Files that were read.
 #[derive(Debug)]
