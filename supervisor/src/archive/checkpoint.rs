@@ -24,6 +24,9 @@ const SMALL_PACK: u64 = 512 << 10;
 /// See [`SMALL_PACK`].
 const SMALL_PACKS_MAX: usize = 8;
 
+/// How many bytes are ahead of what is being moved: the gateway runs, and nobody waits for it.
+const AHEAD: usize = 2 << 20;
+
 /// What a checkpoint will move.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -147,7 +150,8 @@ pub async fn write_version(
         &mut version,
         |_| true,
         |source| plan.rewrite.contains(source),
-    );
+    )
+    .keeping_ahead(AHEAD);
     let mut files = fetch.paths().peekable();
     for (path, leaf) in version.tree.iter() {
         let mut extents = leaf.extra.clone();

@@ -92,6 +92,8 @@ pub struct Fetch {
     sources: Vec<Source>,
     kept: HashMap<Seq, Vec<u8>>,
     plan: Plan,
+    /// Bytes that may be ahead of the sink.
+    ahead: usize,
 }
 
 #[derive(Debug)]
@@ -167,7 +169,15 @@ impl Fetch {
                 rows,
                 slices,
             },
+            ahead: AHEAD_MAX,
         }
+    }
+
+    /// Keeps at most so many bytes ahead of the sink, where time matters less than memory.
+    #[must_use]
+    pub(super) fn keeping_ahead(mut self, bytes: usize) -> Self {
+        self.ahead = bytes.min(AHEAD_MAX);
+        self
     }
 
     /// How many files are wanted; [`Sink::piece`] names them by their index.
@@ -228,13 +238,13 @@ impl Fetch {
 
         // A permit stays with its source until that has been unpacked: this is what bounds memory,
         // and so the channel needs no bound.
-        let room = Arc::new(Semaphore::new(AHEAD_MAX));
+        let (room, ahead) = (Arc::new(Semaphore::new(self.ahead)), self.ahead);
         let (archive, kept) = (&self.archive, &mut self.kept);
         let reads = stream::iter(runs)
             .then(|run| {
                 let room = room.clone();
                 async move {
-                    let bytes = u32::try_from(run.bytes.min(AHEAD_MAX)).expect("was bounded");
+                    let bytes = u32::try_from(run.bytes.min(ahead)).expect("was bounded");
                     let permit = room.acquire_many_owned(bytes).await;
                     (run, permit.expect("it is never closed"))
                 }

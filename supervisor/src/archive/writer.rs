@@ -10,6 +10,9 @@ use crate::store::{
     Appended, ArchiveName, CommitId, FORMAT, Header, InstanceId, Record, RecordKind, Seq, Store,
 };
 
+/// A checkpoint is due when the commits since the last one hold more than one part in so many of
+/// what that one holds. What they hold is written once more then.
+const CHAIN_SHARE: u64 = 2;
 /// Fewer stored bytes than this since the checkpoint never make a new one.
 const CHAIN_BYTES_MIN: u64 = 64 << 10;
 /// A chain is at most this many commits long, however small they are: a restore reads them all.
@@ -114,7 +117,7 @@ impl Writer {
     pub fn wants_checkpoint(&self) -> bool {
         self.head.as_ref().is_some_and(|head| {
             head.base > 0
-                && (head.chain_bytes > (head.base_bytes / 4).max(CHAIN_BYTES_MIN)
+                && (head.chain_bytes > (head.base_bytes / CHAIN_SHARE).max(CHAIN_BYTES_MIN)
                     || head.seq - head.base >= CHAIN_LENGTH_MAX)
         })
     }

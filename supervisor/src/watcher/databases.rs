@@ -34,7 +34,7 @@ const PACE_WHOLE: u32 = 25;
 /// No database waits longer for its next snapshot.
 const PACE_MAX: Duration = Duration::from_secs(30);
 /// What a snapshot costs besides reading and compressing: the commit's way to the store.
-const COMMIT_COST: Duration = Duration::from_millis(2);
+const COMMIT_COST: Duration = Duration::from_millis(3);
 /// Databases up to this size are checked whenever they are read whole, larger ones at times.
 const CHECK_ALWAYS_MAX: u64 = 8 << 20;
 /// How often a database is read whole and checked though its log tells what changed, at most; and
