@@ -13,7 +13,7 @@ use super::gathered::{Blocks, Pass};
 use crate::archive::blocks::{BlockMap, BlockReader, PAGE_BLOCK};
 use crate::archive::builder::Builder;
 use crate::archive::{ArchiveError, Result};
-use crate::entry::{Digest, Kind, RelPath};
+use crate::entry::{Digest, RelPath};
 use crate::human::Chain;
 use crate::session::{
     Check, Directory, Found, Moment, ProcessFreezer, Snapshot, SnapshotError, scratch,
@@ -296,7 +296,7 @@ impl<'a> Reading<'a> {
                 .expect("nothing in it fails");
             if known == (map.size(), map.hash()) {
                 map.settle();
-                return Ok(self.outcome(map, known.1, moment, false));
+                return Ok(self.outcome((map, known.1, false), moment));
             }
         }
         let mut file = self
@@ -309,7 +309,7 @@ impl<'a> Reading<'a> {
             return Err(error);
         }
         match file.finish(self.builder, self.found.meta, known) {
-            Ok((map, hash, changed)) => Ok(self.outcome(map, hash, moment, changed)),
+            Ok(ended) => Ok(self.outcome(ended, moment)),
             Err(error) => Err(self.fail(error)),
         }
     }
@@ -362,35 +362,12 @@ impl<'a> Reading<'a> {
             patch.abandon(self.builder);
             return Err(error);
         }
-        let (map, hash, changed) =
-            patch.finish(self.builder, self.found.meta, self.committed.content);
-        Ok(self.outcome(map, hash, snapshot.moment(), changed))
+        let ended = patch.finish(self.builder, self.found.meta, self.committed.content);
+        Ok(self.outcome(ended, snapshot.moment()))
     }
 
-    fn outcome(
-        &self,
-        map: BlockMap,
-        hash: Digest,
-        moment: Option<Moment>,
-        changed: bool,
-    ) -> FileOutcome {
-        let (meta, print, size) = (self.found.meta, self.found.print, map.size());
-        let blocks = Blocks::keep(map, moment);
-        if changed {
-            let kind = Kind::File { size, hash };
-            FileOutcome::Changed {
-                meta,
-                kind,
-                blocks,
-                print,
-            }
-        } else {
-            FileOutcome::Same {
-                meta,
-                blocks,
-                print,
-            }
-        }
+    fn outcome(&self, ended: (BlockMap, Digest, bool), moment: Option<Moment>) -> FileOutcome {
+        FileOutcome::of_blocks(ended, self.found.meta, self.found.print, moment)
     }
 
     fn fail(&mut self, error: ArchiveError) -> SnapshotError {

@@ -10,7 +10,9 @@ use crate::archive::blocks::{BlockMap, BlockReader, LARGE_BLOCK};
 use crate::archive::builder::{BlockFile, Builder};
 use crate::archive::{ArchiveError, Result};
 use crate::entry::{Digest, Kind, Meta, RelPath};
-use crate::session::{Directory, Fingerprint, Found, ReadError, Stable, json, sqlite, stable};
+use crate::session::{
+    Directory, Fingerprint, Found, Moment, ReadError, Stable, json, sqlite, stable,
+};
 
 /// Files up to this size are read whole; larger ones in blocks, of which only changed ones are
 /// committed.
@@ -44,6 +46,33 @@ pub(super) enum FileOutcome {
     NotWhole(String),
     /// It cannot be read at all.
     Unreadable(String),
+}
+
+impl FileOutcome {
+    /// What came block by block: its blocks, its hash, and whether it differs.
+    pub(super) fn of_blocks(
+        (map, hash, changed): (BlockMap, Digest, bool),
+        meta: Meta,
+        print: Fingerprint,
+        moment: Option<Moment>,
+    ) -> Self {
+        let size = map.size();
+        let blocks = Blocks::keep(map, moment);
+        if changed {
+            Self::Changed {
+                meta,
+                kind: Kind::File { size, hash },
+                blocks,
+                print,
+            }
+        } else {
+            Self::Same {
+                meta,
+                blocks,
+                print,
+            }
+        }
+    }
 }
 
 /// When to look again.
@@ -249,23 +278,8 @@ fn done(
     print: Fingerprint,
     known: Option<(u64, Digest)>,
 ) -> Result<FileOutcome> {
-    let (map, hash, changed) = file.finish(builder, meta, known)?;
-    let size = map.size();
-    let blocks = Blocks::keep(map, None);
-    Ok(if changed {
-        FileOutcome::Changed {
-            meta,
-            kind: Kind::File { size, hash },
-            blocks,
-            print,
-        }
-    } else {
-        FileOutcome::Same {
-            meta,
-            blocks,
-            print,
-        }
-    })
+    let ended = file.finish(builder, meta, known)?;
+    Ok(FileOutcome::of_blocks(ended, meta, print, None))
 }
 
 fn unread(error: ReadError, pass: Pass) -> FileOutcome {

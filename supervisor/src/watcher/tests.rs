@@ -538,3 +538,35 @@ fn a_database_costs_what_changed_in_it_and_stays_right_when_a_commit_could_not_b
         assert!(here == there, "the restored database has other rows");
     });
 }
+
+/// Blocks of 4 KiB hold several small pages or a part of a large one, and the last one may be short.
+#[test]
+fn a_database_that_grows_and_shrinks_is_right_whatever_its_page_size() {
+    block_on(async {
+        for page_size in [512, 1024, 4096, 16384] {
+            let mut site = Site::new().await;
+            let path = site.dir.join("store.db");
+            let writer = rusqlite::Connection::open(&path).expect("open");
+            let sql = format!(
+                "PRAGMA page_size={page_size}; PRAGMA journal_mode=WAL;
+                 CREATE TABLE t (n INTEGER PRIMARY KEY, b BLOB);
+                 WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n+1 FROM s WHERE n < 200)
+                 INSERT INTO t SELECT n, randomblob(300) FROM s;"
+            );
+            writer.execute_batch(&sql).expect("fill");
+            site.settle(Work::everything(), Pass::Final).await;
+            for round in 0..12 {
+                let sql = match round % 4 {
+                    0 => "INSERT INTO t SELECT NULL, randomblob(700) FROM t WHERE n % 5 = 0",
+                    1 => "UPDATE t SET b = randomblob(40) WHERE n % 17 = 0",
+                    2 => "DELETE FROM t WHERE n % 3 = 0",
+                    _ => "VACUUM",
+                };
+                writer.execute_batch(sql).expect(sql);
+                site.settle(Work::everything(), Pass::Final).await;
+                let (here, there) = both(&writer, &site.restored().await);
+                assert!(here == there, "page size {page_size}, round {round}");
+            }
+        }
+    });
+}
