@@ -6,13 +6,14 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, lstat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 
 use crate::entry::Meta;
 
@@ -83,7 +84,15 @@ pub fn read_whole(path: &Path, limit: u64) -> Result<Stable, ReadError> {
 /// # Errors
 /// As there.
 pub fn read_once(path: &Path, limit: u64) -> Result<Stable, ReadError> {
-    let (file, before) = open_file(path)?;
+    read_once_at(AT_FDCWD, path, limit)
+}
+
+/// As [`read_once`], of a path below an open directory: for those who read many files of one.
+///
+/// # Errors
+/// As there.
+pub fn read_once_at(dir: BorrowedFd<'_>, path: &Path, limit: u64) -> Result<Stable, ReadError> {
+    let (file, before) = open_file(dir, path)?;
     let size = u64::try_from(before.st_size).unwrap_or(0);
     let too_large = || ReadError::Io(io::ErrorKind::FileTooLarge.into());
     if size > limit {
@@ -98,7 +107,7 @@ pub fn read_once(path: &Path, limit: u64) -> Result<Stable, ReadError> {
         }
         Err(error) => return Err(ReadError::Io(error)),
     }
-    confirm(path, &before)?;
+    confirm(dir, path, &before)?;
     Ok(Stable {
         bytes,
         print: Fingerprint::of(&before),
@@ -116,7 +125,7 @@ pub fn read_blocks(
     block: usize,
     each: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
 ) -> Result<(Fingerprint, Meta), ReadError> {
-    let (file, before) = open_file(path)?;
+    let (file, before) = open_file(AT_FDCWD, path)?;
     let size = u64::try_from(before.st_size).unwrap_or(0);
     let mut buffer = vec![0; block.max(1)];
     let mut offset = 0;
@@ -133,16 +142,16 @@ pub fn read_blocks(
         each(offset, &buffer[..want]).map_err(ReadError::Io)?;
         offset += want as u64;
     }
-    confirm(path, &before)?;
+    confirm(AT_FDCWD, path, &before)?;
     Ok((Fingerprint::of(&before), meta_of(&before)))
 }
 
 /// Opens without following a link, without waiting for a pipe's writer, and, where the file is
 /// ours, without leaving a trace in its access time.
-fn open_file(path: &Path) -> Result<(File, FileStat), ReadError> {
+fn open_file(dir: BorrowedFd<'_>, path: &Path) -> Result<(File, FileStat), ReadError> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let fd = match open(path, flags | OFlag::O_NOATIME, Mode::empty()) {
-        Err(Errno::EPERM) => open(path, flags, Mode::empty()),
+    let fd = match openat(dir, path, flags | OFlag::O_NOATIME, Mode::empty()) {
+        Err(Errno::EPERM) => openat(dir, path, flags, Mode::empty()),
         other => other,
     }?;
     let stat = fstat(&fd)?;
@@ -153,9 +162,9 @@ fn open_file(path: &Path) -> Result<(File, FileStat), ReadError> {
 }
 
 /// The open file is as it was, and still is what the path names.
-fn confirm(path: &Path, before: &FileStat) -> Result<(), ReadError> {
+fn confirm(dir: BorrowedFd<'_>, path: &Path, before: &FileStat) -> Result<(), ReadError> {
     // By its name: that tells of a change of the file and of another in its place alike.
-    let now = lstat(path)?;
+    let now = fstatat(dir, path, AtFlags::AT_SYMLINK_NOFOLLOW)?;
     if now.st_dev != before.st_dev || Fingerprint::of(&now) != Fingerprint::of(before) {
         return Err(ReadError::Changed);
     }

@@ -5,7 +5,11 @@
 //! of a first upload beside the looking ([`in_batches`]).
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::Scope;
 
@@ -37,11 +41,12 @@ pub(super) fn in_batches<'scope>(
     let (send, receive) = sync_channel(1);
     scope.spawn(move || {
         let (mut batch, mut bytes) = (Vec::with_capacity(BATCH_FILES), 0);
+        let mut dir: Option<(Vec<u8>, OwnedFd)> = None;
         for found in found {
             let is_small = found.kind == FoundKind::File && found.print.size <= WHOLE_MAX;
             // What cannot be read now is looked at closer by whoever takes it.
             let read = is_small
-                .then(|| stable::read_whole(&found.path.under(&root), WHOLE_MAX).ok())
+                .then(|| read_in(&root, &mut dir, &found.path))
                 .flatten();
             bytes += read.as_ref().map_or(0, |read| read.bytes.len() as u64);
             batch.push((found, read));
@@ -57,6 +62,17 @@ pub(super) fn in_batches<'scope>(
         let _ = send.send(batch);
     });
     receive
+}
+
+/// Reads a file, and keeps its directory open for the next one: most have the same.
+fn read_in(root: &Path, open: &mut Option<(Vec<u8>, OwnedFd)>, path: &RelPath) -> Option<Stable> {
+    let (dir, name) = path.split();
+    if open.as_ref().is_none_or(|(have, _)| have != dir) {
+        let fd = File::open(root.join(OsStr::from_bytes(dir))).ok()?;
+        *open = Some((dir.to_vec(), fd.into()));
+    }
+    let (_, fd) = open.as_ref()?;
+    stable::read_once_at(fd.as_fd(), Path::new(OsStr::from_bytes(name)), WHOLE_MAX).ok()
 }
 
 /// Files that were read.
