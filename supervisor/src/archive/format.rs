@@ -32,7 +32,7 @@ pub const FRAME_TARGET: usize = 256 << 10;
 /// mebibytes in all, of which a few at a time fit the memory of both sides.
 pub const PACK_TARGET: usize = 7 << 18;
 /// Content up to this size, compressed, travels inside the commit.
-pub const INLINE_MAX: usize = 256 << 10;
+pub const INLINE_MAX: usize = 512 << 10;
 /// A listing up to this size, compressed, travels inside the commit.
 pub const LISTING_INLINE_MAX: usize = 4 << 20;
 /// Largest listing that is read, uncompressed: some two million entries.

@@ -14,7 +14,7 @@ use crate::store::{
 
 /// Content of small commits is kept while folding, up to this much, so that a restore need not
 /// read them a second time.
-const KEPT_CONTENT_MAX: usize = 4 << 20;
+const KEPT_CONTENT_MAX: usize = 2 << 20;
 
 /// Where content lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -281,6 +281,8 @@ impl Replicator {
         };
         replica.apply(&mut gathered);
         let (files, large) = (gathered.files, built.stored > (4 << 20));
+        // A first upload's is as large as the tree, and is not to be there when memory is given back.
+        drop(gathered);
         let summary = replica.summary();
         let outcome = if hold.anew {
             let base_bytes = built.stored;
