@@ -159,6 +159,12 @@ impl Dirty {
         (work, since)
     }
 
+    /// The single paths that have changed; `None` where more than those is to be looked at.
+    #[must_use]
+    pub fn paths(&self) -> Option<&BTreeSet<RelPath>> {
+        (!self.work.everything && self.work.subtrees.is_empty()).then_some(&self.work.paths)
+    }
+
     /// Since when anything is waiting.
     #[must_use]
     pub fn since(&self) -> Option<Instant> {

@@ -56,6 +56,8 @@ const FLUSH_MARGIN: Duration = Duration::from_millis(100);
 /// How long the kernel's notices are left alone when the last ones told nothing new: who writes all
 /// the time would otherwise wake the watcher each time. Shorter than what counts as quiet.
 const HINTS_PAUSE: Duration = Duration::from_millis(20);
+/// The same where only databases are being written, whose snapshots are further apart than this.
+const HINTS_PAUSE_DATABASES: Duration = Duration::from_millis(45);
 
 /// How the watcher ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,7 +197,7 @@ impl Watcher {
                     if let Ok(mut guard) = ready {
                         let told_new = self.read_hints();
                         guard.clear_ready();
-                        listen_from = (!told_new).then(|| Instant::now() + HINTS_PAUSE);
+                        listen_from = (!told_new).then(|| Instant::now() + self.hints_pause());
                     }
                 }
                 () = until(listen_from), if listen_from.is_some() => listen_from = None,
@@ -213,6 +215,15 @@ impl Watcher {
                 }
             }
             self.shared.waiting(self.dirty.since(), self.dirty.count());
+        }
+    }
+
+    /// How long the kernel's notices are left alone when the last ones told nothing new.
+    fn hints_pause(&mut self) -> Duration {
+        let (dirty, replica) = (&self.dirty, self.replicator.replica());
+        match (dirty.paths(), replica) {
+            (Some(paths), Some(replica)) if replica.only_databases(paths) => HINTS_PAUSE_DATABASES,
+            _ => HINTS_PAUSE,
         }
     }
 

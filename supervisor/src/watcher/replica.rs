@@ -112,6 +112,12 @@ impl Replica {
         self.files.set_gateway(pid);
     }
 
+    /// Whether all of these were found to be databases.
+    #[must_use]
+    pub(super) fn only_databases(&self, paths: &BTreeSet<RelPath>) -> bool {
+        paths.iter().all(|path| self.files.is_database(path))
+    }
+
     /// Files that a gather found and that are committed, per top directory, for the status.
     #[must_use]
     pub(super) fn sessions(&self) -> BTreeMap<String, (u64, u64)> {
