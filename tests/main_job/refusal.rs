@@ -16,7 +16,7 @@ fn a_large_first_upload_goes_into_packs_and_a_small_one_does_not() {
         let life = world.script(IDLE).ready();
         world.wait_until_saved();
         assert_eq!(packs(&world), 0);
-        world.write("large.bin", noise(300 << 10));
+        world.write("large.bin", noise(600 << 10));
         world.wait_until_saved();
         assert_eq!(packs(&world), 1);
         assert_eq!(life.stop().code, 0);
