@@ -33,6 +33,11 @@ pub(crate) const ALL: &[HotPath] = &[
         run: session::snapshot,
     },
     HotPath {
+        name: "changed-pages",
+        what: "reading what 60 transactions changed in it, as the write-ahead log tells",
+        run: session::changed_pages,
+    },
+    HotPath {
         name: "commit",
         what: "one changed JSON file among 1,000: checked, put into a commit, appended",
         run: archive::commit,

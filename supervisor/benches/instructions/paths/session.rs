@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::hint::black_box;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 use sessionkeep::config::ProfileName;
-use sessionkeep::session::{Check, Directory, Events, Profile};
+use sessionkeep::session::{Check, Directory, Events, Profile, Snapshot};
 use sessionkeep::watcher::dirty::Dirty;
 
 use crate::callgrind::counted;
@@ -65,11 +65,12 @@ pub(super) fn hints() {
     assert_eq!(work.paths.len(), ACCOUNT);
 }
 
-pub(super) fn snapshot() {
-    const ROWS: u64 = 3000;
-    let (dir, _) = directory();
-    let path = dir.path().join("whatsmeow.db");
-    // It stays open over the snapshot, as a gateway has it.
+/// How many rows the database has.
+const ROWS: u64 = 3000;
+
+/// A gateway's database in WAL mode, and the connection that stays open over a snapshot.
+fn database(dir: &Path) -> (PathBuf, Connection) {
+    let path = dir.join("whatsmeow.db");
     let gateway = Connection::open(&path).expect("opened");
     let run = |sql: &str| gateway.execute_batch(sql).expect("done");
     run("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0");
@@ -83,14 +84,25 @@ pub(super) fn snapshot() {
         put.expect("put in");
     }
     run("COMMIT; PRAGMA wal_checkpoint(TRUNCATE)");
+    (path, gateway)
+}
+
+/// Gives every fiftieth row a new key, each in a transaction of its own.
+fn change_keys(gateway: &Connection, seed: u64) {
     for n in (0..ROWS).step_by(50) {
-        let key = noise(ROWS + n, 1000);
+        let key = noise(seed + n, 1000);
         let put = gateway.execute(
             "UPDATE keys SET key = ? WHERE id = ?",
             params![key, n.cast_signed()],
         );
         put.expect("changed");
     }
+}
+
+pub(super) fn snapshot() {
+    let (dir, _) = directory();
+    let (path, gateway) = database(dir.path());
+    change_keys(&gateway, ROWS);
     let mut bytes = 0;
     let image = counted(|| {
         sessionkeep::session::snapshot(
@@ -106,4 +118,31 @@ pub(super) fn snapshot() {
     let image = image.expect("nobody locks it");
     assert_eq!(bytes, u64::from(image.page_size) * image.pages);
     assert!(bytes > 3_000_000, "{bytes} bytes are in it");
+}
+
+pub(super) fn changed_pages() {
+    let (dir, _) = directory();
+    let (path, gateway) = database(dir.path());
+    change_keys(&gateway, ROWS);
+    let begin = || Snapshot::begin(black_box(&path), Duration::ZERO).expect("nobody locks it");
+    let before = begin();
+    let moment = before.moment().expect("something is in the log");
+    before.end().expect("ended");
+    change_keys(&gateway, 2 * ROWS);
+    let mut seen = 0;
+    let pages = counted(|| {
+        let snapshot = begin();
+        let pages = snapshot.changed_since(&moment).expect("the log tells");
+        let each = &mut |_: u64, _: &[u8]| {
+            seen += 1;
+            Ok(())
+        };
+        snapshot
+            .some_pages(pages.iter().copied(), each)
+            .expect("read");
+        snapshot.end().expect("ended");
+        pages.len()
+    });
+    assert_eq!(seen, pages);
+    assert!((60..200).contains(&pages), "{pages} pages changed");
 }
