@@ -12,8 +12,8 @@ use super::dirty::Work;
 use super::files::{FileOutcome, Later};
 use super::gathered::{Edit, Gathered, Pass, Seen};
 use super::guard::{self, Refusal};
-use super::read_ahead::{self, ReadAhead};
-use super::replica::{Replica, Scan};
+use super::read_ahead::ReadAhead;
+use super::replica::Replica;
 use crate::archive::Result;
 use crate::archive::builder::{Builder, PackSink};
 use crate::archive::tree::Leaf;
@@ -27,12 +27,6 @@ const ONE_MOMENT_WITHIN: Duration = Duration::from_millis(150);
 
 /// How long is waited before the changed files are read again.
 const READ_AGAIN_AFTER: Duration = Duration::from_millis(2);
-/// More changed files than this are not read again because one of them changed meanwhile.
-const ONE_MOMENT_FILES: usize = 1000;
-/// Work of at least this much is worth showing how far it has come.
-const SHOWN_FILES: u64 = 1000;
-/// See [`SHOWN_FILES`].
-const SHOWN_BYTES: u64 = 8 << 20;
 
 impl Replica {
     /// Looks at `work` and puts what differs into a commit whose packs go to `sink`.
@@ -169,100 +163,6 @@ impl Replica {
         std::mem::take(&mut self.overheard)
     }
 
-    /// Scans everything. What differs is left to be looked at as of one moment; where that is too
-    /// much to be read in one, as with a first upload, it is read here, and the commit after it
-    /// mends what was written meanwhile.
-    fn look_everywhere(&mut self, gather: &mut Gather) -> Result<Work> {
-        self.generation = !self.generation;
-        let generation = self.generation;
-        let mut fresh = Vec::new();
-        let (tree, keyed, events) = (&mut self.tree, &self.keyed, &self.events);
-        let (files, directory) = (&self.files, &self.directory);
-        let mut watch_failure = None;
-        let begun = cpu_time();
-        let report = directory.scan(
-            None,
-            &mut |dir| {
-                let mut events = events.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Err(error) = events.watch(directory, dir) {
-                    watch_failure.get_or_insert(error);
-                }
-            },
-            &mut |found| {
-                let same = tree
-                    .get(&found.path)
-                    .is_some_and(|leaf| is_as_committed(leaf, &found, keyed))
-                    && !files.is_unsettled_database(&found.path);
-                if let Some(seen) = tree.extra_mut(&found.path) {
-                    *seen = Seen::new(seen.print(), generation);
-                }
-                if !same {
-                    fresh.push(found);
-                }
-            },
-        );
-        self.scan = Scan {
-            cost: cpu_time().saturating_sub(begun),
-            watched: watch_failure.is_none(),
-        };
-        if let Some(error) = watch_failure {
-            self.report_once(None, "watch", &error.to_string());
-        }
-        if let Some(error) = report.root_unreadable {
-            warn!(target: "sync", %error, "the session directory cannot be read");
-            gather.out.refused = Some(Refusal::DirectoryGone);
-            return Ok(Work::default());
-        }
-        for (path, reason) in &report.skipped {
-            self.report_once(Some(path), "skipped", &reason.to_string());
-        }
-        let unreadable: Vec<RelPath> = report
-            .unreadable
-            .iter()
-            .map(|(path, _)| path.clone())
-            .collect();
-        for (path, why) in &report.unreadable {
-            self.report_once(Some(path), "unreadable", why);
-        }
-        let bytes = fresh.iter().map(|found| found.print.size).sum();
-        if fresh.len() as u64 >= SHOWN_FILES || bytes >= SHOWN_BYTES {
-            gather.progress.begin(fresh.len() as u64, bytes);
-        }
-        // What the scan did not come by is gone, unless it could not be looked at.
-        let gone = self
-            .tree
-            .iter()
-            .filter(|(_, leaf)| leaf.extra.generation() != generation)
-            .map(|(path, _)| path)
-            .filter(|path| !unreadable.iter().any(|dir| path.is_within(dir)))
-            .filter(|path| {
-                let look = self.directory.look(path);
-                matches!(look, Look::Absent | Look::Skipped(SkipReason::Profile))
-            });
-        let gone: Vec<RelPath> = gone.collect();
-        if fresh.len() + gone.len() <= ONE_MOMENT_FILES && bytes < SHOWN_BYTES {
-            let paths = fresh
-                .into_iter()
-                .map(|found| found.path)
-                .chain(gone)
-                .collect();
-            return Ok(Work {
-                paths,
-                ..Work::default()
-            });
-        }
-        gather.removed.extend(gone);
-        let root = self.directory.root().to_path_buf();
-        // The kernel's part of it beside ours.
-        std::thread::scope(|scope| {
-            let batches = read_ahead::in_batches(scope, root, fresh);
-            for (found, read) in batches.into_iter().flatten() {
-                self.found(found, Trust::Fingerprint, read, gather)?;
-            }
-            Ok(Work::default())
-        })
-    }
-
     fn look_below(&mut self, dir: &RelPath, gather: &mut Gather) -> Result<()> {
         self.look_at(dir, None, gather)?;
         let mut fresh = Vec::new();
@@ -325,7 +225,7 @@ impl Replica {
     }
 
     /// Takes an entry that is there, and adds to the commit what differs.
-    fn found(
+    pub(super) fn found(
         &mut self,
         found: Found,
         trust: Trust,
@@ -530,7 +430,7 @@ impl Replica {
         }
     }
 
-    fn report_once(&mut self, path: Option<&RelPath>, what: &'static str, why: &str) {
+    pub(super) fn report_once(&mut self, path: Option<&RelPath>, what: &'static str, why: &str) {
         let key = path
             .cloned()
             .unwrap_or_else(|| RelPath::new("session-directory").expect("a path"));
@@ -551,25 +451,25 @@ impl Replica {
 
 /// Whether a fingerprint may stand for the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trust {
+pub(super) enum Trust {
     /// A scan looks at everything; what looks the same is the same.
     Fingerprint,
     /// The kernel reported a change here; two writes within a tick of the clock look the same.
     Nothing,
 }
 
-struct Gather {
+pub(super) struct Gather {
     builder: Builder,
     pass: Pass,
-    out: Gathered,
-    removed: Vec<RelPath>,
-    progress: Progress,
+    pub(super) out: Gathered,
+    pub(super) removed: Vec<RelPath>,
+    pub(super) progress: Progress,
     /// This thread's CPU time when it began.
     begun: Duration,
 }
 
 /// How much CPU time this thread has used.
-fn cpu_time() -> Duration {
+pub(super) fn cpu_time() -> Duration {
     nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID)
         .map_or(Duration::ZERO, Duration::from)
 }
@@ -615,7 +515,7 @@ fn hash_of(print: &crate::session::Fingerprint, keyed: &RandomState) -> u64 {
     keyed.hash_one(facts).max(2)
 }
 
-fn is_as_committed(leaf: &Leaf<Seen>, found: &Found, keyed: &RandomState) -> bool {
+pub(super) fn is_as_committed(leaf: &Leaf<Seen>, found: &Found, keyed: &RandomState) -> bool {
     match (&leaf.kind, &found.kind) {
         (Kind::File { .. }, FoundKind::File) => {
             leaf.extra.print() == hash_of(&found.print, keyed) & !1

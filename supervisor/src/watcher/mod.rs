@@ -13,6 +13,7 @@
 
 mod databases;
 pub mod dirty;
+mod everywhere;
 mod files;
 mod gather;
 mod gathered;

@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::RandomState;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use super::dirty::Work;
+use super::everywhere::Scan;
 use super::files::Files;
 use super::gathered::{Blocks, Edit, Gathered, Seen};
 use crate::archive::ArchiveError;
@@ -17,32 +17,6 @@ use crate::archive::tree::{Leaf, Tree};
 use crate::archive::writer::Summary;
 use crate::entry::{Kind, RelPath};
 use crate::session::{Directory, Events};
-
-/// A look at everything costs at most one part in so many of a core: 0.05 %.
-const RESCAN_PACE: u32 = 2000;
-/// But it comes this often at least, whatever it costs.
-const RESCAN_MAX: Duration = Duration::from_secs(3600);
-
-/// What a look at everything cost, and whether the kernel reports what changes from then on.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Scan {
-    /// CPU time.
-    pub(super) cost: Duration,
-    /// Every directory is watched.
-    pub(super) watched: bool,
-}
-
-impl Scan {
-    /// How long after it the next one comes, if `every` is how often they are wanted. Where hints
-    /// tell of all changes, it is a safeguard, and what it costs must not grow with the directory.
-    pub(super) fn pause(self, every: Duration) -> Duration {
-        if self.watched {
-            every.max((self.cost * RESCAN_PACE).min(RESCAN_MAX))
-        } else {
-            every
-        }
-    }
-}
 
 /// The directory as committed.
 #[derive(Debug)]
@@ -189,31 +163,5 @@ pub(super) fn thread_failed(panic: tokio::task::JoinError) -> ArchiveError {
     ArchiveError::Io {
         action: "look at the session directory",
         source: std::io::Error::other(panic),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn looks_at_everything_are_paced_by_their_cost_only_where_hints_tell_of_changes() {
-        let minute = Duration::from_secs(60);
-        for (cost_ms, watched, pause) in [
-            (5, true, minute),
-            (60, true, minute * 2),
-            (600, true, minute * 20),
-            (60_000, true, RESCAN_MAX),
-            (60_000, false, minute),
-        ] {
-            let cost = Duration::from_millis(cost_ms);
-            assert_eq!(Scan { cost, watched }.pause(minute), pause, "{cost:?}");
-        }
-        let day = Duration::from_secs(86_400);
-        let scan = Scan {
-            cost: minute,
-            watched: true,
-        };
-        assert_eq!(scan.pause(day), day, "never more often than was asked for");
     }
 }

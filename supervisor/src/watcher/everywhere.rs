@@ -1,0 +1,170 @@
+//! Looking at everything: the truth that hints only point at, and how often it is worth its cost.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::dirty::Work;
+use super::gather::{Gather, Trust, cpu_time, is_as_committed};
+use super::gathered::Seen;
+use super::guard::Refusal;
+use super::read_ahead;
+use super::replica::Replica;
+use crate::archive::Result;
+use crate::entry::RelPath;
+use crate::session::{Look, SkipReason};
+
+/// Work of at least this much is worth showing how far it has come.
+const SHOWN_FILES: u64 = 1000;
+/// See [`SHOWN_FILES`].
+const SHOWN_BYTES: u64 = 8 << 20;
+/// More changed files than this are not read again because one of them changed meanwhile.
+const ONE_MOMENT_FILES: usize = 1000;
+/// A look at everything costs at most one part in so many of a core: 0.05 %.
+const RESCAN_PACE: u32 = 2000;
+/// But it comes this often at least, whatever it costs.
+const RESCAN_MAX: Duration = Duration::from_secs(3600);
+
+/// What a look at everything cost, and whether the kernel reports what changes from then on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Scan {
+    /// CPU time.
+    pub(super) cost: Duration,
+    /// Every directory is watched.
+    pub(super) watched: bool,
+}
+
+impl Scan {
+    /// How long after it the next one comes, if `every` is how often they are wanted. Where hints
+    /// tell of all changes, it is a safeguard, and what it costs must not grow with the directory.
+    pub(super) fn pause(self, every: Duration) -> Duration {
+        if self.watched {
+            every.max((self.cost * RESCAN_PACE).min(RESCAN_MAX))
+        } else {
+            every
+        }
+    }
+}
+
+impl Replica {
+    /// Scans everything. What differs is left to be looked at as of one moment; where that is too
+    /// much to be read in one, as with a first upload, it is read here, and the commit after it
+    /// mends what was written meanwhile.
+    pub(super) fn look_everywhere(&mut self, gather: &mut Gather) -> Result<Work> {
+        self.generation = !self.generation;
+        let generation = self.generation;
+        let mut fresh = Vec::new();
+        let (tree, keyed, events) = (&mut self.tree, &self.keyed, &self.events);
+        let (files, directory) = (&self.files, &self.directory);
+        let mut watch_failure = None;
+        let begun = cpu_time();
+        let report = directory.scan(
+            None,
+            &mut |dir| {
+                let mut events = events.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Err(error) = events.watch(directory, dir) {
+                    watch_failure.get_or_insert(error);
+                }
+            },
+            &mut |found| {
+                let same = tree
+                    .get(&found.path)
+                    .is_some_and(|leaf| is_as_committed(leaf, &found, keyed))
+                    && !files.is_unsettled_database(&found.path);
+                if let Some(seen) = tree.extra_mut(&found.path) {
+                    *seen = Seen::new(seen.print(), generation);
+                }
+                if !same {
+                    fresh.push(found);
+                }
+            },
+        );
+        self.scan = Scan {
+            cost: cpu_time().saturating_sub(begun),
+            watched: watch_failure.is_none(),
+        };
+        if let Some(error) = watch_failure {
+            self.report_once(None, "watch", &error.to_string());
+        }
+        if let Some(error) = report.root_unreadable {
+            warn!(target: "sync", %error, "the session directory cannot be read");
+            gather.out.refused = Some(Refusal::DirectoryGone);
+            return Ok(Work::default());
+        }
+        for (path, reason) in &report.skipped {
+            self.report_once(Some(path), "skipped", &reason.to_string());
+        }
+        let unreadable: Vec<RelPath> = report
+            .unreadable
+            .iter()
+            .map(|(path, _)| path.clone())
+            .collect();
+        for (path, why) in &report.unreadable {
+            self.report_once(Some(path), "unreadable", why);
+        }
+        let bytes = fresh.iter().map(|found| found.print.size).sum();
+        if fresh.len() as u64 >= SHOWN_FILES || bytes >= SHOWN_BYTES {
+            gather.progress.begin(fresh.len() as u64, bytes);
+        }
+        // What the scan did not come by is gone, unless it could not be looked at.
+        let gone = self
+            .tree
+            .iter()
+            .filter(|(_, leaf)| leaf.extra.generation() != generation)
+            .map(|(path, _)| path)
+            .filter(|path| !unreadable.iter().any(|dir| path.is_within(dir)))
+            .filter(|path| {
+                let look = self.directory.look(path);
+                matches!(look, Look::Absent | Look::Skipped(SkipReason::Profile))
+            });
+        let gone: Vec<RelPath> = gone.collect();
+        if fresh.len() + gone.len() <= ONE_MOMENT_FILES && bytes < SHOWN_BYTES {
+            let paths = fresh
+                .into_iter()
+                .map(|found| found.path)
+                .chain(gone)
+                .collect();
+            return Ok(Work {
+                paths,
+                ..Work::default()
+            });
+        }
+        gather.removed.extend(gone);
+        let root = self.directory.root().to_path_buf();
+        // The kernel's part of it beside ours.
+        std::thread::scope(|scope| {
+            let batches = read_ahead::in_batches(scope, root, fresh);
+            for (found, read) in batches.into_iter().flatten() {
+                self.found(found, Trust::Fingerprint, read, gather)?;
+            }
+            Ok(Work::default())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_at_everything_are_paced_by_their_cost_only_where_hints_tell_of_changes() {
+        let minute = Duration::from_secs(60);
+        for (cost_ms, watched, pause) in [
+            (5, true, minute),
+            (60, true, minute * 2),
+            (600, true, minute * 20),
+            (60_000, true, RESCAN_MAX),
+            (60_000, false, minute),
+        ] {
+            let cost = Duration::from_millis(cost_ms);
+            assert_eq!(Scan { cost, watched }.pause(minute), pause, "{cost:?}");
+        }
+        let day = Duration::from_secs(86_400);
+        let scan = Scan {
+            cost: minute,
+            watched: true,
+        };
+        assert_eq!(scan.pause(day), day, "never more often than was asked for");
+    }
+}
