@@ -205,6 +205,20 @@ impl<T> Tree<T> {
         })
     }
 
+    /// The paths of the entries that `wanted` says yes to; as [`Tree::iter`], but no other's path is
+    /// put together.
+    pub fn paths_of(&self, wanted: impl Fn(&Leaf<T>) -> bool) -> impl Iterator<Item = RelPath> {
+        self.folders.iter().flat_map(move |(dir, folder)| {
+            let of_these: Vec<RelPath> = folder
+                .entries
+                .iter()
+                .filter(|(_, leaf)| wanted(leaf))
+                .map(|(name, _)| RelPath::join(dir, name).expect("was a path when it was put in"))
+                .collect();
+            of_these
+        })
+    }
+
     /// The same tree with other things kept beside the entries.
     #[must_use]
     pub fn map<U>(self, mut change: impl FnMut(T) -> U) -> Tree<U> {

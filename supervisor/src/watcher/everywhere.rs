@@ -80,10 +80,7 @@ impl Replica {
                 }
             },
         );
-        self.scan = Scan {
-            cost: cpu_time().saturating_sub(begun),
-            watched: watch_failure.is_none(),
-        };
+        self.scan.watched = watch_failure.is_none();
         if let Some(error) = watch_failure {
             self.report_once(None, "watch", &error.to_string());
         }
@@ -110,15 +107,14 @@ impl Replica {
         // What the scan did not come by is gone, unless it could not be looked at.
         let gone = self
             .tree
-            .iter()
-            .filter(|(_, leaf)| leaf.extra.generation() != generation)
-            .map(|(path, _)| path)
+            .paths_of(|leaf| leaf.extra.generation() != generation)
             .filter(|path| !unreadable.iter().any(|dir| path.is_within(dir)))
             .filter(|path| {
                 let look = self.directory.look(path);
                 matches!(look, Look::Absent | Look::Skipped(SkipReason::Profile))
             });
         let gone: Vec<RelPath> = gone.collect();
+        self.scan.cost = cpu_time().saturating_sub(begun);
         if fresh.len() + gone.len() <= ONE_MOMENT_FILES && bytes < SHOWN_BYTES {
             let paths = fresh
                 .into_iter()

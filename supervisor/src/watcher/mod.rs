@@ -54,11 +54,10 @@ use status::{Shared, ShownCommit, ShownSession};
 /// What is left of the flush's deadline for letting go of the lease and for the answer.
 const FLUSH_MARGIN: Duration = Duration::from_millis(100);
 
-/// How long the kernel's notices are left alone when the last ones told nothing new: who writes all
-/// the time would otherwise wake the watcher each time. Shorter than what counts as quiet.
-const HINTS_PAUSE: Duration = Duration::from_millis(20);
-/// The same where only databases are being written, whose snapshots are further apart than this.
-const HINTS_PAUSE_DATABASES: Duration = Duration::from_millis(45);
+/// How long the kernel's notices are left alone where they tell of nothing but databases that are
+/// known to be written: their snapshots are further apart, and who writes all the time would
+/// otherwise wake the watcher each time. Shorter than what counts as quiet.
+const HINTS_PAUSE: Duration = Duration::from_millis(45);
 
 /// How the watcher ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,7 +197,8 @@ impl Watcher {
                     if let Ok(mut guard) = ready {
                         let told_new = self.read_hints();
                         guard.clear_ready();
-                        listen_from = (!told_new).then(|| Instant::now() + self.hints_pause());
+                        listen_from = (!told_new && self.only_databases_wait())
+                            .then(|| Instant::now() + HINTS_PAUSE);
                     }
                 }
                 () = until(listen_from), if listen_from.is_some() => listen_from = None,
@@ -219,13 +219,10 @@ impl Watcher {
         }
     }
 
-    /// How long the kernel's notices are left alone when the last ones told nothing new.
-    fn hints_pause(&mut self) -> Duration {
-        let (dirty, replica) = (&self.dirty, self.replicator.replica());
-        match (dirty.paths(), replica) {
-            (Some(paths), Some(replica)) if replica.only_databases(paths) => HINTS_PAUSE_DATABASES,
-            _ => HINTS_PAUSE,
-        }
+    /// Whether nothing but databases has changed.
+    fn only_databases_wait(&mut self) -> bool {
+        let (paths, replica) = (self.dirty.paths(), self.replicator.replica());
+        paths.is_some_and(|paths| replica.is_some_and(|replica| replica.only_databases(paths)))
     }
 
     /// How long after a look at everything the next one comes.
