@@ -239,7 +239,7 @@ pub(super) const ALL: &[Setting] = &[
         key: "sync.rescan",
         env: "SESSIONKEEP_SYNC_RESCAN",
         default: Default::Is("60s"),
-        meaning: "how often everything is looked at, whatever the kernel has reported; less often where that would cost more than 0.05 % of a core",
+        meaning: "how often everything is looked at, whatever the kernel has reported; less often where that would cost more than 0.03 % of a core",
         set: |s, v| span(v, Duration::from_millis(100)).map(|v| s.sync.rescan = v),
         show: |s| duration::show(s.sync.rescan),
         ..ROW

@@ -21,8 +21,8 @@ const SHOWN_FILES: u64 = 1000;
 const SHOWN_BYTES: u64 = 8 << 20;
 /// More changed files than this are not read again because one of them changed meanwhile.
 const ONE_MOMENT_FILES: usize = 1000;
-/// A look at everything costs at most one part in so many of a core: 0.05 %.
-const RESCAN_PACE: u32 = 2000;
+/// A look at everything costs at most one part in so many of a core: 0.03 %.
+const RESCAN_PACE: u32 = 3000;
 /// But it comes this often at least, whatever it costs.
 const RESCAN_MAX: Duration = Duration::from_secs(3600);
 
@@ -148,8 +148,8 @@ mod tests {
         let minute = Duration::from_secs(60);
         for (cost_ms, watched, pause) in [
             (5, true, minute),
-            (60, true, minute * 2),
-            (600, true, minute * 20),
+            (60, true, minute * 3),
+            (600, true, minute * 30),
             (60_000, true, RESCAN_MAX),
             (60_000, false, minute),
         ] {
