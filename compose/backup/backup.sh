@@ -137,8 +137,9 @@ checked() {
 field() { sed -n "s/^$2 //p" <<<"$1"; }
 
 lock() {
-    [ -d "$directory" ] && [ -w "$directory" ] ||
+    if [ ! -d "$directory" ] || [ ! -w "$directory" ]; then
         fail "cannot write to the backups' directory as user $(id -u); on the host: chown it to that user, or set BACKUP_USER"
+    fi
     # Two at a time would clear away each other's unfinished files.
     exec 9>"$directory/.lock"
     run flock -w 600 9 || fail "another backup has been running for ten minutes; try again later"
