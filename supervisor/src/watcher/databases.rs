@@ -27,14 +27,15 @@ const BUSY_FINAL: Duration = Duration::from_secs(1);
 const BUSY_PATIENCE: Duration = Duration::from_secs(2);
 /// After it was locked for this long, and could not be copied in a freeze either, it is reported.
 const BUSY_GIVE_UP: Duration = Duration::from_secs(10);
-/// A snapshot of what changed that cost `t` of a core is not repeated for `t` times this: 1.8 %.
-const PACE: u32 = 55;
+/// A snapshot of what changed that cost `t` of a core is not repeated for `t` times this: 2 %, besides its
+/// pages' checkpoints. More would cost a crash more than the 200 ms that it may.
+const PACE: u32 = 50;
 /// The same where all of it had to be read: 4 %, since there it is the latency that hurts.
 const PACE_WHOLE: u32 = 25;
 /// No database waits longer for its next snapshot.
 const PACE_MAX: Duration = Duration::from_secs(30);
 /// What a snapshot costs besides reading and compressing: the commit's way to the store.
-const COMMIT_COST: Duration = Duration::from_millis(4);
+const COMMIT_COST: Duration = Duration::from_millis(2);
 /// Databases up to this size are checked whenever they are read whole, larger ones at times.
 const CHECK_ALWAYS_MAX: u64 = 8 << 20;
 /// How often a database is read whole and checked though its log tells what changed, at most; and
