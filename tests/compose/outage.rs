@@ -130,7 +130,7 @@ fn the_databases_volume_is_full() {
     stack.overlay(
         "full.yml",
         &format!(
-            "services:\n  ballast:\n    image: mongo:${{MONGO_VERSION:-7.0}}\n    entrypoint: [sleep, infinity]\n    init: true\n    network_mode: none\n    volumes: [\"mongodb-data:/data/db\"]\n\
+            "services:\n  ballast:\n    image: mongo:${{MONGO_VERSION:-7.0}}\n    entrypoint: [sleep, infinity]\n    stop_signal: SIGKILL\n    network_mode: none\n    volumes: [\"mongodb-data:/data/db\"]\n\
              volumes:\n  mongodb-data:\n    driver: local\n    driver_opts: {{type: tmpfs, device: tmpfs, o: \"size={VOLUME_MIB}m\"}}\n"
         ),
     );
