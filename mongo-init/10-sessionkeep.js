@@ -66,7 +66,7 @@ const lease = {
 		otherFormat,
 		{
 			required: ['instance', 'epoch', 'since', 'expires'],
-			properties: { instance: text, epoch: count, since: { bsonType: 'date' }, expires: { bsonType: 'date' } }
+			properties: { instance: text, epoch: count, since: { bsonType: 'date' }, expires: { bsonType: 'date' }, waiting: { bsonType: 'array', maxItems: 100, items: { bsonType: 'object' } } }
 		}
 	]
 }
@@ -113,5 +113,10 @@ collection('commits', commit, [])
 collection('leases', lease, [])
 collection('packs.files', packFile, [[{ 'metadata.archive': 1 }, {}], [{ filename: 1, uploadDate: 1 }, {}]])
 collection('packs.chunks', packChunk, [[{ files_id: 1, n: 1 }, { unique: true }]])
+
+// Whoever waits for a lease is told by a few bytes at the end of this, which the server follows for it.
+if (!present.has('bells')) {
+	target.createCollection('bells', { capped: true, size: 16384 })
+}
 
 print(`mongo-init: user ${username} may read and write the database ${database}, and nothing else`)

@@ -12,6 +12,8 @@ mod keeper;
 mod mongod;
 #[path = "support/process.rs"]
 mod process;
+#[path = "support/proxy.rs"]
+mod proxy;
 #[path = "support/tree.rs"]
 mod tree;
 
@@ -23,6 +25,8 @@ mod cli;
 mod crash;
 #[path = "main_job/file_mode.rs"]
 mod file_mode;
+#[path = "main_job/handover.rs"]
+mod handover;
 #[path = "main_job/hostile.rs"]
 mod hostile;
 #[path = "main_job/idle.rs"]

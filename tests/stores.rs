@@ -203,7 +203,13 @@ holds_for_every_store! {
     the_holder_takes_its_lease_again_at_the_same_epoch
     an_expired_lease_goes_to_the_next_at_a_higher_epoch
     an_epoch_is_above_the_floor_that_the_claim_names
-        a_predecessors_lease_is_continued_at_once
+    a_predecessors_lease_is_continued_at_once
+    those_who_wait_get_it_in_the_order_in_which_they_came
+    who_asks_is_heard_and_goes_first
+    a_place_in_the_queue_is_kept_only_for_who_asks_again
+    the_queue_is_bounded
+    a_broken_lease_is_lost_to_its_holder
+    a_ring_is_heard
     of_concurrent_first_claims_exactly_one_is_granted
     packs_come_back_as_they_were_put
     half_a_pack_is_invisible_and_swept_by_age

@@ -15,6 +15,10 @@ pub const INSTANCE_ENV: &str = "_SESSIONKEEP_INSTANCE";
 /// holds: its lease may be continued at once, since nobody else can be using the directory.
 pub const PREDECESSOR_ENV: &str = "_SESSIONKEEP_PREDECESSOR";
 
+/// Environment variable that tells the restorer that this life has had the session and made way: it
+/// waits for its next turn, for as long as that takes, and asks nobody to make way.
+pub const MADE_WAY_ENV: &str = "_SESSIONKEEP_MADE_WAY";
+
 /// Environment variable that names the inherited HTTP listening socket's file descriptor, already
 /// nonblocking. Absent where HTTP is off or its port was taken. Its own variable and not the
 /// `LISTEN_FDS` convention, because that one needs the child's process id in its environment
@@ -122,10 +126,16 @@ pub enum ToInit {
         /// Who owns it, or what collided; for the log.
         reason: String,
     },
-    /// Another instance asks for the session.
+    /// Another instance asks for the session: stop the gateway, then flush.
     TakeoverRequested {
         /// Who asks.
         by: String,
+    },
+    /// The lease cannot be renewed, and another instance may have it from then on: nothing of the
+    /// gateway must be alive any more.
+    LeaseEnding {
+        /// When it runs out.
+        by: MonotonicMs,
     },
     /// Everything is saved and the lease is released.
     Flushed {

@@ -19,7 +19,7 @@ services:
 ";
 
 #[test]
-fn a_second_container_waits_and_never_runs_beside_the_first() {
+fn a_second_container_takes_over_or_waits_and_never_runs_beside_the_first() {
     let stack = Stack::new("two");
     stack.up(&[]);
     stack.gateway().log_in();
@@ -48,37 +48,56 @@ fn a_second_container_waits_and_never_runs_beside_the_first() {
 
     case(
         "two containers on two directories",
-        "the second waits, takes over after the first one's stop, and there are never two",
+        "the newer one takes over, with the last word of the older one, and there are never two",
         || {
-            stack.up(&["--no-deps", "second"]);
-            let (first, second) = (stack.waha(), stack.container("second"));
-            until("the second waits", || {
-                let log = second.logs();
-                yes(log.contains("another instance owns this session; waiting for it"))
-            });
-            assert_eq!(text(&second.told_health()["status"]), "standby");
+            let first = stack.waha();
             let before = stack.gateway().send(10);
-            assert!(!second.logs().contains("role=gateway"), "both run");
-            first.stop();
+            stack.up(&["--no-deps", "second"]);
             let gateway = Gateway::new(stack.port_of("second"), stack.get("WAHA_API_KEY"));
             gateway.until_up();
             gateway.expect_kept_to_the_last_word(&before);
-            one_after_the_other(&stack, &first, &second);
+            one_after_the_other(&stack, &first, &stack.container("second"));
+            assert_eq!(text(&first.told_health()["status"]), "standby");
         },
     );
 
     case(
-        "the first comes back",
-        "now it is the first that waits, and that gets the newest state in its turn",
+        "the older one as a standby",
+        "it takes the session back when the newer one stops, and leaves with 0 when it has not got it",
         || {
             let (first, second) = (stack.waha(), stack.container("second"));
             let gateway = Gateway::new(stack.port_of("second"), stack.get("WAHA_API_KEY"));
             let before = gateway.send(10);
-            first.start();
+            second.stop();
+            stack.gateway().until_up();
+            stack.gateway().expect_kept_to_the_last_word(&before);
+            one_after_the_other(&stack, &second, &first);
+            second.start();
+            gateway.until_up();
             until("the first waits", || {
-                let log = first.logs();
-                yes(log.contains("another instance owns this session; waiting for it"))
+                yes(text(&first.told_health()["status"]) == "standby")
             });
+            first.stop();
+            assert_eq!(first.exit_code(), 0);
+            assert_eq!(gateway.session_status(), "WORKING");
+        },
+    );
+
+    case(
+        "with lease.conflict: wait",
+        "a container waits for the other one's stop, and gets the newest state in its turn",
+        || {
+            let second = stack.container("second");
+            let gateway = Gateway::new(stack.port_of("second"), stack.get("WAHA_API_KEY"));
+            let before = gateway.send(10);
+            stack.set("SESSIONKEEP_LEASE_CONFLICT", "wait");
+            stack.up(&["--no-deps", "waha"]);
+            let first = stack.waha();
+            until("the first waits", || {
+                yes(first.logs().contains("waiting for the session"))
+            });
+            assert_eq!(text(&first.told_health()["status"]), "standby");
+            assert!(!first.logs().contains("role=gateway"), "both run");
             second.stop();
             stack.gateway().until_up();
             stack.gateway().expect_kept_to_the_last_word(&before);

@@ -67,6 +67,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
             choice: StoreChoice::Sqlite(dir.with_extension("store")),
             wait: Duration::from_secs(60),
             unreachable: Unreachable::Fail,
+            outage: sessionkeep::config::OutagePolicy::KeepRunning,
             timeout: Duration::from_secs(5),
         },
         lease: LeaseSettings {

@@ -61,6 +61,39 @@ fn log_show_status_and_verify_tell_of_what_was_written() {
 }
 
 #[test]
+fn lease_says_who_owns_and_who_waits_and_can_be_ended() {
+    for world in World::both() {
+        assert_eq!(told(&world.command(&["lease"])), "owner      none\n");
+        let first = world.script(IDLE).ready();
+        world.write("creds.json", LOGIN);
+        world.wait_until_saved();
+        let mut second = world
+            .script(IDLE)
+            .dir(world.path("elsewhere"))
+            .set("lease.conflict=wait")
+            .start();
+        second.wait_for("waiting for the session");
+        let lease = &world.json(&["lease", "--json"])["lease"];
+        let owner = lease["instance"].as_str().expect("an owner").to_owned();
+        assert_eq!(lease["waiting"][0]["asks_for_takeover"], false, "{lease}");
+        let words = told(&world.command(&["lease"]));
+        assert!(
+            words.contains(&owner) && words.contains("waiting"),
+            "{words}"
+        );
+        let ended = told(&world.command(&["lease", "--break"]));
+        assert!(ended.contains(&owner) && ended.contains("ended"), "{ended}");
+        // The owner is alive after all, and stops; who waits gets the session.
+        let ended = first.end();
+        assert_eq!(ended.code, 75, "{}", ended.log);
+        second.wait_for("watcher is ready");
+        assert_eq!(second.stop().code, 0);
+        let ended = told(&world.command(&["lease", "--break"]));
+        assert!(ended.contains("nobody held it"), "{ended}");
+    }
+}
+
+#[test]
 fn verify_names_what_is_damaged_and_exits_with_1() {
     for world in World::both() {
         let life = world.script(IDLE).ready();

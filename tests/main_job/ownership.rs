@@ -19,8 +19,9 @@ fn a_second_instance_waits_takes_over_in_order_and_restores_the_last_state() {
             .script("touch \"$P/ran\"; trap 'exit 0' TERM; sleep 1000 & wait")
             .dir(elsewhere.clone())
             .set(&format!("http.port={port}"))
+            .set("lease.conflict=wait")
             .start();
-        second.wait_for("another instance owns this session; waiting for it");
+        second.wait_for("waiting for the session");
         wait_until("health says so", || {
             http_json("GET", port, "/health").is_some_and(|health| health["status"] == "standby")
         });
@@ -50,8 +51,9 @@ fn an_instance_that_waits_can_be_stopped() {
     let mut second = world
         .script("touch \"$P/ran\"")
         .dir(world.path("elsewhere"))
+        .set("lease.conflict=wait")
         .start();
-    second.wait_for("waiting for it");
+    second.wait_for("waiting for the session");
     let ended = second.stop();
     assert!(ended.took < Duration::from_secs(10), "{:?}", ended.took);
     assert!(!world.path("ran").exists());

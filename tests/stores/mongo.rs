@@ -55,6 +55,7 @@ async fn a_user_with_read_write_on_one_database_is_enough() {
     let subject = InMongo { url, store };
     contract::packs_come_back_as_they_were_put(&subject).await;
     contract::a_lease_is_held_until_it_is_released(&subject).await;
+    contract::a_ring_is_heard(&subject).await;
     contract::archives_do_not_touch_each_other(&subject).await;
 
     let wrong = connect(&login(&mongod, &user, "canary-wrong"));
@@ -81,6 +82,8 @@ async fn the_right_to_create_indexes_is_not_needed_and_neither_are_indexes() {
     subject.store.prepare().await.expect("goes on without");
     contract::of_concurrent_appends_exactly_one_is_done(&subject).await;
     contract::of_concurrent_first_claims_exactly_one_is_granted(&subject).await;
+    // Without the right to make a bell, waiting is looking again.
+    contract::a_ring_is_heard(&subject).await;
     contract::packs_come_back_as_they_were_put(&subject).await;
     contract::half_a_pack_is_invisible_and_swept_by_age(&subject).await;
 }
@@ -217,6 +220,7 @@ async fn a_lease_of_a_later_version_is_not_taken() {
         predecessor: None,
         floor: 0,
         ttl: Duration::from_secs(15),
+        otherwise: sessionkeep::store::Otherwise::Wait,
     };
     let error = subject.store().take_lease(&archive, &claim).await;
     let error = error.expect_err("not ours to judge");
@@ -227,6 +231,7 @@ async fn a_lease_of_a_later_version_is_not_taken() {
     let left = leases.find_one(doc! {}).await.expect("find").expect("it");
     assert_eq!(left.get_str("holder").ok(), Some("somebody"));
     assert!(!left.contains_key("instance") || left.get("instance") == Some(&Bson::Null));
+    assert!(!left.contains_key("granted"));
 }
 
 #[tokio::test]

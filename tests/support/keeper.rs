@@ -16,8 +16,7 @@ use tempfile::TempDir;
 
 pub(crate) use super::example::{example_gateway, http, http_json};
 use super::mongod::Mongod;
-use super::process::with_descendants;
-pub(crate) use super::process::{is_alive, send};
+pub(crate) use super::process::{is_alive, send, with_descendants};
 pub(crate) use super::tree::Tree;
 
 /// Covers a machine that is busy with other tests; nothing waits for it where all is well.
@@ -452,15 +451,22 @@ impl Life {
     #[track_caller]
     pub(crate) fn end(mut self) -> Ended {
         let begun = Instant::now();
+        Ended {
+            code: self.code(),
+            log: self.log(),
+            took: begun.elapsed(),
+        }
+    }
+
+    /// Waits for its end, and gives its exit code.
+    #[track_caller]
+    pub(crate) fn code(&mut self) -> i32 {
+        let begun = Instant::now();
         while !self.has_ended() {
             assert!(begun.elapsed() < LIMIT, "it does not end:\n{}", self.log());
             thread::sleep(LOOK_AGAIN);
         }
-        Ended {
-            code: self.ended.expect("it has ended"),
-            log: self.log(),
-            took: begun.elapsed(),
-        }
+        self.ended.expect("it has ended")
     }
 
     /// Pulls the plug: init and all that descends from it are killed at once.

@@ -1,20 +1,33 @@
-//! Getting hold of the archive: waiting for the store, taking the lease, raising the barrier.
+//! Getting hold of the archive: waiting for the store, taking the lease or asking its holder for it,
+//! raising the barrier.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::error::BootError;
 use crate::archive::writer::{Outcome, Writer};
 use crate::config::{Conflict, Settings};
-use crate::store::keeper::LeaseKeeper;
+use crate::human::Took;
+use crate::store::keeper::{Attention, LeaseKeeper, Tenure};
 use crate::store::retry::Backoff;
-use crate::store::{ArchiveName, Header, InstanceId, LeaseClaim, LeaseOutcome, Store, StoreError};
+use crate::store::{
+    ArchiveName, Header, InstanceId, Lease, LeaseClaim, LeaseOutcome, Otherwise, Store, StoreError,
+    Waiter,
+};
 
-/// How often a waiting instance asks for the lease.
+/// How often a waiting instance asks for the lease; it is told when it is released.
 const LEASE_POLL: Duration = Duration::from_secs(1);
+/// The same for one that has asked the holder to make way, and whom somebody is waiting for: in case
+/// it is not told.
+const ASKED_POLL: Duration = Duration::from_millis(250);
+/// A holder that has not made way by then takes its time, or does not hear: it is asked as often as a
+/// lease that is only waited for.
+const ASKED_WITHIN: Duration = Duration::from_secs(60);
+/// How often a holder that may not have heard is rung again.
+const RING_AGAIN: Duration = Duration::from_secs(5);
 /// How often a wait is mentioned in the log.
 const WAIT_NOTICE: Duration = Duration::from_secs(10);
 /// How often a barrier is tried again where a stale writer takes its number, or the store does not
@@ -78,8 +91,8 @@ pub async fn wait_for_store(store: &dyn Store, wait: Duration) -> Result<(), Boo
     }
 }
 
-/// Takes the lease, or waits for it, and keeps it from then on. `standby` is told when the waiting
-/// begins and ends.
+/// Takes the lease, or waits for it, and keeps it from then on. With `lease.conflict: takeover` the
+/// instance that holds it is asked to make way. `standby` is told when the waiting begins and ends.
 ///
 /// # Errors
 /// The store's, or [`BootError::Owned`].
@@ -87,6 +100,7 @@ pub async fn take_lease(
     store: &Arc<dyn Store>,
     settings: &Settings,
     who: &Identity,
+    attention: Attention,
     standby: &mut (dyn FnMut(bool) + Send),
 ) -> Result<(u64, LeaseKeeper), BootError> {
     let mut claim = LeaseClaim {
@@ -94,12 +108,16 @@ pub async fn take_lease(
         predecessor: who.predecessor.clone(),
         floor: 0,
         ttl: settings.lease.ttl,
+        otherwise: match settings.lease.conflict {
+            Conflict::Refuse => Otherwise::Leave,
+            Conflict::Wait | Conflict::Takeover => Otherwise::Wait,
+        },
     };
     let begun = Instant::now();
     let mut attempt = 0;
-    let mut waiting: Option<Instant> = None;
-    let mut noticed: Option<Instant> = None;
+    let mut waiting: Option<Waiting> = None;
     loop {
+        let asked = Instant::now();
         let taken = async {
             // Commits that say more than the leases do outlived them.
             claim.floor = match store.head(&settings.archive).await {
@@ -109,22 +127,23 @@ pub async fn take_lease(
             };
             store.take_lease(&settings.archive, &claim).await
         };
-        let owner = match taken.await {
+        let lease = match taken.await {
             Ok(LeaseOutcome::Granted { epoch }) => {
-                if waiting.is_some() {
+                if let Some(waiting) = waiting {
+                    info!(target: "boot", after = %Took(waiting.since.elapsed()), "the session is ours now");
                     standby(false);
                 }
-                let keeper = LeaseKeeper::start(
-                    store.clone(),
-                    settings.archive.clone(),
-                    who.instance.clone(),
+                let tenure = Tenure {
+                    archive: settings.archive.clone(),
+                    instance: who.instance.clone(),
                     epoch,
-                    settings.lease.ttl,
-                    settings.lease.renew,
-                );
-                return Ok((epoch, keeper));
+                    ttl: settings.lease.ttl,
+                    renew: settings.lease.renew,
+                    attention,
+                };
+                return Ok((epoch, LeaseKeeper::start(store.clone(), tenure, asked)));
             }
-            Ok(LeaseOutcome::Held(owner)) => owner,
+            Ok(LeaseOutcome::Held(lease)) => lease,
             Err(error) if error.is_transient() && waiting.is_some() => {
                 warn!(target: "boot", %error, "the store does not answer while waiting for the lease");
                 tokio::time::sleep(LEASE_POLL).await;
@@ -153,20 +172,80 @@ pub async fn take_lease(
         };
         if settings.lease.conflict == Conflict::Refuse {
             return Err(BootError::Owned {
-                owner: owner.instance.to_string(),
+                owner: lease.instance.to_string(),
             });
         }
         if waiting.is_none() {
-            waiting = Some(Instant::now());
             standby(true);
         }
-        if noticed.is_none_or(|at| at.elapsed() >= WAIT_NOTICE) {
-            noticed = Some(Instant::now());
-            info!(target: "boot", owner = %owner.instance, lease_runs_for = ?owner.remaining, "another instance owns this session; waiting for it");
+        let waiting = waiting.get_or_insert_with(Waiting::begin);
+        if settings.lease.conflict == Conflict::Takeover && claim.otherwise == Otherwise::Wait {
+            // Whoever holds it when this instance comes is asked, and nobody after that: who gets it
+            // before us came before us.
+            claim.otherwise = Otherwise::Ask(lease.epoch);
+            info!(target: "boot", owner = %lease.instance, epoch = lease.epoch, "another instance owns this session; asking it to hand over");
+            continue;
         }
+        waiting
+            .go_on(&**store, &settings.archive, &claim, &lease)
+            .await;
+    }
+}
+
+/// An instance that waits for the lease.
+struct Waiting {
+    since: Instant,
+    noticed: Instant,
+    rung: Option<Instant>,
+}
+
+impl Waiting {
+    fn begin() -> Self {
+        let now = Instant::now();
+        Self {
+            since: now,
+            noticed: now.checked_sub(WAIT_NOTICE).unwrap_or(now),
+            rung: None,
+        }
+    }
+
+    /// Waits until the lease may be free.
+    async fn go_on(
+        &mut self,
+        store: &dyn Store,
+        archive: &ArchiveName,
+        claim: &LeaseClaim,
+        lease: &Lease,
+    ) {
+        let asks = claim.otherwise == Otherwise::Ask(lease.epoch);
+        if self.noticed.elapsed() >= WAIT_NOTICE {
+            self.noticed = Instant::now();
+            let is_own = |waiter: &Waiter| waiter.instance == claim.instance;
+            let before_us = lease
+                .waiting
+                .iter()
+                .position(is_own)
+                .unwrap_or(lease.waiting.len());
+            info!(target: "boot", owner = %lease.instance, lease_runs_for = ?lease.remaining, asked = asks, before_us, "waiting for the session");
+        }
+        if asks && self.rung.is_none_or(|at| at.elapsed() >= RING_AGAIN) {
+            self.rung = Some(Instant::now());
+            // It hears of it with its next renewal all the same.
+            if let Err(error) = store.ring(archive).await {
+                debug!(target: "boot", %error, "the owner could not be rung");
+            }
+        }
+        let poll = match asks && self.since.elapsed() < ASKED_WITHIN {
+            true => ASKED_POLL,
+            false => LEASE_POLL,
+        };
         // A lease that runs out sooner than the next poll is asked for when it has.
-        let pause = LEASE_POLL.min(owner.remaining + Duration::from_millis(20));
-        tokio::time::sleep(pause).await;
+        let pause = poll.min(lease.remaining + Duration::from_millis(20));
+        let begun = Instant::now();
+        if let Err(error) = store.listen(archive, pause).await {
+            debug!(target: "boot", %error, "cannot hear when the lease is released; asking again");
+            tokio::time::sleep(pause.saturating_sub(begun.elapsed())).await;
+        }
     }
 }
 

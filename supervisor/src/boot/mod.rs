@@ -29,7 +29,7 @@ use crate::config::{Settings, Unreachable};
 use crate::entry::Digest;
 use crate::human::Chain;
 use crate::session::{Directory, Marker, Mode, Profile, Recovered, clear_scratch, marker, recover};
-use crate::store::keeper::LeaseKeeper;
+use crate::store::keeper::{Attention, LeaseKeeper};
 use crate::store::{Header, Seq, Store};
 
 use attach::{Head, Identity};
@@ -100,7 +100,7 @@ pub async fn boot(
 
     let attached = async {
         attach::wait_for_store(&**store, settings.store.wait).await?;
-        attach::take_lease(store, settings, who, standby).await
+        attach::take_lease(store, settings, who, Attention::Later, standby).await
     };
     let (epoch, keeper) = match attached.await {
         Ok(taken) => taken,

@@ -5,6 +5,7 @@ mod config;
 mod context;
 mod doctor;
 mod health;
+mod lease;
 mod log;
 mod restore;
 mod run;
@@ -68,6 +69,8 @@ enum Command {
     Watch(watch::Args),
     /// Say what the store holds, who owns the session, and how far saving lags
     Status(status::Args),
+    /// Say who owns the session and who waits for it; or end a lease
+    Lease(lease::Args),
     /// List the newest commits
     Log(log::Args),
     /// Say what one commit changed
@@ -97,6 +100,7 @@ impl Command {
             Self::Restore(args) => restore::main(args, flags),
             Self::Watch(args) => watch::main(args, flags),
             Self::Status(args) => status::main(args, flags),
+            Self::Lease(args) => lease::main(args, flags),
             Self::Log(args) => log::main(args, flags),
             Self::Show(args) => show::main(args, flags),
             Self::Verify(args) => verify::main(args, flags),

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use serde_json::json;
@@ -17,9 +17,10 @@ use crate::boot::progress::Progress;
 use crate::boot::restore::{FallBack, stage_newest_whole};
 use crate::boot::survey::survey;
 use crate::boot::{self, Booted, Target};
-use crate::config::{Flags, Settings};
+use crate::config::{Conflict, Flags, Settings};
 use crate::control::{
-    CONTROL_FD_ENV, HTTP_FD_ENV, INSTANCE_ENV, Lifecycle, PREDECESSOR_ENV, ToInit, encode,
+    CONTROL_FD_ENV, HTTP_FD_ENV, INSTANCE_ENV, Lifecycle, MADE_WAY_ENV, PREDECESSOR_ENV, ToInit,
+    encode,
 };
 use crate::human::{Bytes, Chain, Took};
 use crate::session::{Directory, Profile};
@@ -223,12 +224,21 @@ async fn under_init(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode
         instance,
         predecessor,
     };
+    let made_way = std::env::var_os(MADE_WAY_ENV).is_some();
+    let settings = &match made_way {
+        true => waiting_for_its_turn(settings),
+        false => settings.clone(),
+    };
     let store = context::open(settings).await?;
     let shared = Shared::new(
         store.describe(),
         settings.archive.to_string(),
         who.instance.to_string(),
-        Lifecycle::Restoring,
+        if made_way {
+            Lifecycle::Standby
+        } else {
+            Lifecycle::Restoring
+        },
     );
     if let Some(fd) = inherited_fd(HTTP_FD_ENV) {
         crate::http::serve(fd, shared.clone(), settings.http.token.clone())
@@ -269,6 +279,15 @@ async fn under_init(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode
             Ok(ExitCode::from(code))
         }
     }
+}
+
+/// A life that has made way waits for as long as it takes, whether or not the store answers: to exit
+/// would be to be started again, and to take the session back.
+fn waiting_for_its_turn(settings: &Settings) -> Settings {
+    let mut settings = settings.clone();
+    settings.lease.conflict = Conflict::Wait;
+    settings.store.wait = Duration::MAX;
+    settings
 }
 
 fn log_booted(booted: &Booted) {

@@ -10,7 +10,7 @@ use crate::config::{Flags, Settings};
 use crate::human::{Bytes, Moment, Took};
 use crate::store::{Header, Lease, Usage};
 
-use super::{context, health, log};
+use super::{context, health, lease, log};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -45,7 +45,7 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
         let stored = stored.map(|stored| match stored {
             Ok(stored) => json!({
                 "head": stored.head.as_ref().map(log::as_json),
-                "lease": stored.lease.as_ref().map(lease_json),
+                "lease": stored.lease.as_ref().map(lease::as_json),
                 "usage": { "commits": stored.usage.commits, "commit_bytes": stored.usage.commit_bytes,
                            "packs": stored.usage.packs, "pack_bytes": stored.usage.pack_bytes },
             }),
@@ -68,15 +68,6 @@ async fn read(settings: &Settings) -> anyhow::Result<Stored> {
     };
     store.close().await;
     Ok(stored)
-}
-
-fn lease_json(lease: &Lease) -> Value {
-    json!({
-        "instance": lease.instance,
-        "epoch": lease.epoch,
-        "remaining_seconds": lease.remaining.as_secs_f64(),
-        "since": Moment(lease.since_ms).to_string(),
-    })
 }
 
 fn told(
@@ -129,25 +120,7 @@ fn told(
                 }
                 None => text.push_str("newest     nothing was ever committed\n"),
             }
-            match &stored.lease {
-                Some(lease) if !lease.remaining.is_zero() => {
-                    let _ = writeln!(
-                        text,
-                        "owner      {} since {} (epoch {})",
-                        lease.instance,
-                        Moment(lease.since_ms),
-                        lease.epoch
-                    );
-                }
-                Some(lease) => {
-                    let _ = writeln!(
-                        text,
-                        "owner      none; last {} (epoch {})",
-                        lease.instance, lease.epoch
-                    );
-                }
-                None => text.push_str("owner      none\n"),
-            }
+            text.push_str(&lease::lines(stored.lease.as_ref()));
             let usage = &stored.usage;
             let _ = writeln!(
                 text,

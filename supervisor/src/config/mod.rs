@@ -19,8 +19,8 @@ mod suggest;
 pub use flags::Flags;
 pub use model::{
     Conflict, GatewaySettings, HistorySettings, HttpSettings, LeaseSettings, LogFormat, LogLevel,
-    LogSettings, ProfileName, RestartPolicy, RestartSettings, Secret, Settings, StopSettings,
-    StoreChoice, StoreSettings, SyncSettings, Unreachable,
+    LogSettings, OutagePolicy, ProfileName, RestartPolicy, RestartSettings, Secret, Settings,
+    StopSettings, StoreChoice, StoreSettings, SyncSettings, Unreachable,
 };
 pub use problem::{ConfigErrors, Problem};
 pub use reference::page as reference;

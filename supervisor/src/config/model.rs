@@ -65,6 +65,8 @@ pub enum ProfileName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Conflict {
+    /// Ask its holder to hand the session over, and wait for that.
+    Takeover,
     /// Wait until it is free.
     Wait,
     /// Exit with 75.
@@ -79,6 +81,17 @@ pub enum Unreachable {
     Fail,
     /// Start on the local directory if it has a valid marker, and commit when the store is back.
     Local,
+}
+
+/// What to do while the gateway runs and the store does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutagePolicy {
+    /// The gateway goes on. Where another instance takes the session over meanwhile, the two run
+    /// beside each other until the store is back.
+    KeepRunning,
+    /// The gateway is stopped before another instance can take the session over.
+    Stop,
 }
 
 /// Whether a gateway that ended by itself is started again.
@@ -128,6 +141,8 @@ pub struct StoreSettings {
     pub wait: Duration,
     /// What a boot does when that has passed.
     pub unreachable: Unreachable,
+    /// What is done when the store is lost while the gateway runs.
+    pub outage: OutagePolicy,
     /// Deadline of one store operation.
     pub timeout: Duration,
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::model::{
     Conflict, GatewaySettings, HistorySettings, HttpSettings, LeaseSettings, LogFormat, LogLevel,
-    LogSettings, ProfileName, RestartPolicy, RestartSettings, Secret, Settings, StopSettings,
-    StoreChoice, StoreSettings, SyncSettings, Unreachable,
+    LogSettings, OutagePolicy, ProfileName, RestartPolicy, RestartSettings, Secret, Settings,
+    StopSettings, StoreChoice, StoreSettings, SyncSettings, Unreachable,
 };
 use super::{duration, store_url, suggest};
 
@@ -173,6 +173,16 @@ pub(super) const ALL: &[Setting] = &[
         ..ROW
     },
     Setting {
+        key: "store.outage",
+        env: "SESSIONKEEP_STORE_OUTAGE",
+        takes: "`keep-running` or `stop`",
+        default: Default::Is("keep-running"),
+        meaning: "when the store is lost for long while the gateway runs: let it run, or stop it before another instance can take over",
+        set: |s, v| choice(OUTAGE, v).map(|v| s.store.outage = v),
+        show: |s| name_of(OUTAGE, s.store.outage),
+        ..ROW
+    },
+    Setting {
         key: "store.timeout",
         env: "SESSIONKEEP_STORE_TIMEOUT",
         default: Default::Is("5s"),
@@ -202,18 +212,10 @@ pub(super) const ALL: &[Setting] = &[
     Setting {
         key: "lease.conflict",
         env: "SESSIONKEEP_LEASE_CONFLICT",
-        takes: "`wait` or `refuse`",
-        default: Default::Is("wait"),
-        meaning: "when another instance owns the session: wait for it, or exit with 75",
-        set: |s, v| {
-            if v.eq_ignore_ascii_case("takeover") {
-                return Err(Invalid::new(
-                    "cannot be `takeover` yet",
-                    "write `wait` or `refuse`",
-                ));
-            }
-            choice(CONFLICT, v).map(|v| s.lease.conflict = v)
-        },
+        takes: "`takeover`, `wait` or `refuse`",
+        default: Default::Is("takeover"),
+        meaning: "when another instance owns the session: have it hand over, wait until it ends, or exit with 75",
+        set: |s, v| choice(CONFLICT, v).map(|v| s.lease.conflict = v),
         show: |s| name_of(CONFLICT, s.lease.conflict),
         ..ROW
     },
@@ -416,7 +418,15 @@ const PROFILES: Names<ProfileName> = &[
 ];
 const UNREACHABLE: Names<Unreachable> =
     &[("fail", Unreachable::Fail), ("local", Unreachable::Local)];
-const CONFLICT: Names<Conflict> = &[("wait", Conflict::Wait), ("refuse", Conflict::Refuse)];
+const OUTAGE: Names<OutagePolicy> = &[
+    ("keep-running", OutagePolicy::KeepRunning),
+    ("stop", OutagePolicy::Stop),
+];
+const CONFLICT: Names<Conflict> = &[
+    ("takeover", Conflict::Takeover),
+    ("wait", Conflict::Wait),
+    ("refuse", Conflict::Refuse),
+];
 const RESTART: Names<RestartPolicy> = &[
     ("no", RestartPolicy::No),
     ("on-failure", RestartPolicy::OnFailure),
@@ -546,12 +556,13 @@ pub(super) fn defaults() -> Settings {
             choice: StoreChoice::None,
             wait: Duration::ZERO,
             unreachable: Unreachable::Fail,
+            outage: OutagePolicy::KeepRunning,
             timeout: Duration::ZERO,
         },
         lease: LeaseSettings {
             ttl: Duration::ZERO,
             renew: Duration::ZERO,
-            conflict: Conflict::Wait,
+            conflict: Conflict::Takeover,
         },
         sync: SyncSettings {
             quiet: Duration::ZERO,

@@ -26,8 +26,8 @@ use super::terminal::{Placement, Terminal};
 use super::{browser_locks, listeners};
 use crate::config::Settings;
 use crate::control::{
-    CONTROL_FD_ENV, HTTP_FD_ENV, INSTANCE_ENV, Lifecycle, MonotonicMs, PREDECESSOR_ENV,
-    SETTINGS_ENV, ToInit, ToWatcher,
+    CONTROL_FD_ENV, HTTP_FD_ENV, INSTANCE_ENV, Lifecycle, MADE_WAY_ENV, MonotonicMs,
+    PREDECESSOR_ENV, SETTINGS_ENV, ToInit, ToWatcher,
 };
 use crate::memory::give_back;
 
@@ -374,6 +374,9 @@ impl<'a> Executor<'a> {
         let mut inherit = vec![control];
         if let Some(predecessor) = &self.predecessor {
             environment.push((PREDECESSOR_ENV, OsString::from(predecessor)));
+        }
+        if role == Role::Restorer && self.machine.has_made_way() {
+            environment.push((MADE_WAY_ENV, OsString::from("1")));
         }
         if let Some(listener) = &self.http {
             environment.push((HTTP_FD_ENV, number(listener.as_raw_fd())));

@@ -84,8 +84,11 @@ impl Report {
                  the lines before say what it died of"
             ),
             Note::WatcherReady => info!(target: "init", "watcher is ready"),
-            Note::TakeoverRequested(by) => {
-                warn!(target: "init", by, "another instance asks for the session");
+            Note::TakeoverRefused(by) => {
+                warn!(target: "init", by, "another instance asks for the session, which could not be handed over just now; it has to wait");
+            }
+            Note::HandoverFailed(reason) => {
+                error!(target: "init", reason, "the session is not handed over, since the last changes could not be saved; the gateway is started again");
             }
             Note::StopAtOnce(signal) => {
                 warn!(target: "init", signal, "second stop signal: no grace is left");

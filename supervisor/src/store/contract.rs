@@ -4,15 +4,16 @@
 //! Every function is one sentence about behaviour and panics where it does not hold. Each uses
 //! archives of its own, so that they can share a store and run at the same time.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::{
-    Appended, ArchiveName, CommitId, FORMAT, Header, InstanceId, LeaseClaim, LeaseOutcome, PackId,
-    Record, RecordKind, Renewal, Seq, Severity, Store, StoreError, Usage,
+    Appended, ArchiveName, CommitId, FORMAT, Header, InstanceId, Lease, LeaseClaim, LeaseOutcome,
+    Otherwise, PackId, QUEUE_MAX, Record, RecordKind, Renewal, Seq, Severity, Store, StoreError,
+    Usage, WAITER_TTL,
 };
 use crate::entry::Digest;
 
@@ -96,7 +97,36 @@ fn claim(name: &str, ttl: Duration) -> LeaseClaim {
         predecessor: None,
         floor: 0,
         ttl,
+        otherwise: Otherwise::Leave,
     }
+}
+
+/// A claim of one that wants a place in the queue.
+async fn queue(
+    store: &dyn Store,
+    archive: &ArchiveName,
+    name: &str,
+    otherwise: Otherwise,
+) -> LeaseOutcome {
+    let claim = LeaseClaim {
+        otherwise,
+        ..claim(name, LONG)
+    };
+    let outcome = store.take_lease(archive, &claim).await;
+    outcome.expect("claim the lease")
+}
+
+#[track_caller]
+fn held(outcome: LeaseOutcome) -> Lease {
+    match outcome {
+        LeaseOutcome::Held(lease) => lease,
+        LeaseOutcome::Granted { epoch } => panic!("granted at epoch {epoch}"),
+    }
+}
+
+fn names(lease: &Lease) -> Vec<&str> {
+    let waiting = lease.waiting.iter();
+    waiting.map(|waiter| waiter.instance.as_str()).collect()
 }
 
 fn epoch(outcome: LeaseOutcome) -> u64 {
@@ -328,7 +358,13 @@ pub async fn a_lease_is_held_until_it_is_released(subject: &dyn Subject) {
         }
         LeaseOutcome::Granted { .. } => panic!("two holders"),
     }
-    assert_eq!(renew(store, &archive, "a", 1, LONG).await, Renewal::Renewed);
+    match renew(store, &archive, "a", 1, LONG).await {
+        Renewal::Renewed(lease) => {
+            assert_eq!((&lease.instance, lease.epoch), (&instance("a"), 1));
+            assert_eq!((lease.waiting.len(), lease.asked_by()), (0, None));
+        }
+        lost @ Renewal::Lost(_) => panic!("{lost:?}"),
+    }
     // A stranger and a former self renew nothing.
     for (name, epoch) in [("b", 1), ("a", 2)] {
         match renew(store, &archive, name, epoch, LONG).await {
@@ -387,10 +423,8 @@ pub async fn an_expired_lease_goes_to_the_next_at_a_higher_epoch(subject: &dyn S
     let lease = store.lease(&archive).await.expect("lease").expect("one");
     assert_eq!(lease.remaining, Duration::ZERO);
     // Late, but nobody came in between.
-    assert_eq!(
-        renew(store, &archive, "a", 1, SHORT).await,
-        Renewal::Renewed
-    );
+    let renewed = renew(store, &archive, "a", 1, SHORT).await;
+    assert!(matches!(renewed, Renewal::Renewed(_)), "{renewed:?}");
     subject.let_pass(SHORT * 2).await;
     assert_eq!(epoch(take(store, &archive, "b", LONG).await), 2);
     match renew(store, &archive, "a", 1, LONG).await {
@@ -430,6 +464,161 @@ pub async fn a_predecessors_lease_is_continued_at_once(subject: &dyn Subject) {
     heir.predecessor = Some(instance("a"));
     let granted = store.take_lease(&archive, &heir).await.expect("take");
     assert_eq!(epoch(granted), 2);
+}
+
+/// Who waits gets the lease in the order in which they came, and the queue survives its changes.
+pub async fn those_who_wait_get_it_in_the_order_in_which_they_came(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("queue"));
+    assert_eq!(epoch(take(store, &archive, "a", LONG).await), 1);
+    for name in ["b", "c", "d", "c", "b"] {
+        held(queue(store, &archive, name, Otherwise::Wait).await);
+    }
+    // One who does not wait leaves no trace, and does not slip in either.
+    let lease = held(take(store, &archive, "e", LONG).await);
+    assert_eq!(names(&lease), ["b", "c", "d"]);
+    assert!(lease.waiting.is_sorted_by_key(|waiter| waiter.since_ms));
+    match renew(store, &archive, "a", 1, LONG).await {
+        Renewal::Renewed(lease) => {
+            assert_eq!(
+                (names(&lease), lease.asked_by()),
+                (vec!["b", "c", "d"], None)
+            );
+        }
+        lost @ Renewal::Lost(_) => panic!("{lost:?}"),
+    }
+    release(store, &archive, "a", 1).await;
+    held(take(store, &archive, "e", LONG).await);
+    held(queue(store, &archive, "c", Otherwise::Wait).await);
+    // Whoever let it go comes last.
+    let lease = held(queue(store, &archive, "a", Otherwise::Wait).await);
+    assert_eq!(names(&lease), ["b", "c", "d", "a"]);
+    assert_eq!(epoch(queue(store, &archive, "b", Otherwise::Wait).await), 2);
+    let lease = store.lease(&archive).await.expect("lease").expect("one");
+    assert_eq!(names(&lease), ["c", "d", "a"]);
+    // The holder itself waits for nobody, and its heir neither.
+    assert_eq!(epoch(take(store, &archive, "b", LONG).await), 2);
+    let heir = LeaseClaim {
+        predecessor: Some(instance("b")),
+        ..claim("f", LONG)
+    };
+    let granted = store.take_lease(&archive, &heir).await.expect("claim");
+    assert_eq!(epoch(granted), 3);
+    release(store, &archive, "f", 3).await;
+    // An heir of what was let go is a stranger.
+    let heir = LeaseClaim {
+        predecessor: Some(instance("f")),
+        ..claim("g", LONG)
+    };
+    held(store.take_lease(&archive, &heir).await.expect("claim"));
+    assert_eq!(epoch(queue(store, &archive, "c", Otherwise::Wait).await), 4);
+}
+
+/// Who asks the present holder to make way is heard by it and goes first; a later holder is not
+/// asked by what was asked of an earlier one.
+pub async fn who_asks_is_heard_and_goes_first(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("asks"));
+    assert_eq!(epoch(take(store, &archive, "a", LONG).await), 1);
+    held(queue(store, &archive, "patient", Otherwise::Wait).await);
+    held(queue(store, &archive, "b", Otherwise::Wait).await);
+    let lease = held(queue(store, &archive, "b", Otherwise::Ask(1)).await);
+    assert_eq!(lease.asked_by().map(|w| &w.instance), Some(&instance("b")));
+    held(queue(store, &archive, "c", Otherwise::Ask(1)).await);
+    let asked = match renew(store, &archive, "a", 1, LONG).await {
+        Renewal::Renewed(lease) => lease,
+        lost @ Renewal::Lost(_) => panic!("{lost:?}"),
+    };
+    assert_eq!(names(&asked), ["patient", "b", "c"]);
+    assert_eq!(asked.next().map(|w| &w.instance), Some(&instance("b")));
+    release(store, &archive, "a", 1).await;
+    held(queue(store, &archive, "patient", Otherwise::Wait).await);
+    held(queue(store, &archive, "c", Otherwise::Ask(1)).await);
+    assert_eq!(
+        epoch(queue(store, &archive, "b", Otherwise::Ask(1)).await),
+        2
+    );
+    // `c` asked for what `b` has by now: its turn comes like anybody's.
+    let lease = held(queue(store, &archive, "c", Otherwise::Ask(1)).await);
+    assert_eq!(
+        (names(&lease), lease.asked_by()),
+        (vec!["patient", "c"], None)
+    );
+    release(store, &archive, "b", 2).await;
+    held(queue(store, &archive, "c", Otherwise::Ask(1)).await);
+    assert_eq!(
+        epoch(queue(store, &archive, "patient", Otherwise::Wait).await),
+        3
+    );
+}
+
+/// A place is kept only for who asks again; an expired lease goes to the first who still does.
+pub async fn a_place_in_the_queue_is_kept_only_for_who_asks_again(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("stale"));
+    assert_eq!(epoch(take(store, &archive, "a", SHORT).await), 1);
+    held(queue(store, &archive, "gone", Otherwise::Ask(1)).await);
+    subject.let_pass(WAITER_TTL / 2).await;
+    held(queue(store, &archive, "b", Otherwise::Wait).await);
+    subject.let_pass(WAITER_TTL * 3 / 5).await;
+    let lease = store.lease(&archive).await.expect("lease").expect("one");
+    assert_eq!(names(&lease), ["b"]);
+    held(take(store, &archive, "c", LONG).await);
+    assert_eq!(epoch(queue(store, &archive, "b", Otherwise::Wait).await), 2);
+}
+
+/// The queue has an end.
+pub async fn the_queue_is_bounded(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("bounded"));
+    assert_eq!(epoch(take(store, &archive, "a", LONG).await), 1);
+    for n in 0..QUEUE_MAX + 3 {
+        let name = format!("w{n:02}");
+        held(queue(store, &archive, &name, Otherwise::Wait).await);
+    }
+    let lease = store.lease(&archive).await.expect("lease").expect("one");
+    assert_eq!(lease.waiting.len(), QUEUE_MAX);
+}
+
+/// A lease that was ended from outside is lost to its holder, and free for the next.
+pub async fn a_broken_lease_is_lost_to_its_holder(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("broken"));
+    assert_eq!(store.break_lease(&archive).await.expect("none"), None);
+    assert_eq!(epoch(take(store, &archive, "a", LONG).await), 1);
+    held(queue(store, &archive, "b", Otherwise::Wait).await);
+    let broken = store.break_lease(&archive).await.expect("end it");
+    let broken = broken.expect("there was one");
+    assert_eq!((&broken.instance, broken.epoch), (&instance("a"), 1));
+    assert!(broken.remaining > LONG / 2);
+    assert!(matches!(
+        renew(store, &archive, "a", 1, LONG).await,
+        Renewal::Lost(Some(_))
+    ));
+    assert_eq!(epoch(queue(store, &archive, "b", Otherwise::Wait).await), 2);
+}
+
+/// Who listens returns when somebody rings, and in any case after the time given.
+pub async fn a_ring_is_heard(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("bell"));
+    let short = Duration::from_millis(300);
+    // The first time, the bell may have to be hung.
+    store.listen(&archive, short).await.expect("listen");
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let listening = store.listen(&archive, LONG);
+        let ringing = async {
+            // Until somebody listens, a ring may go unheard: then another is.
+            loop {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                store.ring(&archive).await.expect("ring");
+            }
+        };
+        tokio::select! {
+            heard = listening => heard.expect("listen"),
+            () = ringing => unreachable!("it goes on"),
+        }
+        assert!(begun.elapsed() < LONG / 2, "it was not heard");
+    }
+    // A ring that was is not heard again.
+    let begun = Instant::now();
+    store.listen(&archive, short).await.expect("listen");
+    assert!(begun.elapsed() >= short, "an old ring was heard");
 }
 
 /// The first claims of many at once make one holder.

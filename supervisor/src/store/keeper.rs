@@ -1,19 +1,29 @@
-//! Keeps a lease: renews it until told to stop, and says at once when it is lost.
+//! Keeps a lease: renews it until told to stop, and says at once when it is lost, or asked for.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tracing::{debug, warn};
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
 
-use super::{ArchiveName, InstanceId, Renewal, Store, StoreError};
+use super::{ArchiveName, InstanceId, Lease, Renewal, Store, StoreError};
+
+/// How long the bell is listened to at a time. A look at the lease after that is of no use, and
+/// cheap; what would be listened to for longer might be a connection that is dead.
+const LISTEN: Duration = Duration::from_secs(60);
+/// How long the bell is left alone after it could not be heard.
+const DEAF: Duration = Duration::from_secs(2);
 
 /// How a lease stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseHealth {
     /// The last renewal went through.
-    Held,
+    Held {
+        /// Who asks for it: a newer instance, to which it is to be handed over.
+        asked_by: Option<InstanceId>,
+    },
     /// Renewals fail since then; nobody is known to have taken it.
     Unsure {
         /// When the first renewal failed.
@@ -26,80 +36,155 @@ pub enum LeaseHealth {
     },
 }
 
+/// How a lease stands, and until when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// How.
+    pub health: LeaseHealth,
+    /// Until then nobody else can have it, whatever becomes of the store. By this machine's own
+    /// clock, and counted from before the store was asked, so that it is never too long.
+    pub safe_until: Instant,
+}
+
 /// A lease that is being renewed. Dropping it ends the renewing and leaves the lease to expire.
 #[derive(Debug)]
 pub struct LeaseKeeper {
-    health: watch::Receiver<LeaseHealth>,
+    standing: watch::Receiver<Standing>,
     task: JoinHandle<()>,
 }
 
-impl LeaseKeeper {
-    /// Renews the lease that `instance` holds at `epoch`, every `renew`.
-    #[must_use]
-    pub fn start(
-        store: Arc<dyn Store>,
-        archive: ArchiveName,
-        instance: InstanceId,
-        epoch: u64,
-        ttl: Duration,
-        renew: Duration,
-    ) -> Self {
-        let (tell, health) = watch::channel(LeaseHealth::Held);
-        let task = tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(renew);
-            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            ticks.tick().await;
-            loop {
-                ticks.tick().await;
-                match store.renew_lease(&archive, &instance, epoch, ttl).await {
-                    Ok(Renewal::Renewed) => {
-                        tell.send_if_modified(|health| {
-                            let changed = *health != LeaseHealth::Held;
-                            *health = LeaseHealth::Held;
-                            changed
-                        });
-                    }
-                    Ok(Renewal::Lost(owner)) => {
-                        let reason = owner.map_or_else(
-                            || "the lease is gone from the store".to_owned(),
-                            |owner| {
-                                format!(
-                                    "{} holds the lease at epoch {}",
-                                    owner.instance, owner.epoch
-                                )
-                            },
-                        );
-                        tell.send_replace(LeaseHealth::Lost { reason });
-                        return;
-                    }
-                    Err(error) => note_failure(&tell, &error),
-                }
-            }
-        });
-        Self { health, task }
-    }
+/// What is kept: whose lease, and for how long at a time.
+#[derive(Debug, Clone)]
+pub struct Tenure {
+    /// Of which archive.
+    pub archive: ArchiveName,
+    /// Who holds it.
+    pub instance: InstanceId,
+    /// At which epoch.
+    pub epoch: u64,
+    /// How long it runs when it is not renewed.
+    pub ttl: Duration,
+    /// How often it is renewed.
+    pub renew: Duration,
+    /// Whether it matters at once that somebody asks for it.
+    pub attention: Attention,
+}
 
-    /// How it stands, now and whenever that changes.
+/// How soon the holder of a lease wants to know that somebody asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attention {
+    /// At once.
+    Now,
+    /// It has nothing to hand over yet: with the next renewal is soon enough.
+    Later,
+}
+
+impl LeaseKeeper {
+    /// Keeps a lease that was asked for at `taken` and granted.
     #[must_use]
-    pub fn health(&self) -> watch::Receiver<LeaseHealth> {
-        self.health.clone()
+    pub fn start(store: Arc<dyn Store>, tenure: Tenure, taken: Instant) -> Self {
+        let (tell, standing) = watch::channel(Standing {
+            health: LeaseHealth::Held { asked_by: None },
+            safe_until: taken + tenure.ttl,
+        });
+        let task = tokio::spawn(keep(store, tenure, tell));
+        Self { standing, task }
     }
 
     /// Why it is lost, if it is.
     #[must_use]
     pub fn lost(&self) -> Option<String> {
-        match &*self.health.borrow() {
+        match &self.standing.borrow().health {
             LeaseHealth::Lost { reason } => Some(reason.clone()),
             _ => None,
         }
     }
+
+    /// How it stands, now and whenever that changes.
+    #[must_use]
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
+    }
 }
 
-fn note_failure(tell: &watch::Sender<LeaseHealth>, error: &StoreError) {
-    let first = tell.send_if_modified(|health| {
-        let first = *health == LeaseHealth::Held;
+async fn keep(store: Arc<dyn Store>, tenure: Tenure, tell: watch::Sender<Standing>) {
+    let mut ticks = tokio::time::interval(tenure.renew);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks.tick().await;
+    let ring = || async {
+        if tenure.attention == Attention::Later {
+            return std::future::pending().await;
+        }
+        if let Err(error) = store.listen(&tenure.archive, LISTEN).await {
+            debug!(target: "store", %error, "cannot hear who asks for the lease; the next renewal tells");
+            sleep(DEAF).await;
+        }
+    };
+    let mut heard = Box::pin(ring());
+    loop {
+        let Tenure {
+            archive,
+            instance,
+            epoch,
+            ttl,
+            ..
+        } = &tenure;
+        let renewed = tokio::select! {
+            _ = ticks.tick() => {
+                let asked = Instant::now();
+                let renewal = store.renew_lease(archive, instance, *epoch, *ttl).await;
+                renewal.map(|renewal| (renewal, Some(asked + *ttl)))
+            }
+            () = &mut heard => {
+                heard.set(ring());
+                store.lease(archive).await.map(|lease| match lease {
+                    Some(lease) if lease.instance == *instance && lease.epoch == *epoch => {
+                        (Renewal::Renewed(lease), None)
+                    }
+                    other => (Renewal::Lost(other), None),
+                })
+            }
+        };
+        match renewed {
+            Ok((Renewal::Renewed(lease), safe_until)) => note_held(&tell, &lease, safe_until),
+            Ok((Renewal::Lost(owner), _)) => {
+                let reason = owner.map_or_else(
+                    || "the lease is gone from the store".to_owned(),
+                    |owner| match owner.instance == tenure.instance {
+                        true => "the lease was ended by somebody".to_owned(),
+                        false => format!(
+                            "{} holds the lease at epoch {}",
+                            owner.instance, owner.epoch
+                        ),
+                    },
+                );
+                tell.send_modify(|standing| standing.health = LeaseHealth::Lost { reason });
+                return;
+            }
+            Err(error) => note_failure(&tell, &error),
+        }
+    }
+}
+
+fn note_held(tell: &watch::Sender<Standing>, lease: &Lease, safe_until: Option<Instant>) {
+    let asked_by = lease.asked_by().map(|waiter| waiter.instance.clone());
+    let health = LeaseHealth::Held { asked_by };
+    tell.send_if_modified(|standing| {
+        let changed = standing.health != health;
+        if changed && matches!(standing.health, LeaseHealth::Unsure { .. }) {
+            info!(target: "store", "the lease is renewed again");
+        }
+        standing.health = health;
+        standing.safe_until = safe_until.unwrap_or(standing.safe_until);
+        changed
+    });
+}
+
+fn note_failure(tell: &watch::Sender<Standing>, error: &StoreError) {
+    let first = tell.send_if_modified(|standing| {
+        let first = matches!(standing.health, LeaseHealth::Held { .. });
         if first {
-            *health = LeaseHealth::Unsure {
+            standing.health = LeaseHealth::Unsure {
                 since: Instant::now(),
             };
         }

@@ -449,7 +449,7 @@ impl Store for MemoryStore {
                 return Ok(Renewal::Lost(Some(lease.told_at(now))));
             };
             *lease = renewed;
-            Ok(Renewal::Renewed)
+            Ok(Renewal::Renewed(lease.told_at(now)))
         })
         .await
     }
@@ -465,6 +465,18 @@ impl Store for MemoryStore {
                 lease.release(instance, epoch);
             }
             Ok(())
+        })
+        .await
+    }
+
+    async fn break_lease(&self, archive: &ArchiveName) -> Result<Option<Lease>> {
+        self.operate(Access::Lease, "end the lease", |state| {
+            let now = state.now_ms();
+            Ok(state.leases.get_mut(archive).map(|lease| {
+                let broken = lease.told_at(now);
+                lease.expires_ms = 0;
+                broken
+            }))
         })
         .await
     }

@@ -18,11 +18,15 @@ mod record;
 pub mod retry;
 mod sqlite;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use error::{BoxError, Result, StoreError};
-pub use lease::{Lease, LeaseClaim, LeaseOutcome, Renewal};
+pub use lease::{
+    Lease, LeaseClaim, LeaseOutcome, Otherwise, QUEUE_MAX, Renewal, WAITER_TTL, Waiter,
+};
 pub use memory::{Calls, Faults, MemoryStore};
 pub use mongo::{DEFAULT_DATABASE, MongoStore};
 pub use open::open;
@@ -87,6 +91,9 @@ pub struct Finding {
     /// What to do about it; empty where nothing is to be done.
     pub remedy: String,
 }
+
+/// How soon who waits for a change of a lease looks again, where the store has no bell.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Keeps archives.
 ///
@@ -185,10 +192,15 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn sweep(&self, before_ms: u64) -> Result<u64>;
 
     /// Takes, continues or is refused the archive's lease, in one atomic step judged by the
-    /// store's clock. It is granted where there is no lease, it has expired, it was released, or
-    /// it is held by `claim.instance` or `claim.predecessor`. Granting it raises the epoch by one
-    /// (the first is 1), or above `claim.floor` where that is higher, except to the holder itself, whose epoch stays. Who released it does not
-    /// hold it any more.
+    /// store's clock. It is granted where there is none, and where it is held by `claim.instance`
+    /// or `claim.predecessor`; where it has expired or was released, to whose turn it is: the first
+    /// of those who asked its holder to make way, else the first of the queue, else anybody.
+    /// Granting it raises the epoch by one (the first is 1), or above `claim.floor` where that is
+    /// higher, except to the holder itself, whose epoch stays. Who released it does not hold it any
+    /// more.
+    ///
+    /// Who is refused, and wants to, has a place in the queue by its first claim, and keeps it for
+    /// as long as it claims again within [`WAITER_TTL`]. The queue has [`QUEUE_MAX`] places.
     async fn take_lease(&self, archive: &ArchiveName, claim: &LeaseClaim) -> Result<LeaseOutcome>;
 
     /// Prolongs the lease by `ttl` from the store's now, if `instance` holds it at `epoch`, even
@@ -199,17 +211,36 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         archive: &ArchiveName,
         instance: &InstanceId,
         epoch: u64,
-        ttl: std::time::Duration,
+        ttl: Duration,
     ) -> Result<Renewal>;
 
-    /// Lets the lease go, so that the next can take it at once. The epoch is kept. Not an error
-    /// where `instance` does not hold it.
+    /// Lets the lease go, so that the next can take it at once, and [rings](Store::ring) where
+    /// somebody waits for it. The epoch is kept. Not an error where `instance` does not hold it.
     async fn release_lease(
         &self,
         archive: &ArchiveName,
         instance: &InstanceId,
         epoch: u64,
     ) -> Result<()>;
+
+    /// Ends the lease whoever holds it, and says how it stood; `None` where none was ever taken. The
+    /// holder learns of it when it renews. For people who know that it is gone.
+    async fn break_lease(&self, archive: &ArchiveName) -> Result<Option<Lease>>;
+
+    /// Lets those who [listen](Store::listen) to this archive look at its lease at once.
+    async fn ring(&self, _archive: &ArchiveName) -> Result<()> {
+        Ok(())
+    }
+
+    /// Returns when it may be worth looking at the archive's lease again: when somebody
+    /// [rings](Store::ring), and after `at_most` at the latest. It saves the time until the next
+    /// look and nothing depends on it: rings can be missed, and come without a cause. A store that
+    /// has no bell returns after [`LOOK_AGAIN`]. Unlike other operations it may take as long as
+    /// `at_most`, and it costs next to nothing meanwhile.
+    async fn listen(&self, _archive: &ArchiveName, at_most: Duration) -> Result<()> {
+        tokio::time::sleep(at_most.min(LOOK_AGAIN)).await;
+        Ok(())
+    }
 
     /// The lease as it stands; `None` where none was ever taken.
     async fn lease(&self, archive: &ArchiveName) -> Result<Option<Lease>>;

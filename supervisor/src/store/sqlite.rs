@@ -124,11 +124,18 @@ fn read_lease(db: &Connection, archive: &ArchiveName) -> Result<Option<LeaseStat
         what: format!("the lease of archive {archive}"),
         why: "its holder's name cannot be read".to_owned(),
     })?;
+    let queue = db
+        .prepare_cached("SELECT places FROM lease_queues WHERE archive = ?1")?
+        .query_row([archive.as_str()], |row| row.get::<_, String>(0))
+        .optional()?;
+    // Whoever waits asks again: a queue that cannot be read is one that nobody stands in yet.
+    let queue = queue.and_then(|places| serde_json::from_str(&places).ok());
     Ok(Some(LeaseState {
         instance,
         epoch: epoch.unsigned_abs(),
         expires_ms: expires.unsigned_abs(),
         since_ms: since.unsigned_abs(),
+        queue: queue.unwrap_or_default(),
     }))
 }
 
@@ -141,6 +148,14 @@ fn write_lease(db: &Connection, archive: &ArchiveName, lease: &LeaseState) -> Re
             bound(lease.expires_ms),
             int(lease.since_ms)?,
         ])?;
+    if lease.queue.is_empty() {
+        db.prepare_cached("DELETE FROM lease_queues WHERE archive = ?1")?
+            .execute([archive.as_str()])?;
+    } else {
+        let places = serde_json::to_string(&lease.queue).expect("places are plain data");
+        db.prepare_cached("INSERT OR REPLACE INTO lease_queues VALUES (?1, ?2)")?
+            .execute([archive.as_str(), &places])?;
+    }
     Ok(())
 }
 
@@ -439,7 +454,7 @@ impl Store for SqliteStore {
             };
             write_lease(&db, &archive, &renewed)?;
             db.commit()?;
-            Ok(Renewal::Renewed)
+            Ok(Renewal::Renewed(renewed.told_at(now)))
         })
         .await
     }
@@ -459,6 +474,25 @@ impl Store for SqliteStore {
                 db.commit()?;
             }
             Ok(())
+        })
+        .await
+    }
+
+    async fn break_lease(&self, archive: &ArchiveName) -> Result<Option<Lease>> {
+        let archive = archive.clone();
+        self.work("end the lease", move |db| {
+            let db = writing(db)?;
+            let Some(lease) = read_lease(&db, &archive)? else {
+                return Ok(None);
+            };
+            let broken = lease.told_at(now_ms());
+            let released = LeaseState {
+                expires_ms: 0,
+                ..lease
+            };
+            write_lease(&db, &archive, &released)?;
+            db.commit()?;
+            Ok(Some(broken))
         })
         .await
     }

@@ -5,7 +5,8 @@
 //!  inotify ─▶ Dirty ─(quiet 50 ms / at most 200 ms)─▶ Replicator::commit ─▶ store
 //!  rescan ──▶   ▲                                     │ fails
 //!               └───────────── put back ◀─────────────┘   (outage: retry, lag grows, gateway runs on)
-//!  init ─ lifecycle, flush ─▶        ─▶ ready, gateway_ready, lease_lost, flushed
+//!  init ─ lifecycle, flush ─▶        ─▶ ready, gateway_ready, flushed,
+//!                                       lease_lost, lease_ending, takeover_requested
 //! ```
 //!
 //! One commit is in flight at a time; what changes meanwhile joins the next. With nothing dirty,
@@ -18,6 +19,7 @@ mod files;
 mod gather;
 mod gathered;
 mod guard;
+mod lease;
 pub mod link;
 mod probe;
 mod read_ahead;
@@ -39,12 +41,13 @@ use crate::control::{Lifecycle, MonotonicMs, ToInit, ToWatcher};
 use crate::exit;
 use crate::human::{Chain, Took};
 use crate::session::{Directory, Events, Hint, Profile};
-use crate::store::keeper::LeaseHealth;
+use crate::store::keeper::LeaseKeeper;
 use crate::store::retry::Backoff;
 use crate::store::{InstanceId, Store};
 
 use dirty::{Dirty, Work};
 use gathered::Pass;
+use lease::{Told, Trouble};
 use link::Link;
 use probe::{Answer, Probe};
 use replica::Replica;
@@ -118,6 +121,7 @@ pub async fn watch(
         unready: None,
         announced: false,
         probe: None,
+        told: Told::default(),
     };
     watcher.dirty.add(Work::everything(), Instant::now());
     let end = watcher.run(&readiness).await;
@@ -167,6 +171,7 @@ struct Watcher {
     /// Whether init knows that every change is seen.
     announced: bool,
     probe: Option<Probe>,
+    told: Told,
 }
 
 impl Watcher {
@@ -176,10 +181,7 @@ impl Watcher {
         loop {
             let due = self.next_step();
             let rescan = scanned + self.rescan_pause();
-            let mut health = self
-                .replicator
-                .keeper()
-                .map(crate::store::keeper::LeaseKeeper::health);
+            let mut standing = self.replicator.keeper().map(LeaseKeeper::standing);
             tokio::select! {
                 biased;
                 message = self.link.next() => match message {
@@ -192,7 +194,10 @@ impl Watcher {
                         }
                     }
                 },
-                lost = lease_lost(&mut health) => return self.fenced(lost).await,
+                trouble = self.told.next(&mut standing, &self.settings) => match trouble {
+                    Trouble::Lost(reason) => return self.fenced(reason).await,
+                    Trouble::Asked(message) | Trouble::Ending(message) => self.link.send(message).await,
+                },
                 ready = readiness.readable(), if listen_from.is_none() => {
                     if let Ok(mut guard) = ready {
                         let told_new = self.read_hints();
@@ -489,20 +494,6 @@ async fn until(when: Option<Instant>) {
     match when {
         Some(when) => sleep_until(when.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-async fn lease_lost(health: &mut Option<tokio::sync::watch::Receiver<LeaseHealth>>) -> String {
-    let Some(health) = health else {
-        return std::future::pending().await;
-    };
-    loop {
-        if let LeaseHealth::Lost { reason } = &*health.borrow_and_update() {
-            return reason.clone();
-        }
-        if health.changed().await.is_err() {
-            return std::future::pending().await;
-        }
     }
 }
 

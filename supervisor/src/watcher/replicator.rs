@@ -22,7 +22,7 @@ use crate::config::{Conflict, Settings};
 use crate::human;
 use crate::memory::give_back;
 use crate::session::{Marker, Mode, marker};
-use crate::store::keeper::LeaseKeeper;
+use crate::store::keeper::{Attention, LeaseKeeper};
 use crate::store::{Header, InstanceId, Store};
 
 /// Why a step did not come to its end.
@@ -154,15 +154,16 @@ impl Replicator {
             },
             ..self.settings.clone()
         };
-        let (epoch, keeper) = match take_lease(&store, &refusing, &who, &mut |_| {}).await {
-            Ok(taken) => taken,
-            Err(crate::boot::BootError::Owned { owner }) => {
-                return Err(StepError::Fenced(format!(
-                    "instance {owner} owns this session"
-                )));
-            }
-            Err(other) => return Err(other.into()),
-        };
+        let (epoch, keeper) =
+            match take_lease(&store, &refusing, &who, Attention::Now, &mut |_| {}).await {
+                Ok(taken) => taken,
+                Err(crate::boot::BootError::Owned { owner }) => {
+                    return Err(StepError::Fenced(format!(
+                        "instance {owner} owns this session"
+                    )));
+                }
+                Err(other) => return Err(other.into()),
+            };
         let (head, mut writer) =
             if ours && marker.as_ref().is_some_and(|marker| marker.epoch == epoch) {
                 let head = store

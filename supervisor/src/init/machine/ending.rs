@@ -1,11 +1,13 @@
 //! Ending the gateway and all it left behind: one ordered story for a stop, for the leftovers
-//! before another start, and for a life that is fenced.
+//! before another start, for making way, and for a life that is fenced.
 //!
 //! The main process gets the signal; when it is gone, what is left of its descendants gets TERM;
 //! at the deadline whatever is left gets KILL, again and again, until nothing is.
 
 use std::time::Duration;
 
+use super::flushing::Aim;
+use super::handover::Why;
 use super::{
     Action, Cause, Ended, Flushing, Kill, Machine, Mode, MonotonicMs, Note, Role, Saved, State,
     Watcher,
@@ -41,6 +43,8 @@ pub(super) enum Then {
     Flush(Stop),
     /// Start it again, not before then.
     Restart { until: MonotonicMs },
+    /// Save everything and wait for another turn.
+    MakeWay(Why),
     /// Exit and save nothing.
     Fence,
 }
@@ -88,6 +92,23 @@ impl Ending {
             Kill::Again(at) => at.min(self.end_at),
         }
     }
+
+    /// Whether the gateway is to run again after it, here or elsewhere, and not to end for good.
+    pub(super) fn leads_to_a_start(&self) -> bool {
+        matches!(self.then, Then::Restart { .. } | Then::MakeWay(_))
+    }
+
+    /// The same ending, which leads elsewhere now and takes no longer than it would have, nor than
+    /// these moments say.
+    pub(super) fn redirected(&self, then: Then, kill_at: MonotonicMs, end_at: MonotonicMs) -> Self {
+        Self {
+            then,
+            main: self.main,
+            told: self.told,
+            kill: self.kill.no_later_than(kill_at),
+            end_at: self.end_at.min(end_at),
+        }
+    }
 }
 
 impl Machine {
@@ -133,14 +154,8 @@ impl Machine {
                 }
                 // It is stopping already, on a budget that began earlier and so ends earlier.
                 Then::Flush(stop) => stop.signal = Some(signal),
-                Then::Restart { .. } => {
-                    let ending = Ending {
-                        then: Then::Flush(stop),
-                        kill: ending.kill.no_later_than(grace),
-                        end_at: ending.end_at.min(total),
-                        main: ending.main,
-                        told: ending.told,
-                    };
+                Then::Restart { .. } | Then::MakeWay(_) => {
+                    let ending = ending.redirected(Then::Flush(stop), grace, total);
                     self.transition(State::Ending(ending), cause);
                 }
                 Then::Fence => {
@@ -153,7 +168,10 @@ impl Machine {
                 let last = last.unwrap_or(Ended::Killed(signal));
                 self.begin_flush(last, stop, now, cause);
             }
-            State::Flushing(_) => self.act(Action::Note(Note::StillFlushing(signal))),
+            State::Flushing(flushing) => {
+                flushing.stop(now.after(self.plan.total.max(FLUSH_LEAST)));
+                self.act(Action::Note(Note::StillFlushing(signal)));
+            }
             State::Exited => {}
         }
     }
@@ -176,16 +194,14 @@ impl Machine {
                 if ending.then == Then::Fence {
                     return;
                 }
-                let ending = Ending {
-                    then: Then::Fence,
-                    kill: ending.kill.no_later_than(kill_at),
-                    end_at: ending.end_at.min(end_at),
-                    main: ending.main,
-                    told: ending.told,
-                };
+                let ending = ending.redirected(Then::Fence, kill_at, end_at);
                 self.transition(State::Ending(ending), Cause::Fenced(reason));
             }
             State::Flushing(flushing) if flushing.is_answered() => {}
+            // It was about to wait its turn anyhow, and its gateway is gone.
+            State::Flushing(flushing) if flushing.makes_way() => {
+                flushing.fenced(reason, now);
+            }
             State::Backoff { .. } | State::Flushing(_) => {
                 let saved = Saved::Not(reason.clone());
                 self.exit(exit::FENCED, saved, Cause::Fenced(reason));
@@ -230,6 +246,7 @@ impl Machine {
                 let last = Some(main);
                 self.transition(State::Backoff { until, last }, Cause::AllGone);
             }
+            Then::MakeWay(why) => self.save_and_make_way(main, why, now, Cause::AllGone),
             Then::Fence => self.exit(
                 exit::FENCED,
                 Saved::Not("another instance owns the session".to_owned()),
@@ -244,11 +261,29 @@ impl Machine {
             self.exit(code, Saved::Unwanted, cause);
             return;
         }
-        let deadline = now
-            .after(self.plan.flush)
-            .min(stop.since.after(self.plan.total))
-            .max(now.after(self.plan.flush.min(FLUSH_LEAST)));
-        self.transition(State::Flushing(Flushing::new(ended, deadline)), cause);
+        let deadline = self.flush_deadline(Some(stop), now);
+        self.flush_until(ended, Aim::Exit, deadline, now, cause);
+    }
+
+    /// When a flush that begins now has to be over.
+    pub(super) fn flush_deadline(&self, stop: Option<Stop>, now: MonotonicMs) -> MonotonicMs {
+        let deadline = now.after(self.plan.flush);
+        stop.map_or(deadline, |stop| {
+            deadline.min(stop.since.after(self.plan.total))
+        })
+        .max(now.after(self.plan.flush.min(FLUSH_LEAST)))
+    }
+
+    pub(super) fn flush_until(
+        &mut self,
+        ended: Ended,
+        aim: Aim,
+        deadline: MonotonicMs,
+        now: MonotonicMs,
+        cause: Cause,
+    ) {
+        let flushing = Flushing::new(ended, aim, deadline);
+        self.transition(State::Flushing(flushing), cause);
         if !self.watcher.is_alive() {
             self.spawn_watcher(now);
         }
@@ -289,7 +324,9 @@ impl Machine {
         let ended = main.unwrap_or(Ended::Killed(libc::SIGKILL));
         let code = match then {
             Then::Fence => exit::FENCED,
-            Then::Flush(_) | Then::Restart { .. } => self.plan.code_unsaved(ended),
+            Then::Flush(_) | Then::Restart { .. } | Then::MakeWay(_) => {
+                self.plan.code_unsaved(ended)
+            }
         };
         let saved = match self.plan.mode {
             Mode::InitOnly => Saved::Unwanted,
@@ -310,8 +347,9 @@ impl Machine {
             return;
         };
         if now >= *end_at {
-            let code = self.plan.code(Ended::Killed(*signal));
-            self.exit(code, Saved::Nothing, Cause::TimeUp);
+            let signal = *signal;
+            let (code, saved) = self.verdict_without_gateway(signal);
+            self.exit(code, saved, Cause::TimeUp);
         } else if now >= kill.at() {
             *kill = Kill::Again(now.after(KILL_AGAIN));
             self.act(Action::SignalHelper(Role::Restorer, libc::SIGKILL));

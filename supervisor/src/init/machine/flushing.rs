@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use super::handover::Why;
 use super::{Action, Cause, Ended, Machine, MonotonicMs, Note, Role, Saved, State};
 use crate::exit;
 
 /// How long a watcher that has answered may take to exit by itself. All is saved by then; this
 /// only lets it close its connections.
 const LEAVE: Duration = Duration::from_millis(250);
+/// How long a watcher that was killed may take to be gone before it is killed again.
+const KILL_SHOWS: Duration = Duration::from_millis(500);
 
 /// How the watcher stands to the flush.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,19 +24,30 @@ enum Answer {
     Given(Saved, MonotonicMs),
 }
 
+/// What comes after a flush.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Aim {
+    /// This life is over.
+    Exit,
+    /// It waits for another turn.
+    MakeWay(Why),
+}
+
 /// A flush that was asked for.
 #[derive(Debug)]
 pub(super) struct Flushing {
     /// How the gateway ended, for the exit code.
     ended: Ended,
+    aim: Aim,
     deadline: MonotonicMs,
     answer: Answer,
 }
 
 impl Flushing {
-    pub(super) fn new(ended: Ended, deadline: MonotonicMs) -> Self {
+    pub(super) fn new(ended: Ended, aim: Aim, deadline: MonotonicMs) -> Self {
         Self {
             ended,
+            aim,
             deadline,
             answer: Answer::Awaited { died: false },
         }
@@ -48,6 +62,23 @@ impl Flushing {
 
     pub(super) fn is_answered(&self) -> bool {
         matches!(self.answer, Answer::Given(..))
+    }
+
+    /// Whether this life waits for another turn after it.
+    pub(super) fn makes_way(&self) -> bool {
+        matches!(self.aim, Aim::MakeWay(_))
+    }
+
+    /// Another instance has the session already: what could not be saved stays in the directory.
+    pub(super) fn fenced(&mut self, reason: String, now: MonotonicMs) {
+        self.aim = Aim::MakeWay(Why::LeaseEnds(now));
+        self.answer = Answer::Given(Saved::Not(reason), now.after(LEAVE));
+    }
+
+    /// Told to stop: this life ends after it, and no later than `by`.
+    pub(super) fn stop(&mut self, by: MonotonicMs) {
+        self.aim = Aim::Exit;
+        self.deadline = self.deadline.min(by);
     }
 }
 
@@ -67,10 +98,16 @@ impl Machine {
         match &mut flushing.answer {
             Answer::Given(saved, _) => {
                 let saved = saved.clone();
-                self.finish(saved, Cause::FlushEnded);
+                self.finish(saved, Cause::FlushEnded, now);
             }
             Answer::Awaited { .. } if how == Ended::Exited(exit::FENCED) => {
-                self.fence("the watcher lost the session".to_owned(), now);
+                let reason = "the watcher lost the session".to_owned();
+                if flushing.makes_way() {
+                    flushing.fenced(reason.clone(), now);
+                    self.finish(Saved::Not(reason), Cause::FlushEnded, now);
+                } else {
+                    self.fence(reason, now);
+                }
             }
             // A watcher that was killed may do better the second time, and the budget allows for it.
             Answer::Awaited { died } if !*died && now < flushing.deadline => {
@@ -83,40 +120,57 @@ impl Machine {
             }
             Answer::Awaited { .. } => {
                 let saved = Saved::Not(format!("the watcher ended over it: {how}"));
-                self.finish(saved, Cause::FlushEnded);
+                self.finish(saved, Cause::FlushEnded, now);
             }
         }
     }
 
     pub(super) fn on_flushing_deadline(&mut self, now: MonotonicMs) {
-        let State::Flushing(flushing) = &self.state else {
+        let State::Flushing(flushing) = &mut self.state else {
             return;
         };
         if now < flushing.deadline() {
             return;
         }
-        match &flushing.answer {
-            Answer::Given(saved, _) => {
-                let saved = saved.clone();
-                self.finish(saved, Cause::FlushEnded);
-            }
+        let (saved, cause) = match &flushing.answer {
+            Answer::Given(saved, _) => (saved.clone(), Cause::FlushEnded),
             Answer::Awaited { .. } => {
-                // It must not go on writing when the next life may have begun.
-                self.act(Action::SignalHelper(Role::Watcher, libc::SIGKILL));
                 let saved = Saved::Not("it was not done in time".to_owned());
-                self.finish(saved, Cause::TimeUp);
+                (saved, Cause::TimeUp)
+            }
+        };
+        match flushing.aim {
+            Aim::MakeWay(_) if !self.watcher.is_alive() => self.finish(saved, cause, now),
+            Aim::Exit => {
+                if !flushing.is_answered() {
+                    // It must not go on writing when the next life may have begun.
+                    self.act(Action::SignalHelper(Role::Watcher, libc::SIGKILL));
+                }
+                self.finish(saved, cause, now);
+            }
+            // Its place is taken when it is gone, which a kill does not take long to bring about.
+            Aim::MakeWay(_) => {
+                flushing.deadline = now.after(KILL_SHOWS);
+                flushing.answer = Answer::Given(saved, flushing.deadline);
+                self.act(Action::SignalHelper(Role::Watcher, libc::SIGKILL));
             }
         }
     }
 
-    fn finish(&mut self, saved: Saved, cause: Cause) {
+    fn finish(&mut self, saved: Saved, cause: Cause, now: MonotonicMs) {
         let State::Flushing(flushing) = &self.state else {
             return;
         };
-        let code = match &saved {
-            Saved::Not(_) => self.plan.code_unsaved(flushing.ended),
-            Saved::All(_) | Saved::Nothing | Saved::Unwanted => self.plan.code(flushing.ended),
-        };
-        self.exit(code, saved, cause);
+        let ended = flushing.ended;
+        match flushing.aim {
+            Aim::MakeWay(why) => self.made_way(why, saved, ended, now),
+            Aim::Exit => {
+                let code = match &saved {
+                    Saved::Not(_) => self.plan.code_unsaved(ended),
+                    Saved::All(_) | Saved::Nothing | Saved::Unwanted => self.plan.code(ended),
+                };
+                self.exit(code, saved, cause);
+            }
+        }
     }
 }

@@ -6,12 +6,12 @@
 //!     └─(no store)─┴─▶ Starting ─▶ Running     the gateway is alive
 //!                         ▲           │ it ended by itself
 //!                         └─ Backoff ◀┤
-//!                               │     │ stop signal, or no further start
+//!                               │     │ stop signal, no further start, or making way
 //!                               ▼     ▼
-//!                    Flushing ◀─── Stopping    nothing of the gateway is alive / is being ended
-//!                         │
-//!                         ▼          Fenced    another instance owns the session: end, save nothing
-//!                       Exited ◀────────┘
+//!         Standby ◀─ Flushing ◀─── Stopping    nothing of the gateway is alive / is being ended
+//!     (made way to another) │
+//!                           ▼        Fenced    another instance owns the session: end, save nothing
+//!                         Exited ◀──────┘
 //! ```
 //!
 //! Three rules are kept in every state, whatever order events come in; `properties` tests them
@@ -27,6 +27,7 @@
 
 mod ending;
 mod flushing;
+mod handover;
 mod helper;
 #[cfg(test)]
 mod properties;
@@ -138,6 +139,11 @@ pub struct Machine {
     untold: bool,
     /// Whether the gateway's group was stopped because we were told to suspend.
     suspended: bool,
+    /// What became of the last changes when this life made way; `None` while it has the session, or
+    /// has not had it.
+    made_way: Option<Saved>,
+    /// Until then nobody is made way to.
+    not_again: Option<MonotonicMs>,
     out: Vec<Action>,
 }
 
@@ -154,6 +160,8 @@ impl Machine {
             in_a_row: 0,
             untold: false,
             suspended: false,
+            made_way: None,
+            not_again: None,
             out: Vec::new(),
         }
     }
@@ -170,7 +178,7 @@ impl Machine {
                 true => Lifecycle::Running,
             },
             State::Ending(ending) => match ending.then {
-                Then::Flush(_) => Lifecycle::Stopping,
+                Then::Flush(_) | Then::MakeWay(_) => Lifecycle::Stopping,
                 Then::Restart { .. } => Lifecycle::Backoff,
                 Then::Fence => Lifecycle::Fenced,
             },
@@ -353,6 +361,7 @@ impl Machine {
         match self.state {
             State::Restoring | State::Standby => match how {
                 Ended::Exited(0) => {
+                    self.made_way = None;
                     // The watcher first, so that it sees the gateway's first write.
                     self.spawn_watcher(now);
                     self.first_start(now, Cause::RestorerEnded(how));
@@ -363,8 +372,8 @@ impl Machine {
                 _ => self.exit(exit::INTERNAL, Saved::Nothing, Cause::RestorerEnded(how)),
             },
             State::Cancelling { signal, .. } => {
-                let code = self.plan.code(Ended::Killed(signal));
-                self.exit(code, Saved::Nothing, Cause::RestorerEnded(how));
+                let (code, saved) = self.verdict_without_gateway(signal);
+                self.exit(code, saved, Cause::RestorerEnded(how));
             }
             _ => {}
         }
@@ -471,7 +480,8 @@ impl Machine {
                 _ => {}
             },
             ToInit::LeaseLost { reason } => self.fence(reason, now),
-            ToInit::TakeoverRequested { by } => self.act(Action::Note(Note::TakeoverRequested(by))),
+            ToInit::TakeoverRequested { by } => self.on_takeover_requested(by, now),
+            ToInit::LeaseEnding { by } => self.on_lease_ending(by, now),
             ToInit::Flushed { seq } => self.on_flush_answer(Saved::All(seq), now),
             ToInit::FlushFailed { reason } => self.on_flush_answer(Saved::Not(reason), now),
         }

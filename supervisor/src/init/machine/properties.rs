@@ -56,6 +56,10 @@ fn nudge() -> impl Strategy<Value = Nudge> {
             reason: "full".into()
         }),
         Just(ToInit::TakeoverRequested { by: "b".into() }),
+        // Some long past, some far off.
+        (900_000u64..1_500_000).prop_map(|by| ToInit::LeaseEnding {
+            by: MonotonicMs(by)
+        }),
     ];
     let lost = Just(ToInit::LeaseLost { reason: "b".into() });
     let error = prop_oneof![
@@ -216,6 +220,14 @@ impl World {
                     let exit_by = self.now.after(self.plan.total);
                     self.exit_by.get_or_insert(exit_by);
                 }
+                Event::Control(ToInit::TakeoverRequested { .. }) => {
+                    self.may_kill_from(self.now.after(self.plan.grace()));
+                }
+                Event::Control(ToInit::LeaseEnding { by }) => {
+                    let left = by.until(self.now);
+                    let left = left.saturating_sub(Duration::from_millis(500));
+                    self.may_kill_from(self.now.after(left.min(self.plan.grace())));
+                }
                 Event::Control(ToInit::LeaseLost { .. })
                 | Event::ChildExited {
                     role: Role::Watcher,
@@ -261,6 +273,12 @@ impl World {
                     self.restorer = false;
                     self.child_exited(Role::Restorer, Ended::Killed(signal));
                 }
+            }
+            Action::SignalHelper(Role::Watcher, libc::SIGKILL)
+                if self.watcher && self.nature != Nature::Stuck =>
+            {
+                self.watcher = false;
+                self.child_exited(Role::Watcher, Ended::Killed(libc::SIGKILL));
             }
             Action::CountDescendants => self.events.push_back(match self.descendants() {
                 0 => Event::DescendantsGone,
@@ -311,6 +329,15 @@ impl World {
             self.kill_from = None;
         } else {
             assert_ne!(self.plan.mode, Mode::InitOnly, "{role} without a session");
+            let other = match role {
+                Role::Restorer => self.watcher,
+                _ => self.restorer,
+            };
+            assert!(!other, "{role} beside the other helper");
+        }
+        if role == Role::Restorer {
+            assert_eq!(self.descendants(), 0, "a restore under a gateway");
+            self.restored = false;
         }
         if let Some((count, error)) = self.failing {
             self.failing = (count > 1).then_some((count - 1, error));

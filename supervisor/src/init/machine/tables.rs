@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod handover;
+
 const TERM: i32 = libc::SIGTERM;
 const KILL: i32 = libc::SIGKILL;
 

@@ -321,6 +321,12 @@ pub enum Cause {
     Signal(i32),
     /// Another instance took the session over.
     Fenced(String),
+    /// Another instance asks for the session.
+    TakeoverRequested(String),
+    /// The lease runs out and cannot be renewed.
+    LeaseEnding,
+    /// Way was made for another instance.
+    MadeWay,
     /// Nothing of the gateway is left.
     AllGone,
     /// The flush ended.
@@ -343,6 +349,9 @@ impl fmt::Display for Cause {
             Self::DelayOver => f.write_str("restart delay over"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
             Self::Fenced(reason) => write!(f, "fenced: {reason}"),
+            Self::TakeoverRequested(by) => write!(f, "{by} asks for the session"),
+            Self::LeaseEnding => f.write_str("the lease runs out and cannot be renewed"),
+            Self::MadeWay => f.write_str("made way"),
             Self::AllGone => f.write_str("no process of the gateway is left"),
             Self::FlushEnded => f.write_str("flush ended"),
             Self::TimeUp => f.write_str("time is up"),
@@ -380,8 +389,10 @@ pub enum Note {
     WatcherCrashLoop(Ended),
     /// The watcher sees every change from here on.
     WatcherReady,
-    /// Another instance asks for the session.
-    TakeoverRequested(String),
+    /// Another instance asks for the session, too soon after a handover that failed.
+    TakeoverRefused(String),
+    /// The last changes could not be saved, so that the session stays here.
+    HandoverFailed(String),
     /// A second stop signal came: the gateway has no grace left.
     StopAtOnce(i32),
     /// A stop signal came while saving; saving goes on.

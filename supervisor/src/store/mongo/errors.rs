@@ -151,6 +151,16 @@ pub(super) fn is_denied(error: &Error) -> bool {
     matches!(classify(error), Class::Denied)
 }
 
+/// Whether the error says that the collection is there already.
+pub(super) fn already_exists(error: &Error) -> bool {
+    code(error) == Some(48)
+}
+
+/// Whether the trouble is one that passes.
+pub(super) fn is_transient(error: &Error) -> bool {
+    matches!(classify(error), Class::Transient)
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Class {
     Transient,

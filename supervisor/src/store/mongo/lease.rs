@@ -3,14 +3,16 @@
 
 use std::time::Duration;
 
-use mongodb::bson::{DateTime, Document, doc};
+use mongodb::bson::{Bson, DateTime, Document, doc};
 use mongodb::options::ReturnDocument;
+
+use tracing::debug;
 
 use super::MongoStore;
 use super::errors::is_duplicate_key;
 use crate::store::{
-    ArchiveName, FORMAT, InstanceId, Lease, LeaseClaim, LeaseOutcome, Renewal, Result, StoreError,
-    is_known,
+    ArchiveName, FORMAT, InstanceId, Lease, LeaseClaim, LeaseOutcome, Otherwise, QUEUE_MAX,
+    Renewal, Result, StoreError, WAITER_TTL, Waiter, is_known,
 };
 
 /// The collection's name.
@@ -24,38 +26,100 @@ fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The update that takes the lease where it may be taken, and changes nothing else. All
-/// conditions see the document as it was before. `now` brings the server's time back with it.
+/// The update that takes the lease where it may be taken, keeps a place in the queue where it may
+/// not and one is wanted, and changes nothing else. All conditions of a stage see the document as
+/// it was before. `now` brings the server's time back with it.
 fn claim_update(claim: &LeaseClaim) -> Vec<Document> {
     let own = claim.instance.as_str();
-    let mut heirs = vec![own];
-    heirs.extend(claim.predecessor.as_ref().map(InstanceId::as_str));
-    let is_own = doc! { "$eq": ["$instance", own] };
+    let is_own = |path: &str| doc! { "$eq": [path, { "$literal": own }] };
+    // Both keep what was not let go; the holder itself keeps its epoch and its time, too.
+    let not_released = doc! { "$gt": ["$expires", RELEASED] };
+    let continues = doc! { "$and": [is_own("$instance"), &not_released] };
+    let heir_of = claim.predecessor.as_ref().map_or("", InstanceId::as_str);
+    let inherits =
+        doc! { "$and": [{ "$eq": ["$instance", { "$literal": heir_of }] }, not_released] };
+    let is_nobodys = doc! { "$or": [
+        { "$eq": [{ "$type": "$instance" }, "missing"] },
+        { "$lte": ["$expires", "$$NOW"] },
+    ] };
     let granted = doc! { "$and": [
         // A lease that a later version wrote is not ours to judge.
         { "$lte": [{ "$ifNull": ["$format", 0] }, i64::from(FORMAT)] },
-        { "$or": [
-            { "$eq": [{ "$type": "$instance" }, "missing"] },
-            { "$lte": ["$expires", "$$NOW"] },
-            { "$in": ["$instance", heirs] },
-        ] },
+        { "$or": [continues.clone(), inherits, { "$and": [is_nobodys, is_turn(own)] }] },
     ] };
-    // The holder itself keeps its epoch and its time, unless it had let the lease go.
-    let continues = doc! { "$and": [is_own, { "$gt": ["$expires", RELEASED] }] };
     let floor = i64::try_from(claim.floor).unwrap_or(i64::MAX - 1);
     let last = doc! { "$max": [{ "$ifNull": ["$epoch", 0_i64] }, floor] };
     let next = doc! { "$add": [last, 1_i64] };
     let set = |field: &str, value: Document| {
-        doc! { "$cond": [granted.clone(), value, format!("${field}")] }
+        doc! { "$cond": ["$granted", value, format!("${field}")] }
     };
-    vec![doc! { "$set": {
-        "format": { "$ifNull": ["$format", i64::from(FORMAT)] },
-        "instance": set("instance", doc! { "$literal": own }),
-        "epoch": set("epoch", doc! { "$cond": [continues.clone(), "$epoch", next] }),
-        "since": set("since", doc! { "$cond": [continues, "$since", "$$NOW"] }),
-        "expires": set("expires", doc! { "$add": ["$$NOW", millis(claim.ttl)] }),
-        "now": "$$NOW",
-    } }]
+    let others = doc! { "$filter": {
+        "input": "$waiting",
+        "cond": { "$ne": ["$$this.instance", { "$literal": own }] },
+    } };
+    vec![
+        doc! { "$set": { "waiting": kept_places() } },
+        doc! { "$set": { "granted": granted, "continues": continues } },
+        doc! { "$set": {
+            "format": { "$ifNull": ["$format", i64::from(FORMAT)] },
+            "instance": set("instance", doc! { "$literal": own }),
+            "epoch": set("epoch", doc! { "$cond": ["$continues", "$epoch", next] }),
+            "since": set("since", doc! { "$cond": ["$continues", "$since", "$$NOW"] }),
+            "expires": set("expires", doc! { "$add": ["$$NOW", millis(claim.ttl)] }),
+            "waiting": { "$cond": ["$granted", others, queue_with(claim)] },
+            "now": "$$NOW",
+        } },
+        doc! { "$unset": ["granted", "continues"] },
+    ]
+}
+
+/// The places of those who have asked of late.
+fn kept_places() -> Document {
+    let ttl = millis(WAITER_TTL);
+    doc! { "$filter": {
+        "input": { "$ifNull": ["$waiting", []] },
+        "cond": { "$gt": [{ "$add": ["$$this.seen", ttl] }, "$$NOW"] },
+    } }
+}
+
+/// Whether it is the turn of `own`, as [`Lease::next`] has it.
+fn is_turn(own: &str) -> Document {
+    let asking = doc! { "$filter": {
+        "input": "$waiting",
+        "cond": { "$eq": ["$$this.asks", "$epoch"] },
+    } };
+    let first = doc! { "$ifNull": [{ "$first": asking }, { "$first": "$waiting" }] };
+    let instance = doc! { "$getField": { "field": "instance", "input": first } };
+    doc! { "$eq": [{ "$ifNull": [instance, { "$literal": own }] }, { "$literal": own }] }
+}
+
+/// The queue with a place for who claims, if it wants one and there is room.
+fn queue_with(claim: &LeaseClaim) -> Bson {
+    let asks = match claim.otherwise {
+        Otherwise::Leave => return "$waiting".into(),
+        Otherwise::Wait => Bson::Null,
+        Otherwise::Ask(epoch) => i64::try_from(epoch).unwrap_or(i64::MAX).into(),
+    };
+    let own = doc! { "$literal": claim.instance.as_str() };
+    let kept = doc! { "$map": {
+        "input": "$waiting",
+        "in": { "$cond": [
+            { "$eq": ["$$this.instance", own.clone()] },
+            { "$mergeObjects": ["$$this", { "seen": "$$NOW", "asks": asks.clone() }] },
+            "$$this",
+        ] },
+    } };
+    let new = doc! { "instance": own.clone(), "since": "$$NOW", "seen": "$$NOW", "asks": asks };
+    let full = i32::try_from(QUEUE_MAX).unwrap_or(i32::MAX);
+    doc! { "$cond": [
+        { "$or": [
+            { "$in": [own, "$waiting.instance"] },
+            { "$gte": [{ "$size": "$waiting" }, full] },
+        ] },
+        kept,
+        { "$concatArrays": ["$waiting", [new]] },
+    ] }
+    .into()
 }
 
 fn decode(archive: &ArchiveName, document: &Document) -> Result<Lease> {
@@ -63,19 +127,8 @@ fn decode(archive: &ArchiveName, document: &Document) -> Result<Lease> {
         what: format!("the lease of archive {archive}"),
         why: format!("its field `{field}` cannot be read"),
     };
-    let number = |field: &str| {
-        let value = document.get(field);
-        value
-            .and_then(|v| v.as_i64().or_else(|| v.as_i32().map(i64::from)))
-            .and_then(|number| u64::try_from(number).ok())
-            .ok_or_else(|| damaged(field))
-    };
-    let time = |field: &str| {
-        document
-            .get_datetime(field)
-            .map(|time| time.timestamp_millis())
-            .map_err(|_| damaged(field))
-    };
+    let number = |field: &str| read_number(document, field).ok_or_else(|| damaged(field));
+    let time = |field: &str| read_time(document, field).ok_or_else(|| damaged(field));
     let format = number("format")?;
     if !u32::try_from(format).is_ok_and(is_known) {
         return Err(StoreError::Format {
@@ -83,17 +136,51 @@ fn decode(archive: &ArchiveName, document: &Document) -> Result<Lease> {
             found: u32::try_from(format).unwrap_or(u32::MAX),
         });
     }
-    let remaining = time("expires")?.saturating_sub(time("now")?);
+    let now = time("now")?;
+    let waiting = document
+        .get_array("waiting")
+        .map(|places| {
+            places
+                .iter()
+                .filter_map(|place| waiter(place.as_document()?, now))
+                .collect()
+        })
+        .unwrap_or_default();
+    let remaining = time("expires")?.saturating_sub(now);
     Ok(Lease {
-        instance: document
-            .get_str("instance")
-            .ok()
-            .and_then(|name| name.parse().ok())
-            .ok_or_else(|| damaged("instance"))?,
+        instance: read_name(document).ok_or_else(|| damaged("instance"))?,
         epoch: number("epoch")?,
         remaining: Duration::from_millis(u64::try_from(remaining).unwrap_or(0)),
         since_ms: u64::try_from(time("since")?).map_err(|_| damaged("since"))?,
+        waiting,
     })
+}
+
+/// A place that is still kept; one that cannot be read is nobody's.
+fn waiter(place: &Document, now: i64) -> Option<Waiter> {
+    let kept = read_time(place, "seen")?.saturating_add(millis(WAITER_TTL)) > now;
+    let waiter = Waiter {
+        instance: read_name(place)?,
+        since_ms: u64::try_from(read_time(place, "since")?).ok()?,
+        asks: read_number(place, "asks"),
+    };
+    kept.then_some(waiter)
+}
+
+fn read_name(document: &Document) -> Option<InstanceId> {
+    document.get_str("instance").ok()?.parse().ok()
+}
+
+fn read_number(document: &Document, field: &str) -> Option<u64> {
+    let value = document.get(field)?;
+    let number = value.as_i64().or_else(|| value.as_i32().map(i64::from))?;
+    u64::try_from(number).ok()
+}
+
+/// In milliseconds since 1970.
+fn read_time(document: &Document, field: &str) -> Option<i64> {
+    let time = document.get_datetime(field).ok()?;
+    Some(time.timestamp_millis())
 }
 
 impl MongoStore {
@@ -120,7 +207,9 @@ impl MongoStore {
                 what: format!("the lease of archive {archive}, just written,"),
             })?;
             let lease = decode(archive, &document)?;
-            Ok(if lease.instance == claim.instance {
+            // Who let it go is named in it until somebody else takes it.
+            let is_ours = lease.instance == claim.instance && !lease.remaining.is_zero();
+            Ok(if is_ours {
                 LeaseOutcome::Granted { epoch: lease.epoch }
             } else {
                 LeaseOutcome::Held(lease)
@@ -146,16 +235,19 @@ impl MongoStore {
             "expires": { "$add": ["$$NOW", millis(ttl)] },
             "now": "$$NOW",
         } }];
-        let matched = self
+        let renewed = self
             .within("renew the lease", async {
                 let leases = self.collection(LEASES).await?;
-                Ok(leases.update_one(held, update).await?.matched_count)
+                let renewed = leases
+                    .find_one_and_update(held, update)
+                    .return_document(ReturnDocument::After);
+                Ok(renewed.await?)
             })
             .await?;
-        if matched > 0 {
-            return Ok(Renewal::Renewed);
+        match renewed {
+            Some(lease) => Ok(Renewal::Renewed(decode(archive, &lease)?)),
+            None => Ok(Renewal::Lost(self.read_lease(archive).await?)),
         }
-        Ok(Renewal::Lost(self.read_lease(archive).await?))
     }
 
     pub(super) async fn free_lease(
@@ -169,14 +261,42 @@ impl MongoStore {
             "instance": instance.as_str(),
             "epoch": i64::try_from(epoch).unwrap_or(i64::MAX),
         };
-        self.within("release the lease", async {
+        let release = vec![doc! { "$set": { "expires": RELEASED, "now": "$$NOW" } }];
+        let released = self
+            .within("release the lease", async {
+                let leases = self.collection(LEASES).await?;
+                let released = leases
+                    .find_one_and_update(held, release)
+                    .return_document(ReturnDocument::After);
+                Ok(released.await?)
+            })
+            .await?;
+        let waited_for = released
+            .and_then(|lease| decode(archive, &lease).ok())
+            .is_some_and(|lease| !lease.waiting.is_empty());
+        if waited_for {
+            // It is released: that the next is late to hear of it is no error.
+            if let Err(error) = self.ring_bell(archive).await {
+                debug!(%error, "the lease's release could not be rung");
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn end_lease(&self, archive: &ArchiveName) -> Result<Option<Lease>> {
+        let Some(before) = self.read_lease(archive).await? else {
+            return Ok(None);
+        };
+        self.within("end the lease", async {
             let leases = self.collection(LEASES).await?;
+            let released = doc! { "$set": { "expires": RELEASED } };
             leases
-                .update_one(held, doc! { "$set": { "expires": RELEASED } })
+                .update_one(doc! { "_id": archive.as_str() }, released)
                 .await?;
             Ok(())
         })
-        .await
+        .await?;
+        Ok(Some(before))
     }
 
     pub(super) async fn read_lease(&self, archive: &ArchiveName) -> Result<Option<Lease>> {

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `commits` | `{a: archive, s: seq}` | one document a record |
 //! | `leases` | archive | one document an archive |
+//! | `bells` | – | a few bytes whenever somebody waiting is to look at a lease at once |
 //! | `packs.files`, `packs.chunks` | pack id; derived from it | packs, by the GridFS specification |
 //!
 //! Every uniqueness that the product's safety rests on is that of an `_id`, which MongoDB keeps
@@ -13,6 +14,7 @@
 //! Everything is written with the write concern `majority`, journaled, and read from the primary
 //! with the read concern `majority`: what was seen once is never undone by a failover.
 
+mod bell;
 mod commits;
 mod errors;
 mod examine;
@@ -50,9 +52,9 @@ const SELECTION: Duration = Duration::from_secs(3);
 /// How often an idle client asks its servers how they are. An operation that finds its server
 /// gone asks at once, so this bounds no recovery; it costs a packet each way.
 const HEARTBEAT: Duration = Duration::from_secs(20);
-/// One connection serves the watcher. More are opened only for what overlaps: packs that are being
-/// read or written, and a lease renewed meanwhile.
-const POOL: u32 = 6;
+/// Two connections serve the watcher: one for what it asks, and one that hears the bell. More are
+/// opened only for what overlaps: packs that are being read or written, and a lease renewed meanwhile.
+const POOL: u32 = 7;
 /// Of those, how many are for megabytes; the others stay free for what must not wait for them.
 const BULK: u32 = 4;
 
@@ -69,6 +71,7 @@ pub struct MongoStore {
     client: OnceCell<Client>,
     /// A permit for each request that carries megabytes.
     bulk: Semaphore,
+    bell: bell::Bell,
 }
 
 impl fmt::Debug for MongoStore {
@@ -100,6 +103,7 @@ impl MongoStore {
             translator,
             client: OnceCell::new(),
             bulk: Semaphore::new(BULK as usize),
+            bell: bell::Bell::default(),
         })
     }
 
@@ -293,6 +297,18 @@ impl Store for MongoStore {
         epoch: u64,
     ) -> Result<()> {
         self.free_lease(archive, instance, epoch).await
+    }
+
+    async fn break_lease(&self, archive: &ArchiveName) -> Result<Option<Lease>> {
+        self.end_lease(archive).await
+    }
+
+    async fn ring(&self, archive: &ArchiveName) -> Result<()> {
+        self.ring_bell(archive).await
+    }
+
+    async fn listen(&self, archive: &ArchiveName, at_most: Duration) -> Result<()> {
+        self.await_bell(archive, at_most).await
     }
 
     async fn lease(&self, archive: &ArchiveName) -> Result<Option<Lease>> {

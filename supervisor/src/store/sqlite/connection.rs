@@ -41,6 +41,14 @@ const TABLES: &str = "
     PRAGMA user_version = 1;
 ";
 
+/// Came later, and is nothing to a program that does not know of it: the version stays.
+const LATER_TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS lease_queues (
+        archive TEXT NOT NULL PRIMARY KEY,
+        places  TEXT NOT NULL
+    ) WITHOUT ROWID;
+";
+
 /// What a piece of work ended with, before it is told to the caller.
 pub(super) enum Fault {
     Sqlite(rusqlite::Error),
@@ -284,5 +292,6 @@ fn set_up(db: &mut Connection) -> Result<(), Fault> {
             found,
         }));
     }
+    db.execute_batch(LATER_TABLES)?;
     Ok(())
 }
