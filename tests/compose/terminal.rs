@@ -55,11 +55,20 @@ impl<'a> Terminal<'a> {
         self.keys.flush().expect("press keys");
     }
 
+    /// Where it has ended, there is nothing to wait for.
+    #[track_caller]
+    fn has_not_ended(&mut self) {
+        if let Some(status) = self.child.try_wait().expect("it is our child") {
+            panic!("it has ended with {status}");
+        }
+    }
+
     /// Waits until this is on the screen, below all that was waited for before.
     #[track_caller]
     fn sees(&mut self, text: &str) {
         let read = self.read;
         let at = until(&format!("the terminal shows {text:?}"), || {
+            self.has_not_ended();
             let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
             shown[read..].find(text)
         });
@@ -71,6 +80,10 @@ impl Drop for Terminal<'_> {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+            eprintln!("---- the screen ----\n{shown}\n----");
+        }
         // The container does not end with the terminal.
         self.stack.try_docker(&["rm", "--force", self.container]);
     }
@@ -94,6 +107,7 @@ fn at_a_terminal_it_is_out_of_the_way() {
             // What is typed is shown, too: so the answers differ from the questions.
             terminal.press("sleep 1000 || echo code $((100 + 30))\n");
             until("sleep runs", || {
+                terminal.has_not_ended();
                 let said = stack.try_docker(&["top", &name, "-o", "pid,comm"]);
                 yes(said.out.lines().any(|line| line.trim().ends_with(" sleep")))
             });

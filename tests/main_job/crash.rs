@@ -41,7 +41,11 @@ fn after_a_kill_of_everything_the_same_directory_goes_on_at_once() {
             .set("lease.ttl=40s")
             .set("lease.renew=5s")
             .ready();
-        assert!(!life.log().contains("waiting for the session"), "{}", life.log());
+        assert!(
+            !life.log().contains("waiting for the session"),
+            "{}",
+            life.log()
+        );
         world.wait_until_saved();
         assert!(world.replaced().is_empty());
         assert_eq!(life.stop().code, 0);

@@ -32,7 +32,9 @@ pub enum BootError {
         source: StoreError,
     },
     /// Another instance holds the lease, and `lease.conflict` is `refuse`.
-    #[error("instance {owner} owns this session; stop it, or set lease.conflict to takeover or wait")]
+    #[error(
+        "instance {owner} owns this session; stop it, or set lease.conflict to takeover or wait"
+    )]
     Owned {
         /// Who.
         owner: String,
