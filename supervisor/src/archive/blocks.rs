@@ -14,10 +14,15 @@ pub const PAGE_BLOCK: u32 = 4 * 1024;
 /// Block size for other large files.
 pub const LARGE_BLOCK: u32 = 64 * 1024;
 
-/// So many blocks make a group, whose own chaining value is kept: a few changed blocks of a large
-/// file then cost their groups and the nodes above, and not every node of the tree. A power of two,
-/// so that a group that is full is a subtree.
-const GROUP: usize = 64;
+/// So many blocks make a group, whose own chaining value is kept, and so many groups a group of the
+/// next level: a few changed blocks of a large file then cost their groups, and not every node of
+/// the tree. A power of two, so that a group that is full is a subtree.
+const GROUP: usize = 16;
+/// How many levels of groups there are. Above them are few nodes, of however large a file.
+const LEVELS: usize = 3;
+
+/// How many blocks a group of each level has.
+const GROUP_SIZES: [usize; LEVELS] = [GROUP, GROUP.pow(2), GROUP.pow(3)];
 
 /// The chaining values of a file's blocks.
 #[derive(Debug, Clone)]
@@ -25,8 +30,8 @@ pub struct BlockMap {
     block: u32,
     size: u64,
     values: Vec<[u8; 32]>,
-    /// Of each full group of blocks, once it is known; see [`BlockMap::settle`].
-    groups: Vec<Option<[u8; 32]>>,
+    /// Of each full group, level by level, once it is known; see [`BlockMap::settle`].
+    groups: [Vec<Option<[u8; 32]>>; LEVELS],
     /// The hash of a file that fits one block: a root is finalized differently from a subtree.
     single: Option<Digest>,
 }
@@ -61,7 +66,7 @@ impl BlockMap {
             block,
             size: 0,
             values: Vec::new(),
-            groups: Vec::new(),
+            groups: [const { Vec::new() }; LEVELS],
             single: None,
         };
         map.resize(size);
@@ -72,9 +77,12 @@ impl BlockMap {
     pub fn resize(&mut self, size: u64) {
         let count = usize::try_from(size.div_ceil(u64::from(self.block))).unwrap_or(usize::MAX);
         // A last group that was cut or not full is another one now.
-        self.groups.truncate(count.min(self.values.len()) / GROUP);
+        let kept = count.min(self.values.len());
+        for (groups, size) in self.groups.iter_mut().zip(GROUP_SIZES) {
+            groups.truncate(kept / size);
+            groups.resize(count / size, None);
+        }
         self.values.resize(count, [0; 32]);
-        self.groups.resize(count / GROUP, None);
         self.size = size;
         if size == 0 {
             self.single = Some(Digest::of(&[]));
@@ -141,20 +149,26 @@ impl BlockMap {
         let Some(slot) = self.values.get_mut(at) else {
             return;
         };
-        if std::mem::replace(slot, value) != value
-            && let Some(group) = self.groups.get_mut(at / GROUP)
-        {
-            *group = None;
+        if std::mem::replace(slot, value) == value {
+            return;
+        }
+        for (groups, size) in self.groups.iter_mut().zip(GROUP_SIZES) {
+            if let Some(group) = groups.get_mut(at / size) {
+                *group = None;
+            }
         }
     }
 
     /// Computes what is not known of the groups, so that this map and those that are made from it
     /// have their hash from few nodes.
     pub fn settle(&mut self) {
-        for at in 0..self.groups.len() {
-            if self.groups[at].is_none() {
-                let from = at * GROUP;
-                self.groups[at] = Some(self.subtree(from, from + GROUP));
+        // From the smallest, which those above are made of.
+        for (level, size) in GROUP_SIZES.into_iter().enumerate() {
+            for at in 0..self.groups[level].len() {
+                if self.groups[level][at].is_none() {
+                    let from = at * size;
+                    self.groups[level][at] = Some(self.subtree(from, from + size));
+                }
             }
         }
     }
@@ -182,10 +196,12 @@ impl BlockMap {
             return self.values[from];
         }
         // Groups are aligned, and so is every left half: only whole groups can match.
-        if to - from == GROUP
-            && let Some(Some(known)) = self.groups.get(from / GROUP)
-        {
-            return *known;
+        for (groups, size) in self.groups.iter().zip(GROUP_SIZES) {
+            if to - from == size
+                && let Some(Some(known)) = groups.get(from / size)
+            {
+                return *known;
+            }
         }
         let split = from + self.split(to - from);
         hazmat::merge_subtrees_non_root(
@@ -376,6 +392,29 @@ mod tests {
             }
             prop_assert_eq!(found, changed);
             prop_assert_eq!(after.hash(), Digest::of(&new));
+        }
+    }
+
+    #[test]
+    fn groups_of_every_level_are_made_anew_where_something_changed() {
+        let blocks = GROUP_SIZES[LEVELS - 1] * 2 + GROUP + 3;
+        let mut content: Vec<u8> = (0..blocks * 1024).map(|i| (i >> 10) as u8).collect();
+        let mut map = map_of(&content, 1024);
+        map.settle();
+        assert_eq!(map.hash(), Digest::of(&content));
+        for at in [
+            0,
+            GROUP - 1,
+            GROUP,
+            GROUP_SIZES[2] - 1,
+            GROUP_SIZES[2],
+            blocks - 1,
+        ] {
+            content[at * 1024] ^= 1;
+            let _ = map.replace(at as u64 * 1024, &content[at * 1024..(at + 1) * 1024]);
+            assert_eq!(map.hash(), Digest::of(&content), "{at}");
+            map.settle();
+            assert_eq!(map.hash(), Digest::of(&content), "{at}");
         }
     }
 

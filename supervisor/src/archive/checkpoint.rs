@@ -25,7 +25,7 @@ const SMALL_PACK: u64 = 512 << 10;
 const SMALL_PACKS_MAX: usize = 8;
 
 /// How many bytes are ahead of what is being moved: the gateway runs, and nobody waits for it.
-const AHEAD: usize = 2 << 20;
+const AHEAD: usize = 3 << 19;
 
 /// What a checkpoint will move.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -117,7 +117,7 @@ pub async fn write(store: &Arc<dyn Store>, writer: &mut Writer) -> Result<Option
     let Some(head) = writer.head().filter(|head| head.base > 0).cloned() else {
         return Ok(None);
     };
-    let version = Version::load(&**store, head).await?;
+    let version = Version::load_knowing(&**store, head, writer.recent()).await?;
     write_version(store, writer, version).await.map(Some)
 }
 

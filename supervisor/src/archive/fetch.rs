@@ -6,7 +6,7 @@
 //! Several sources are asked for at a time, so that a distant store costs its latency once and not
 //! once for each. What bounds them is not their number but their bytes ([`AHEAD_MAX`]).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
@@ -17,18 +17,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use zstd::bulk::Decompressor;
 
 use super::error::{ArchiveError, Result};
-use super::format::{Body, Extent, frame_place, open_frame};
+use super::format::{BodyView, Extent, frame_place, open_frame};
 use super::pieces::Pieces;
 use super::subtrees::{Misaligned, Subtrees};
 use super::version::{Source, Version, check_record};
 use crate::entry::{Digest, Kind, RelPath};
-use crate::store::{ArchiveName, Seq, Store, StoreError};
+use crate::store::{ArchiveName, Record, Seq, Store, StoreError};
 
 /// How many bytes of sources may be in memory: asked for, waiting, and being unpacked. One source
 /// that is larger is read by itself.
 pub const AHEAD_MAX: usize = 9 << 20;
 /// At most this many sources are asked for at a time.
 const AT_ONCE: usize = 4;
+/// Commits that follow each other are asked for together, up to this much of their contents.
+const TOGETHER_MAX: usize = 1 << 20;
 /// How many unpacked frames wait for the sink.
 const FRAMES_AHEAD: usize = 2;
 /// What unpacking takes; the tables are on the heap.
@@ -231,59 +233,40 @@ impl Fetch {
         store: &dyn Store,
         sink: S,
     ) -> Result<S, Failure> {
-        let runs: Vec<Run> = self.runs().collect();
         let (send, receive) = mpsc::unbounded_channel();
+        let together = TOGETHER_MAX.min(self.ahead / 3);
+        let mut kept = std::mem::take(&mut self.kept);
+        let batches = batches(self.runs(), &mut kept, together);
         let plan = self.plan;
         let consumer = tokio::task::spawn_blocking(move || plan.deliver_all(receive, sink));
 
-        // A permit stays with its source until that has been unpacked: this is what bounds memory,
+        // A permit stays with its sources until they have been unpacked: this is what bounds memory,
         // and so the channel needs no bound.
         let (room, ahead) = (Arc::new(Semaphore::new(self.ahead)), self.ahead);
-        let (archive, kept) = (&self.archive, &mut self.kept);
-        let reads = stream::iter(runs)
-            .then(|run| {
+        let archive = &self.archive;
+        let reads = stream::iter(batches)
+            .then(|batch| {
                 let room = room.clone();
                 async move {
-                    let bytes = u32::try_from(run.bytes.min(ahead)).expect("was bounded");
+                    let bytes = u32::try_from(batch.bytes.min(ahead)).expect("was bounded");
                     let permit = room.acquire_many_owned(bytes).await;
-                    (run, permit.expect("it is never closed"))
+                    (batch, Arc::new(permit.expect("it is never closed")))
                 }
             })
-            .map(|(run, permit)| {
-                let kept = match run.source {
-                    Source::Commit(seq) => kept.remove(&seq),
-                    Source::Pack(_) => None,
-                };
-                async move {
-                    let content = match kept {
-                        Some(content) => Ok(Bytes::from(content).into()),
-                        None => read_source(store, archive, run.source).await,
-                    };
-                    match content {
-                        Ok(content) => Ok(Read {
-                            run,
-                            content,
-                            _permit: permit,
-                        }),
-                        Err(error) => Err((error, Some(run.source))),
-                    }
-                }
-            })
+            .map(|(batch, permit)| read_batch(store, archive, batch, permit))
             .buffered(AT_ONCE);
         let mut reads = std::pin::pin!(reads);
         let mut failure = None;
-        while let Some(read) = reads.next().await {
-            match read {
+        'reading: while let Some((read, error)) = reads.next().await {
+            for read in read {
                 // The consumer is gone only if it failed, and then its error is the one to tell.
-                Ok(read) => {
-                    if send.send(read).is_err() {
-                        break;
-                    }
+                if send.send(read).is_err() {
+                    break 'reading;
                 }
-                Err(error) => {
-                    failure = Some(error);
-                    break;
-                }
+            }
+            if error.is_some() {
+                failure = error;
+                break;
             }
         }
         drop(send);
@@ -316,7 +299,102 @@ struct Frame {
 struct Read {
     run: Run,
     content: Pieces,
-    _permit: OwnedSemaphorePermit,
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
+/// Sources that are asked for together: one, or commits that follow each other.
+struct Batch {
+    /// With what was kept of each.
+    runs: Vec<(Run, Option<Vec<u8>>)>,
+    bytes: usize,
+}
+
+/// Puts commits that follow each other together, as far as they are not `kept`.
+fn batches(
+    runs: impl Iterator<Item = Run>,
+    kept: &mut HashMap<Seq, Vec<u8>>,
+    together: usize,
+) -> Vec<Batch> {
+    let mut batches: Vec<Batch> = Vec::new();
+    for run in runs {
+        let content = match run.source {
+            Source::Commit(seq) => kept.remove(&seq),
+            Source::Pack(_) => None,
+        };
+        if let Some(batch) = batches.last_mut()
+            && let Some((last, None)) = batch.runs.last()
+            && let (Source::Commit(before), Source::Commit(seq)) = (last.source, run.source)
+            && content.is_none()
+            && seq == before + 1
+            && batch.bytes + run.bytes <= together
+        {
+            batch.bytes += run.bytes;
+            batch.runs.push((run, None));
+            continue;
+        }
+        batches.push(Batch {
+            bytes: run.bytes,
+            runs: vec![(run, content)],
+        });
+    }
+    batches
+}
+
+/// Reads a batch: what comes before an error, and the error.
+async fn read_batch(
+    store: &dyn Store,
+    archive: &ArchiveName,
+    batch: Batch,
+    permit: Arc<OwnedSemaphorePermit>,
+) -> (Vec<Read>, Option<Failure>) {
+    let mut reads = Vec::with_capacity(batch.runs.len());
+    let last = batch.runs.last().map(|(run, _)| run.source);
+    let mut records: VecDeque<Record> = VecDeque::new();
+    for (run, kept) in batch.runs {
+        let source = run.source;
+        let content = match (kept, source, last) {
+            (Some(content), ..) => Ok(Bytes::from(content).into()),
+            (None, Source::Commit(seq), Some(Source::Commit(to))) => {
+                read_commit(store, archive, seq, to, &mut records).await
+            }
+            (None, Source::Pack(id), _) => {
+                let pieces = store.pack_pieces(archive, id).await;
+                pieces.map(Pieces::from).map_err(ArchiveError::from)
+            }
+            (None, Source::Commit(_), _) => unreachable!("a batch that has a commit ends with one"),
+        };
+        match content {
+            Ok(content) => reads.push(Read {
+                run,
+                content,
+                _permit: permit.clone(),
+            }),
+            Err(error) => return (reads, Some((error, Some(source)))),
+        }
+    }
+    (reads, None)
+}
+
+/// The content of commit `seq`: of what was `read` ahead, or of all up to `to`, which is read now
+/// as far as the store gives it.
+async fn read_commit(
+    store: &dyn Store,
+    archive: &ArchiveName,
+    seq: Seq,
+    to: Seq,
+    read: &mut VecDeque<Record>,
+) -> Result<Pieces> {
+    if read.front().is_none_or(|record| record.header.seq != seq) {
+        *read = store.records(archive, seq, to).await?.into();
+    }
+    let record = read.pop_front();
+    let record = record
+        .filter(|record| record.header.seq == seq)
+        .ok_or(ArchiveError::MissingCommit { seq })?;
+    check_record(&record)?;
+    let body = Bytes::from(record.body);
+    let view = BodyView::decode(&body).map_err(|why| ArchiveError::DamagedCommit { seq, why })?;
+    Ok(body.slice_ref(view.content).into())
 }
 
 impl Plan {
@@ -434,20 +512,6 @@ impl Plan {
             sink.piece(at, &wanted, content)?;
         }
         Ok(())
-    }
-}
-
-async fn read_source(store: &dyn Store, archive: &ArchiveName, source: Source) -> Result<Pieces> {
-    match source {
-        Source::Pack(id) => Ok(store.pack_pieces(archive, id).await?.into()),
-        Source::Commit(seq) => {
-            let mut records = store.records(archive, seq, seq).await?;
-            let record = records.pop().ok_or(ArchiveError::MissingCommit { seq })?;
-            check_record(&record)?;
-            let body = Body::decode(&record.body)
-                .map_err(|why| ArchiveError::DamagedCommit { seq, why })?;
-            Ok(Bytes::from(body.content).into())
-        }
     }
 }
 

@@ -23,6 +23,7 @@ mod error;
 pub mod fetch;
 pub mod format;
 mod pieces;
+mod recent;
 mod subtrees;
 pub mod tree;
 pub mod upload;

@@ -6,6 +6,7 @@ use super::error::{ArchiveError, Result};
 use super::format::{
     Body, BodyView, Change, Extent, Listing, ListingReader, Piece, Place, PlaceView,
 };
+use super::recent::Recent;
 use super::tree::{Leaf, Tree};
 use crate::entry::{Kind, RelPath};
 use crate::store::{
@@ -114,6 +115,18 @@ impl Version {
     /// # Errors
     /// [`ArchiveError::is_damage`] errors where the chain is not whole.
     pub async fn load(store: &dyn Store, header: Header) -> Result<Self> {
+        Self::load_knowing(store, header, &Recent::default()).await
+    }
+
+    /// The same, where the chain's newest commits are known and need not be read.
+    ///
+    /// # Errors
+    /// As [`Version::load`].
+    pub(super) async fn load_knowing(
+        store: &dyn Store,
+        header: Header,
+        recent: &Recent,
+    ) -> Result<Self> {
         check_header(&header)?;
         let (archive, target) = (header.archive.clone(), header.seq);
         let mut version = Self::empty(header);
@@ -123,8 +136,12 @@ impl Version {
         let mut next = version.header.base;
         let mut last: Option<Header> = None;
         let mut kept_bytes = 0;
-        while next <= target {
-            let records = store.records(&archive, next, target).await?;
+        let read_to = match recent.first() {
+            Some(first) if first.seq > next => first.seq - 1,
+            _ => target,
+        };
+        while next <= read_to {
+            let records = store.records(&archive, next, read_to).await?;
             if records.is_empty() {
                 return Err(ArchiveError::MissingCommit { seq: next });
             }
@@ -141,10 +158,12 @@ impl Version {
             seq: target,
             why: why.into(),
         };
-        if last.digest != version.header.digest {
+        if read_to < target {
+            version.take_known(recent, &last)?;
+        } else if last.digest != version.header.digest {
             return Err(damaged("its header changed while it was read"));
         }
-        if version.tree.root() != last.root {
+        if version.tree.root() != version.header.root {
             return Err(damaged("the commits do not make up the tree that it names"));
         }
         version
@@ -207,6 +226,31 @@ impl Version {
         if !content.is_empty() && *kept_bytes + content.len() <= KEPT_CONTENT_MAX {
             *kept_bytes += content.len();
             self.kept.insert(header.seq, content.to_vec());
+        }
+        Ok(())
+    }
+
+    /// Applies the commits that are known, which follow `last`.
+    fn take_known(&mut self, recent: &Recent, last: &Header) -> Result<()> {
+        let follows = recent
+            .first()
+            .is_some_and(|first| first.parent == last.digest);
+        if !follows {
+            return Err(ArchiveError::DamagedCommit {
+                seq: last.seq,
+                why: "it is not the one that was built upon".into(),
+            });
+        }
+        for commit in recent.iter() {
+            let Some((raw_len, packed)) = &commit.listing else {
+                continue;
+            };
+            ListingReader::open(packed, *raw_len)
+                .and_then(|listing| self.apply(commit.seq, listing))
+                .map_err(|why| ArchiveError::DamagedCommit {
+                    seq: commit.seq,
+                    why,
+                })?;
         }
         Ok(())
     }

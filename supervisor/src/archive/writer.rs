@@ -4,15 +4,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::builder::Built;
 use super::error::Result;
+use super::recent::Recent;
 use super::tree::Tree;
 use crate::entry::Digest;
 use crate::store::{
     Appended, ArchiveName, CommitId, FORMAT, Header, InstanceId, Record, RecordKind, Seq, Store,
 };
 
-/// A checkpoint is due when the commits since the last one hold more than one part in so many of
-/// what that one holds. What they hold is written once more then.
-const CHAIN_SHARE: u64 = 2;
+/// A checkpoint is due when the commits since the last one hold more than this share, in percent, of
+/// what that one holds. What they hold is written once more then, and until then a restore reads it
+/// beside the other.
+const CHAIN_PERCENT: u64 = 70;
 /// Fewer stored bytes than this since the checkpoint never make a new one.
 const CHAIN_BYTES_MIN: u64 = 64 << 10;
 /// A chain is at most this many commits long, however small they are: a restore reads them all.
@@ -65,6 +67,8 @@ pub struct Writer {
     /// A commit whose append was asked for and not answered. It may be in the store or not, and
     /// must be asked for again, as it is, before anything else is appended.
     pending: Option<Record>,
+    /// What it has committed since the last checkpoint.
+    recent: Recent,
 }
 
 impl Writer {
@@ -86,6 +90,7 @@ impl Writer {
             after: 0,
             clock_offset_ms,
             pending: None,
+            recent: Recent::default(),
         }
     }
 
@@ -98,6 +103,11 @@ impl Writer {
     #[must_use]
     pub fn head(&self) -> Option<&Header> {
         self.head.as_ref()
+    }
+
+    /// What it has committed since the last checkpoint.
+    pub(super) fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// The lease's epoch that commits carry.
@@ -117,7 +127,7 @@ impl Writer {
     pub fn wants_checkpoint(&self) -> bool {
         self.head.as_ref().is_some_and(|head| {
             head.base > 0
-                && (head.chain_bytes > (head.base_bytes / CHAIN_SHARE).max(CHAIN_BYTES_MIN)
+                && (head.chain_bytes > (head.base_bytes * CHAIN_PERCENT / 100).max(CHAIN_BYTES_MIN)
                     || head.seq - head.base >= CHAIN_LENGTH_MAX)
         })
     }
@@ -224,6 +234,7 @@ impl Writer {
         };
         match store.append(record).await? {
             Appended::Done => {
+                self.recent.note(record);
                 let header = self.pending.take().expect("was just looked at").header;
                 self.head = Some(header.clone());
                 Ok(Some(Outcome::Done(Box::new(header))))

@@ -4,6 +4,7 @@ mod bounded;
 mod chain;
 mod damage;
 mod golden;
+mod known;
 mod transfer;
 
 use std::collections::BTreeMap;
