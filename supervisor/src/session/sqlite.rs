@@ -147,11 +147,17 @@ impl Snapshot {
             Ok((connection, image))
         });
         let (connection, image) = begun.map_err(|error| classify(error, path))?;
-        let moment = index_header(&connection)
-            .and_then(|header| Moment::read(path, &header).ok())
-            .filter(|moment| {
-                (moment.page_size, u64::from(moment.pages)) == (image.page_size, image.pages)
-            });
+        let moment = match index_header(&connection) {
+            Some(header) => Moment::read(path, &header).ok(),
+            None if is_wal(&connection) => u32::try_from(image.pages).ok().and_then(|pages| {
+                let moment = Moment::before_the_first_write(path, image.page_size, pages);
+                moment.ok().flatten()
+            }),
+            None => None,
+        };
+        let moment = moment.filter(|moment| {
+            (moment.page_size, u64::from(moment.pages)) == (image.page_size, image.pages)
+        });
         Ok(Self {
             connection,
             path: path.to_path_buf(),
@@ -166,7 +172,7 @@ impl Snapshot {
         self.image
     }
 
-    /// Its moment, where the database is in WAL mode and something was written to its log.
+    /// Its moment, where the database is in WAL mode and its log tells one.
     #[must_use]
     pub fn moment(&self) -> Option<Moment> {
         self.moment
@@ -306,6 +312,11 @@ fn index_header(connection: &Connection) -> Option<[u8; 48]> {
         ffi::sqlite3_snapshot_free(snapshot);
         Some(header)
     }
+}
+
+fn is_wal(connection: &Connection) -> bool {
+    let mode = connection.query_row("PRAGMA journal_mode", [], |row| row.get::<_, String>(0));
+    mode.is_ok_and(|mode| mode == "wal")
 }
 
 fn open(path: &Path, busy: Duration) -> rusqlite::Result<Connection> {

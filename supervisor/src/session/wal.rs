@@ -12,12 +12,16 @@
 //! with the very checksum that the later one names. In every other case the answer is that it is
 //! not known, and the whole database has to be read.
 //!
+//! A log that nothing was written to has no such header. Then it is the database's own file that shows
+//! that nothing can have gone past the log: it has not been written to since ([`Untouched`]).
+//!
 //! Opening and closing the log drops no lock: SQLite's locks are on the database and its `-shm`.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 const LOG_HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
@@ -28,11 +32,34 @@ const READ: usize = 64 << 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity(u64, u64);
 
-impl From<Metadata> for Identity {
-    fn from(of: Metadata) -> Self {
+impl From<&Metadata> for Identity {
+    fn from(of: &Metadata) -> Self {
         Self(of.dev(), of.ino())
     }
 }
+
+/// A database's file as it was when nothing was in its log: by size and times, which a checkpoint
+/// changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Untouched {
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl From<&Metadata> for Untouched {
+    fn from(of: &Metadata) -> Self {
+        Self {
+            size: of.size(),
+            modified: (of.mtime(), of.mtime_nsec()),
+            changed: (of.ctime(), of.ctime_nsec()),
+        }
+    }
+}
+
+/// Files are stamped with the time of the kernel's last tick. One that was written longer ago than
+/// this, and is written again, gets another time.
+const TICK: Duration = Duration::from_millis(50);
 
 /// A moment of a database in WAL mode: what a read transaction sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,9 +80,41 @@ pub struct Moment {
     checksum: [u32; 2],
     /// Of the log as it is used now, as it stands there.
     salts: [u8; 8],
+    /// Of a log that nothing was written to: the database's file.
+    untouched: Option<Untouched>,
 }
 
 impl Moment {
+    /// The moment of a database in WAL mode whose log is empty, as a read transaction sees it that
+    /// lasts; `None` where it is not, or where too little time has passed to tell a later change.
+    pub(super) fn before_the_first_write(
+        path: &Path,
+        page_size: u32,
+        pages: u32,
+    ) -> io::Result<Option<Self>> {
+        let (database, log) = (path.symlink_metadata()?, log_of(path).symlink_metadata()?);
+        let changed = u64::try_from(database.ctime()).map(Duration::from_secs);
+        let rests = [
+            database.modified().ok(),
+            changed.ok().map(|at| UNIX_EPOCH + at),
+        ]
+        .into_iter()
+        .all(|time| time.is_some_and(|time| time.elapsed().is_ok_and(|since| since > TICK)));
+        let moment = Self {
+            database: Identity::from(&database),
+            log: Identity::from(&log),
+            transactions: 0,
+            big_endian: false,
+            page_size,
+            frames: 0,
+            pages,
+            checksum: [0; 2],
+            salts: [0; 8],
+            untouched: Some(Untouched::from(&database)),
+        };
+        Ok((log.size() == 0 && rests).then_some(moment))
+    }
+
     /// Reads the header of a WAL index, which is in the machine's own byte order, as a read
     /// transaction on the database at `path` sees it.
     pub(super) fn read(path: &Path, header: &[u8; 48]) -> io::Result<Self> {
@@ -65,8 +124,8 @@ impl Moment {
         };
         let size = u16::from_ne_bytes([header[14], header[15]]);
         Ok(Self {
-            database: path.symlink_metadata()?.into(),
-            log: log_of(path).symlink_metadata()?.into(),
+            database: Identity::from(&path.symlink_metadata()?),
+            log: Identity::from(&log_of(path).symlink_metadata()?),
             transactions: word(8),
             big_endian: header[13] != 0,
             // 65,536 does not fit and is written as 1.
@@ -75,6 +134,7 @@ impl Moment {
             pages: word(20),
             checksum: [word(24), word(28)],
             salts: header[32..40].try_into().expect("eight bytes"),
+            untouched: None,
         })
     }
 
@@ -85,14 +145,18 @@ impl Moment {
     /// # Errors
     /// Where the log cannot be read.
     pub(super) fn changed_since(&self, before: &Self, path: &Path) -> io::Result<Option<Vec<u32>>> {
-        let same_place = (self.database, self.log, self.page_size, self.big_endian)
-            == (
-                before.database,
-                before.log,
-                before.page_size,
-                before.big_endian,
-            );
+        let same_place = (self.database, self.log, self.page_size)
+            == (before.database, before.log, before.page_size);
         if !same_place || !self.page_size.is_power_of_two() || self.page_size < 512 {
+            return Ok(None);
+        }
+        if let Some(file) = &before.untouched {
+            let pages = self.written_at_all(before, path)?;
+            // Looked at last: nothing that was written up to here has gone past the log.
+            let is_untouched = Untouched::from(&path.symlink_metadata()?) == *file;
+            return Ok(pages.filter(|_| is_untouched));
+        }
+        if self.untouched.is_some() || self.big_endian != before.big_endian {
             return Ok(None);
         }
         if self.transactions == before.transactions {
@@ -101,15 +165,14 @@ impl Moment {
                 return Ok(Some(Vec::new()));
             }
         }
-        let log = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(log_of(path))?;
+        let log = open_log(path)?;
         let mut chain = Chain::new(&log, self);
         if self.salts == before.salts {
-            if !chain.go_to(before)? {
-                return Ok(None);
-            }
+            // The same log has only grown. SQLite itself vouches for the frames up to the one that the
+            // index names, and reads them unchecked: their headers are enough.
+            (chain.salts, chain.at, chain.checksum) =
+                (before.salts, before.frames, before.checksum);
+            chain.skim(self.frames)?;
         } else {
             let salt = |moment: &Self| {
                 let bytes = moment.salts[..4].try_into().expect("four bytes");
@@ -120,22 +183,45 @@ impl Moment {
             }
             // What was appended before the log was begun anew. To be read first: the new one only
             // grows, and what it has overwritten when it is read later it may have by now.
-            chain.go_to(before)?;
+            (chain.salts, chain.at, chain.checksum) =
+                (before.salts, before.frames, before.checksum);
             chain.follow(u32::MAX)?;
             chain.forget_uncommitted();
-            if self.frames > 0 && !chain.begin(self.salts)? {
-                return Ok(None);
+            if self.frames > 0 {
+                if !chain.begin(self.salts)? {
+                    return Ok(None);
+                }
+                chain.follow(self.frames)?;
             }
         }
-        if self.frames > 0 {
-            chain.follow(self.frames)?;
-            if (chain.at, chain.checksum) != (self.frames, self.checksum) {
-                return Ok(None);
-            }
+        if self.frames > 0 && (chain.at, chain.checksum) != (self.frames, self.checksum) {
+            return Ok(None);
         }
+        Ok(self.told_by(chain, before))
+    }
+
+    /// The pages in a log that was empty at `before`, if it has not begun anew since.
+    fn written_at_all(&self, before: &Self, path: &Path) -> io::Result<Option<Vec<u32>>> {
+        if self.untouched.is_some() {
+            return Ok(Some(Vec::new()));
+        }
+        let log = open_log(path)?;
+        let mut chain = Chain::new(&log, self);
+        if !chain.begin(self.salts)? || chain.beginnings != 0 {
+            return Ok(None);
+        }
+        chain.follow(self.frames)?;
+        if (chain.at, chain.checksum) != (self.frames, self.checksum) {
+            return Ok(None);
+        }
+        Ok(self.told_by(chain, before))
+    }
+
+    /// The pages of a chain that leads from `before` to this moment, if it has all transactions.
+    fn told_by(&self, chain: Chain<'_>, before: &Self) -> Option<Vec<u32>> {
         let transactions = self.transactions.wrapping_sub(before.transactions);
         if transactions != chain.transactions {
-            return Ok(None);
+            return None;
         }
         // Pages beyond an end that was once shorter need not have been written: the one with the lock
         // bytes never is, and free ones by no more than a habit of today's writers.
@@ -149,7 +235,7 @@ impl Moment {
         pages.sort_unstable();
         pages.dedup();
         pages.retain(|page| (1..=self.pages).contains(page));
-        Ok(Some(pages))
+        Some(pages)
     }
 }
 
@@ -160,12 +246,21 @@ fn log_of(path: &Path) -> std::path::PathBuf {
     name.into()
 }
 
+fn open_log(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(log_of(path))
+}
+
 /// Frames of the log, one after the other, as far as their checksums continue each other.
 struct Chain<'f> {
     log: &'f File,
     frame: usize,
     big_endian: bool,
     salts: [u8; 8],
+    /// How often the log had begun anew when it last began.
+    beginnings: u32,
     /// How many frames have been followed.
     at: u32,
     checksum: [u32; 2],
@@ -186,24 +281,15 @@ impl<'f> Chain<'f> {
             frame,
             big_endian: moment.big_endian,
             salts: [0; 8],
+            beginnings: 0,
             at: 0,
             checksum: [0; 2],
             pages: Vec::new(),
             transactions: 0,
             lowest_end: u32::MAX,
             uncommitted: Vec::new(),
-            buffer: vec![0; (READ / frame).max(1) * frame],
+            buffer: Vec::new(),
         }
-    }
-
-    /// Goes on from `moment`. Says whether it can: the beginning of a log that is empty at that
-    /// moment is only known once it has a header.
-    fn go_to(&mut self, moment: &Moment) -> io::Result<bool> {
-        if moment.frames == 0 {
-            return self.begin(moment.salts);
-        }
-        (self.salts, self.at, self.checksum) = (moment.salts, moment.frames, moment.checksum);
-        Ok(true)
     }
 
     /// Goes on from the first frame of the log, if that is the one with these salts.
@@ -218,12 +304,29 @@ impl<'f> Chain<'f> {
             return Ok(false);
         }
         (self.salts, self.at, self.checksum) = (salts, 0, checksum);
+        self.beginnings = be(&header[12..16]);
         Ok(true)
+    }
+
+    /// Looks at the headers of the frames until `to` of them have been, or the next is not of this log.
+    /// The checksum afterwards is the one that the last of them names.
+    fn skim(&mut self, to: u32) -> io::Result<()> {
+        let mut header = [0; FRAME_HEADER];
+        while self.at < to {
+            let from = LOG_HEADER as u64 + u64::from(self.at) * self.frame as u64;
+            let read = read_at_most(self.log, &mut header, from)?;
+            if read < FRAME_HEADER || header[8..16] != self.salts {
+                break;
+            }
+            self.count(&header, [be(&header[16..20]), be(&header[20..24])]);
+        }
+        Ok(())
     }
 
     /// Follows the frames until `to` of them have been, or the next is not the next.
     fn follow(&mut self, to: u32) -> io::Result<()> {
         let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize((READ / self.frame).max(1) * self.frame, 0);
         let mut outcome = Ok(());
         'reading: while self.at < to {
             let from = LOG_HEADER as u64 + u64::from(self.at) * self.frame as u64;
@@ -260,6 +363,12 @@ impl<'f> Chain<'f> {
         if checksum != [be(&header[16..20]), be(&header[20..24])] {
             return false;
         }
+        self.count(header, checksum);
+        true
+    }
+
+    /// Counts a frame in.
+    fn count(&mut self, header: &[u8], checksum: [u32; 2]) {
         (self.at, self.checksum) = (self.at + 1, checksum);
         self.uncommitted.push(be(&header[..4]));
         // Only the last frame of a transaction says how large the database is after it.
@@ -269,7 +378,6 @@ impl<'f> Chain<'f> {
             self.transactions = self.transactions.wrapping_add(1);
             self.lowest_end = self.lowest_end.min(end);
         }
-        true
     }
 
     fn forget_uncommitted(&mut self) {

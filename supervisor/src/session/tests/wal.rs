@@ -218,6 +218,63 @@ fn another_process_life_and_another_file_tell_nothing() {
     assert_eq!(site.look(), Look::Untold);
 }
 
+/// A database that has been closed, so that its log is gone, and at rest for a while.
+fn at_rest() -> Site {
+    let mut site = Site::new(4096);
+    site.writer = None;
+    std::thread::sleep(Duration::from_millis(60));
+    site
+}
+
+#[test]
+fn the_first_writes_to_an_empty_log_are_told() {
+    let mut site = at_rest();
+    assert_eq!(site.look(), Look::Untold);
+    assert_eq!(site.look(), Look::Told(0), "nothing was written");
+    site.open();
+    site.run("UPDATE t SET b = 'x' WHERE n = 1");
+    site.run("UPDATE t SET b = 'y' WHERE n = 200");
+    let Look::Told(pages) = site.look() else {
+        panic!("the log has all of it");
+    };
+    assert!((1..20).contains(&pages), "{pages}");
+    site.run("UPDATE t SET b = 'z' WHERE n = 3");
+    assert!(matches!(site.look(), Look::Told(_)), "and it goes on");
+}
+
+#[test]
+fn what_went_past_an_empty_log_is_not_told() {
+    // By a checkpoint, and by one that also removed the log.
+    for closes in [false, true] {
+        let mut site = at_rest();
+        site.look();
+        site.open();
+        site.run("UPDATE t SET b = 'x' WHERE n = 1; PRAGMA wal_checkpoint(TRUNCATE)");
+        if closes {
+            site.writer = None;
+            site.open();
+        }
+        site.run("UPDATE t SET b = 'y' WHERE n = 2");
+        assert_eq!(site.look(), Look::Untold, "closes: {closes}");
+    }
+    // By another journal mode.
+    let mut site = at_rest();
+    site.look();
+    site.open();
+    site.run("PRAGMA journal_mode=DELETE; UPDATE t SET b = 'x' WHERE n = 1; PRAGMA journal_mode=WAL; UPDATE t SET b = 'y' WHERE n = 2");
+    assert_eq!(site.look(), Look::Untold);
+}
+
+#[test]
+fn a_file_that_was_written_just_now_does_not_vouch_for_its_log() {
+    let mut site = Site::new(4096);
+    site.writer = None;
+    site.look();
+    site.open();
+    site.run("UPDATE t SET b = 'x' WHERE n = 1");
+    assert_eq!(site.look(), Look::Untold);
+}
+
 #[test]
 fn a_rollback_journal_tells_nothing() {
     let mut site = Site::new(4096);
