@@ -100,7 +100,8 @@ fn keep_memory_small() {
     // SAFETY: no other thread runs yet, and mallopt takes no pointer.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 256 << 10);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
+        // Enough that a commit's buffers are not mapped, zeroed and unmapped each time; packs are.
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 2 << 20);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 512 << 10);
     }
 }

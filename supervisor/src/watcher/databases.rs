@@ -27,15 +27,18 @@ const BUSY_FINAL: Duration = Duration::from_secs(1);
 const BUSY_PATIENCE: Duration = Duration::from_secs(2);
 /// After it was locked for this long, and could not be copied in a freeze either, it is reported.
 const BUSY_GIVE_UP: Duration = Duration::from_secs(10);
-/// A snapshot of what changed that cost `t` of a core is not repeated for `t` times this: 2 %, besides its
-/// pages' checkpoints. More would cost a crash more than the 200 ms that it may.
-const PACE: u32 = 50;
+/// A snapshot of what changed that cost `t` of a core is not repeated for `t` times this: 1 %, besides the
+/// commits' way to the store and their checkpoints. With the few pages of everyday load that is well
+/// below the 200 ms that a crash may cost.
+const PACE: u32 = 100;
+/// But not for longer than this, as after the log has begun anew, as long as that is less than 4 %.
+const PACE_SOON: Duration = Duration::from_millis(350);
 /// The same where all of it had to be read: 4 %, since there it is the latency that hurts.
 const PACE_WHOLE: u32 = 25;
 /// No database waits longer for its next snapshot.
 const PACE_MAX: Duration = Duration::from_secs(30);
 /// What a snapshot costs besides reading and compressing: the commit's way to the store.
-const COMMIT_COST: Duration = Duration::from_millis(2);
+const COMMIT_COST: Duration = Duration::from_millis(1);
 /// Databases up to this size are checked whenever they are read whole, larger ones at times.
 const CHECK_ALWAYS_MAX: u64 = 8 << 20;
 /// How often a database is read whole and checked though its log tells what changed, at most; and
@@ -110,7 +113,10 @@ impl Databases {
                 continue;
             };
             match extent {
-                Extent::Changed => pace.next = Some(now + (cost * PACE).min(PACE_MAX)),
+                Extent::Changed => {
+                    let pause = (cost * PACE).min(PACE_SOON).max(cost * PACE_WHOLE);
+                    pace.next = Some(now + pause.min(PACE_MAX));
+                }
                 Extent::Whole => {
                     let paid = pace.paid_until.map_or(now, |until| until.max(now));
                     pace.next_whole = Some(paid);

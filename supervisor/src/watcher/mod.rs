@@ -19,6 +19,7 @@ mod files;
 mod gather;
 mod gathered;
 mod guard;
+mod hints;
 mod lease;
 pub mod link;
 mod probe;
@@ -32,7 +33,6 @@ mod tests;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::io::unix::AsyncFd;
 use tokio::time::{sleep_until, timeout_at};
 use tracing::{error, info, warn};
 
@@ -40,6 +40,7 @@ use crate::config::Settings;
 use crate::control::{Lifecycle, MonotonicMs, ToInit, ToWatcher};
 use crate::exit;
 use crate::human::{Chain, Took};
+use crate::memory::give_back;
 use crate::session::{Directory, Events, Hint, Profile};
 use crate::store::keeper::LeaseKeeper;
 use crate::store::retry::Backoff;
@@ -47,6 +48,7 @@ use crate::store::{InstanceId, Store};
 
 use dirty::{Dirty, Work};
 use gathered::Pass;
+use hints::Hints;
 use lease::{Told, Trouble};
 use link::Link;
 use probe::{Answer, Probe};
@@ -59,8 +61,11 @@ const FLUSH_MARGIN: Duration = Duration::from_millis(100);
 
 /// How long the kernel's notices are left alone where they tell of nothing but databases that are
 /// known to be written: their snapshots are further apart, and who writes all the time would
-/// otherwise wake the watcher each time. Shorter than what counts as quiet.
-const HINTS_PAUSE: Duration = Duration::from_millis(45);
+/// otherwise wake the watcher each time. Another file that changes meanwhile is heard of that much later.
+const HINTS_PAUSE: Duration = Duration::from_millis(80);
+
+/// How long after the last commit memory is given back that it needed and waiting does not.
+const REST: Duration = Duration::from_secs(5);
 
 /// How the watcher ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,8 +108,7 @@ pub async fn watch(
         .unwrap_or_else(PoisonError::into_inner)
         .fd()
         .try_clone_to_owned()?;
-    // SAFETY: the descriptor is owned by what it is registered with, so it stays open as long.
-    let readiness = unsafe { AsyncFd::register(fd) }?;
+    let hints = Hints::new(fd)?;
     let replica = Replica::new(directory.clone(), events.clone());
     let mut watcher = Watcher {
         settings: settings.clone(),
@@ -124,7 +128,7 @@ pub async fn watch(
         told: Told::default(),
     };
     watcher.dirty.add(Work::everything(), Instant::now());
-    let end = watcher.run(&readiness).await;
+    let end = watcher.run(hints).await;
     watcher.store.close().await;
     Ok(end)
 }
@@ -175,9 +179,9 @@ struct Watcher {
 }
 
 impl Watcher {
-    async fn run(&mut self, readiness: &AsyncFd<std::os::fd::OwnedFd>) -> End {
+    async fn run(&mut self, mut hints: Hints) -> End {
         let mut scanned = Instant::now();
-        let mut listen_from: Option<Instant> = None;
+        let mut rest: Option<Instant> = None;
         loop {
             let due = self.next_step();
             let rescan = scanned + self.rescan_pause();
@@ -198,15 +202,12 @@ impl Watcher {
                     Trouble::Lost(reason) => return self.fenced(reason).await,
                     Trouble::Asked(message) | Trouble::Ending(message) => self.link.send(message).await,
                 },
-                ready = readiness.readable(), if listen_from.is_none() => {
-                    if let Ok(mut guard) = ready {
-                        let told_new = self.read_hints();
-                        guard.clear_ready();
-                        listen_from = (!told_new && self.only_databases_wait())
-                            .then(|| Instant::now() + HINTS_PAUSE);
+                () = hints.come() => {
+                    let told_new = self.read_hints();
+                    if !told_new && self.only_databases_wait() {
+                        hints.pause(Instant::now() + HINTS_PAUSE);
                     }
                 }
-                () = until(listen_from), if listen_from.is_some() => listen_from = None,
                 () = until(Some(rescan)) => {
                     scanned = Instant::now();
                     self.dirty.add(Work::everything(), scanned);
@@ -215,6 +216,11 @@ impl Watcher {
                     if let Err(reason) = self.step().await {
                         return self.fenced(reason).await;
                     }
+                    rest = Some(Instant::now() + REST);
+                }
+                () = until(rest) => {
+                    rest = None;
+                    give_back();
                 }
                 answer = next_answer(&mut self.probe) => {
                     note_answer(answer, &self.shared, &mut self.link).await;
