@@ -14,8 +14,8 @@ use crate::human::Took;
 use crate::store::keeper::{Attention, LeaseKeeper, Tenure};
 use crate::store::retry::Backoff;
 use crate::store::{
-    ArchiveName, Header, InstanceId, Lease, LeaseClaim, LeaseOutcome, Otherwise, Store, StoreError,
-    Waiter,
+    ArchiveName, Header, InstanceId, Lease, LeaseClaim, LeaseOutcome, Otherwise, Renewal, Store,
+    StoreError, Waiter,
 };
 
 /// How often a waiting instance asks for the lease; it is told when it is released.
@@ -249,6 +249,42 @@ impl Waiting {
     }
 }
 
+/// Makes sure that the lease is still this instance's. Where it may have run out meanwhile, as when
+/// the barrier's answer was lost and asked for again, the store is asked: a barrier that is in the
+/// store says only that it was raised once, and another may stand after it.
+///
+/// # Errors
+/// [`BootError::Fenced`] where it is not; the store's.
+pub async fn still_held(store: &dyn Store, keeper: &LeaseKeeper) -> Result<(), BootError> {
+    let fenced = |reason| Err(BootError::Fenced { reason });
+    if let Some(reason) = keeper.lost() {
+        return fenced(reason);
+    }
+    if Instant::now() < keeper.safe_until() {
+        return Ok(());
+    }
+    let Tenure {
+        archive,
+        instance,
+        epoch,
+        ttl,
+        ..
+    } = keeper.tenure();
+    let renewal = store.renew_lease(archive, instance, *epoch, *ttl).await;
+    match renewal.map_err(crate::archive::ArchiveError::from)? {
+        Renewal::Renewed(_) => Ok(()),
+        Renewal::Lost(owner) => fenced(owner.map_or_else(
+            || "the lease is gone from the store".to_owned(),
+            |owner| {
+                format!(
+                    "{} holds the lease at epoch {}",
+                    owner.instance, owner.epoch
+                )
+            },
+        )),
+    }
+}
+
 /// What is known of the archive before this boot writes to it.
 #[derive(Debug)]
 pub enum Head {
@@ -340,6 +376,48 @@ fn taken_over(other: &Header) -> BootError {
 mod tests {
     use super::*;
     use crate::store::MemoryStore;
+
+    #[tokio::test]
+    async fn who_comes_late_to_its_own_barrier_learns_that_the_session_has_another_owner() {
+        let memory = MemoryStore::new();
+        let store: Arc<dyn Store> = Arc::new(memory.clone());
+        let archive: ArchiveName = "default".parse().expect("a name");
+        let tenure = |name: &str, epoch, ttl| Tenure {
+            archive: archive.clone(),
+            instance: name.parse().expect("a name"),
+            epoch,
+            ttl,
+            // Not within this test.
+            renew: Duration::from_secs(3600),
+            attention: Attention::Later,
+        };
+        let claim = |name: &str, ttl| LeaseClaim {
+            instance: name.parse().expect("a name"),
+            predecessor: None,
+            floor: 0,
+            ttl,
+            otherwise: Otherwise::Leave,
+        };
+        let short = Duration::from_millis(1);
+        let taken = store.take_lease(&archive, &claim("late", short)).await;
+        assert_eq!(taken.expect("answers"), LeaseOutcome::Granted { epoch: 1 });
+        let begun = Instant::now()
+            .checked_sub(short)
+            .expect("not the first millisecond");
+        let late = LeaseKeeper::start(store.clone(), tenure("late", 1, short), begun);
+        // It has run out, and nobody wanted it.
+        memory.advance(short * 2);
+        assert!(still_held(&*store, &late).await.is_ok());
+        // And now somebody did.
+        memory.advance(short * 2);
+        let long = Duration::from_secs(60);
+        let taken = store.take_lease(&archive, &claim("next", long)).await;
+        assert_eq!(taken.expect("answers"), LeaseOutcome::Granted { epoch: 2 });
+        let held = still_held(&*store, &late).await;
+        assert!(matches!(held, Err(BootError::Fenced { .. })), "{held:?}");
+        let next = LeaseKeeper::start(store.clone(), tenure("next", 2, long), Instant::now());
+        assert!(still_held(&*store, &next).await.is_ok());
+    }
 
     #[tokio::test]
     async fn a_barrier_never_goes_on_top_of_a_later_owners() {

@@ -214,7 +214,7 @@ impl Site<'_> {
         self.marker(writer.head(), root)
             .write(&self.settings.dir)
             .map_err(dir_error)?;
-        self.still_owned()?;
+        self.still_owned().await?;
         booted.plan = Some(plan);
         booted.seq = writer.head().map_or(0, |head| head.seq);
         booted.epoch = self.epoch;
@@ -229,7 +229,7 @@ impl Site<'_> {
         booted: &mut Booted,
     ) -> Result<(), BootError> {
         let staged = self.stage(head, target, writer).await?;
-        self.still_owned()?;
+        self.still_owned().await?;
         (booted.files, booted.bytes) = (staged.summary.files, staged.summary.bytes);
         booted.damage = staged.damage;
         let marker = self.marker(writer.head(), staged.summary.root);
@@ -244,11 +244,9 @@ impl Site<'_> {
         self.replace_head(writer, staged.header).await
     }
 
-    fn still_owned(&self) -> Result<(), BootError> {
-        match self.keeper.lost() {
-            Some(reason) => Err(BootError::Fenced { reason }),
-            None => Ok(()),
-        }
+    /// Nothing is put into the directory, and no gateway started, on a lease that has run out.
+    async fn still_owned(&self) -> Result<(), BootError> {
+        attach::still_held(&**self.store, &self.keeper).await
     }
 
     /// Decides; and gives the head's version where it was read for that.

@@ -49,6 +49,7 @@ pub struct Standing {
 /// A lease that is being renewed. Dropping it ends the renewing and leaves the lease to expire.
 #[derive(Debug)]
 pub struct LeaseKeeper {
+    tenure: Tenure,
     standing: watch::Receiver<Standing>,
     task: JoinHandle<()>,
 }
@@ -87,8 +88,24 @@ impl LeaseKeeper {
             health: LeaseHealth::Held { asked_by: None },
             safe_until: taken + tenure.ttl,
         });
-        let task = tokio::spawn(keep(store, tenure, tell));
-        Self { standing, task }
+        let task = tokio::spawn(keep(store, tenure.clone(), tell));
+        Self {
+            tenure,
+            standing,
+            task,
+        }
+    }
+
+    /// What is kept.
+    #[must_use]
+    pub fn tenure(&self) -> &Tenure {
+        &self.tenure
+    }
+
+    /// Until when nobody else can have it; see [`Standing::safe_until`].
+    #[must_use]
+    pub fn safe_until(&self) -> Instant {
+        self.standing.borrow().safe_until
     }
 
     /// Why it is lost, if it is.

@@ -80,7 +80,7 @@ pub struct LeaseClaim {
 }
 
 /// What a claimant wants where another instance holds the lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Otherwise {
     /// Nothing: it goes away.
     Leave,
@@ -114,7 +114,7 @@ pub enum Renewal {
 }
 
 /// A place in the queue, as it is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Place {
     pub(super) instance: InstanceId,
     pub(super) since_ms: u64,
@@ -125,7 +125,7 @@ pub(super) struct Place {
 
 /// A lease as stores keep it that judge it in this program and not in a database. Pure: the time
 /// is an argument, in milliseconds since 1970.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct LeaseState {
     pub(super) instance: InstanceId,
     pub(super) epoch: u64,

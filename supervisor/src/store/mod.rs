@@ -12,6 +12,8 @@ mod error;
 pub mod keeper;
 mod lease;
 mod memory;
+#[cfg(test)]
+mod model;
 mod mongo;
 mod open;
 mod record;
