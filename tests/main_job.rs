@@ -14,6 +14,8 @@ mod mongod;
 mod process;
 #[path = "support/proxy.rs"]
 mod proxy;
+#[path = "support/replica_set.rs"]
+mod replica_set;
 #[path = "support/tree.rs"]
 mod tree;
 
@@ -41,6 +43,8 @@ mod ownership;
 mod raw;
 #[path = "main_job/refusal.rs"]
 mod refusal;
+#[path = "main_job/replica_set.rs"]
+mod replica_set_tests;
 #[path = "main_job/restore.rs"]
 mod restore;
 #[path = "main_job/settings.rs"]

@@ -48,6 +48,8 @@ pub(crate) struct Mongod {
     port: u16,
     directory: PathBuf,
     auth: bool,
+    /// The replica set that it is a member of.
+    replica_set: Option<&'static str>,
     process: Mutex<Option<Child>>,
 }
 
@@ -171,10 +173,20 @@ impl Mongod {
 
     /// A private one.
     pub(crate) fn start() -> Mongod {
+        Self::start_as(None)
+    }
+
+    /// A private one that waits to become a member of a replica set.
+    pub(crate) fn start_member(of: &'static str) -> Mongod {
+        Self::start_as(Some(of))
+    }
+
+    fn start_as(replica_set: Option<&'static str>) -> Mongod {
         let mongod = Mongod {
             port: free_port(),
             directory: new_directory(),
             auth: false,
+            replica_set,
             process: Mutex::new(None),
         };
         mongod.start_again();
@@ -252,6 +264,9 @@ impl Mongod {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
+        if let Some(set) = self.replica_set {
+            command.args(["--replSet", set, "--oplogSize", "64"]);
+        }
         let mut child = spawn(command);
         let begun = Instant::now();
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
@@ -279,6 +294,11 @@ impl Mongod {
             assert!(begun.elapsed() < PATIENCE, "mongod did not stop");
             thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Its process, while it runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process().as_ref().map(Child::id)
     }
 
     /// Ends it as a power failure would, except for the disk's own cache.
