@@ -47,6 +47,13 @@ impl Stage {
             .env("I", name)
     }
 
+    /// The same, with the store behind a line that can be cut.
+    fn behind(&self, partition: &Partition, name: &str) -> Setup<'_> {
+        self.instance(name)
+            .env("MONGO_URL", partition.url.clone())
+            .set("store.timeout=1s")
+    }
+
     fn said(&self, name: &str) -> String {
         fs::read_to_string(self.world.path(name)).unwrap_or_default()
     }
@@ -360,11 +367,7 @@ fn an_owner_that_is_cut_off_goes_on_and_is_fenced_on_return_if_somebody_took_ove
         world: World::mongo(),
     };
     let partition = Partition::of(&stage.world);
-    let mut first = stage
-        .instance("a")
-        .env("MONGO_URL", partition.url.clone())
-        .set("store.timeout=1s")
-        .ready();
+    let mut first = stage.behind(&partition, "a").ready();
     stage.until_counted();
     partition.proxy.set(Mode::BlackHole);
     first.wait_for("changes cannot be saved now; the gateway goes on");
@@ -394,9 +397,7 @@ fn with_outage_stop_a_gateway_that_is_cut_off_ends_before_another_can_begin() {
     };
     let partition = Partition::of(&stage.world);
     let mut first = stage
-        .instance("a")
-        .env("MONGO_URL", partition.url.clone())
-        .set("store.timeout=1s")
+        .behind(&partition, "a")
         .set("store.outage=stop")
         .set("lease.ttl=6s")
         .ready();
@@ -431,9 +432,7 @@ fn with_outage_stop_and_nobody_else_the_gateway_goes_on_from_where_it_was() {
     };
     let partition = Partition::of(&stage.world);
     let mut first = stage
-        .instance("a")
-        .env("MONGO_URL", partition.url.clone())
-        .set("store.timeout=1s")
+        .behind(&partition, "a")
         .set("store.outage=stop")
         .ready();
     stage.until_counted();
