@@ -73,6 +73,8 @@ fn a_second_container_takes_over_or_waits_and_never_runs_beside_the_first() {
             stack.gateway().expect_kept_to_the_last_word(&before);
             one_after_the_other(&stack, &second, &first);
             second.start();
+            // Docker publishes another port at each start.
+            let gateway = Gateway::new(stack.port_of("second"), stack.get("WAHA_API_KEY"));
             gateway.until_up();
             until("the first waits", || {
                 yes(text(&first.told_health()["status"]) == "standby")
