@@ -11,7 +11,7 @@ use super::error::BootError;
 use crate::archive::writer::{Outcome, Writer};
 use crate::config::{Conflict, Settings};
 use crate::human::Took;
-use crate::store::keeper::{Attention, LeaseKeeper, Tenure};
+use crate::store::keeper::{Attention, LeaseKeeper, Tenure, why_lost};
 use crate::store::retry::Backoff;
 use crate::store::{
     ArchiveName, Header, InstanceId, Lease, LeaseClaim, LeaseOutcome, Otherwise, Renewal, Store,
@@ -273,15 +273,7 @@ pub async fn still_held(store: &dyn Store, keeper: &LeaseKeeper) -> Result<(), B
     let renewal = store.renew_lease(archive, instance, *epoch, *ttl).await;
     match renewal.map_err(crate::archive::ArchiveError::from)? {
         Renewal::Renewed(_) => Ok(()),
-        Renewal::Lost(owner) => fenced(owner.map_or_else(
-            || "the lease is gone from the store".to_owned(),
-            |owner| {
-                format!(
-                    "{} holds the lease at epoch {}",
-                    owner.instance, owner.epoch
-                )
-            },
-        )),
+        Renewal::Lost(owner) => fenced(why_lost(owner.as_ref(), instance)),
     }
 }
 

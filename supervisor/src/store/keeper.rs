@@ -154,32 +154,46 @@ async fn keep(store: Arc<dyn Store>, tenure: Tenure, tell: watch::Sender<Standin
             }
             () = &mut heard => {
                 heard.set(ring());
-                store.lease(archive).await.map(|lease| match lease {
-                    Some(lease) if lease.instance == *instance && lease.epoch == *epoch => {
-                        (Renewal::Renewed(lease), None)
+                match store.lease(archive).await {
+                    Ok(Some(lease)) if is_held_by(&lease, &tenure) => {
+                        Ok((Renewal::Renewed(lease), None))
                     }
-                    other => (Renewal::Lost(other), None),
-                })
+                    // A look can be at the past, as on a primary that does not know yet that it is
+                    // none any more. Only a renewal tells that it is lost.
+                    Ok(_) => {
+                        ticks.reset_immediately();
+                        continue;
+                    }
+                    Err(error) => Err(error),
+                }
             }
         };
         match renewed {
             Ok((Renewal::Renewed(lease), safe_until)) => note_held(&tell, &lease, safe_until),
             Ok((Renewal::Lost(owner), _)) => {
-                let reason = owner.map_or_else(
-                    || "the lease is gone from the store".to_owned(),
-                    |owner| match owner.instance == tenure.instance {
-                        true => "the lease was ended by somebody".to_owned(),
-                        false => format!(
-                            "{} holds the lease at epoch {}",
-                            owner.instance, owner.epoch
-                        ),
-                    },
-                );
+                let reason = why_lost(owner.as_ref(), instance);
                 tell.send_modify(|standing| standing.health = LeaseHealth::Lost { reason });
                 return;
             }
             Err(error) => note_failure(&tell, &error),
         }
+    }
+}
+
+fn is_held_by(lease: &Lease, tenure: &Tenure) -> bool {
+    (&lease.instance, lease.epoch) == (&tenure.instance, tenure.epoch)
+}
+
+/// Why `instance` has no lease any more, of which this is what the store holds.
+#[must_use]
+pub fn why_lost(held: Option<&Lease>, instance: &InstanceId) -> String {
+    match held {
+        None => "the lease is gone from the store".to_owned(),
+        Some(lease) if lease.instance == *instance => "the lease was ended by somebody".to_owned(),
+        Some(lease) => format!(
+            "{} holds the lease at epoch {}",
+            lease.instance, lease.epoch
+        ),
     }
 }
 
