@@ -35,6 +35,13 @@ impl Stage {
         World::both().into_iter().map(|world| Self { world })
     }
 
+    /// One whose store is behind a line that can be cut, for those who want it to be.
+    fn with_a_line() -> (Self, Partition) {
+        let world = World::mongo();
+        let partition = Partition::of(&world);
+        (Self { world }, partition)
+    }
+
     fn dir(&self, name: &str) -> PathBuf {
         self.world.path(&format!("session-{name}"))
     }
@@ -362,10 +369,7 @@ impl Partition {
 
 #[test]
 fn an_owner_that_is_cut_off_goes_on_and_is_fenced_on_return_if_somebody_took_over() {
-    let stage = Stage {
-        world: World::mongo(),
-    };
-    let partition = Partition::of(&stage.world);
+    let (stage, partition) = Stage::with_a_line();
     let mut first = stage.behind(&partition, "a").ready();
     stage.until_counted();
     partition.proxy.set(Mode::BlackHole);
@@ -391,10 +395,7 @@ fn an_owner_that_is_cut_off_goes_on_and_is_fenced_on_return_if_somebody_took_ove
 
 #[test]
 fn with_outage_stop_a_gateway_that_is_cut_off_ends_before_another_can_begin() {
-    let stage = Stage {
-        world: World::mongo(),
-    };
-    let partition = Partition::of(&stage.world);
+    let (stage, partition) = Stage::with_a_line();
     let mut first = stage
         .behind(&partition, "a")
         .set("store.outage=stop")
@@ -426,13 +427,11 @@ fn with_outage_stop_a_gateway_that_is_cut_off_ends_before_another_can_begin() {
 
 #[test]
 fn with_outage_stop_and_nobody_else_the_gateway_goes_on_from_where_it_was() {
-    let stage = Stage {
-        world: World::mongo(),
-    };
-    let partition = Partition::of(&stage.world);
+    let (stage, partition) = Stage::with_a_line();
     let mut first = stage
         .behind(&partition, "a")
         .set("store.outage=stop")
+        .set("lease.ttl=6s")
         .ready();
     stage.until_counted();
     partition.proxy.set(Mode::BlackHole);
@@ -448,10 +447,7 @@ fn with_outage_stop_and_nobody_else_the_gateway_goes_on_from_where_it_was() {
 
 #[test]
 fn where_the_last_changes_cannot_be_saved_the_session_is_not_handed_over() {
-    let stage = Stage {
-        world: World::mongo(),
-    };
-    let partition = Partition::of(&stage.world);
+    let (stage, partition) = Stage::with_a_line();
     // It cuts itself off from the store as soon as it is told to stop.
     let script = COUNTER.replace(
         "trap '",

@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::problem::Problem;
-use super::{Settings, StoreChoice, duration};
+use super::{OutagePolicy, Settings, StoreChoice, duration};
 
 /// The session directory and the store's file, wherever a child may be started.
 pub(super) fn make_absolute(settings: &mut Settings, cwd: &Path) {
@@ -75,6 +75,22 @@ pub(super) fn contradictions(
             span(lease.ttl)
         ),
         format!("set `lease.renew` to {} or less", span(lease.ttl / 3)),
+    );
+    // A third of the lease is kept for the gateway's end. Half of that may pass in a commit that gets no
+    // answer before the watcher acts, and the other half is the gateway's.
+    check(
+        settings.store.outage == OutagePolicy::Stop && settings.store.timeout > lease.ttl / 6,
+        &["store.timeout", "lease.ttl"],
+        format!(
+            "with `store.outage: stop`, a request that waits {} for its answer can take what is left of {} to stop the gateway in",
+            span(settings.store.timeout),
+            span(lease.ttl)
+        ),
+        format!(
+            "set `store.timeout` to {} or less, or `lease.ttl` to {} or more",
+            span(lease.ttl / 6),
+            span(settings.store.timeout * 6)
+        ),
     );
     check(
         sync.quiet > sync.max_delay,

@@ -127,6 +127,7 @@ fn every_setting_can_be_set_in_every_place() {
         };
         let base = || match setting.key {
             "store.url" => Case::default(),
+            "store.outage" => Case::sqlite().set("lease.ttl=30s"),
             _ => Case::sqlite(),
         };
         let yaml: &'static str =
@@ -305,6 +306,20 @@ fn a_typo_is_an_error_that_names_the_nearest_setting() {
     );
     let case = Case::sqlite().env("SESSIONKEEP_LEASE_CONFLICT", "refus");
     assert!(case.bad().concat().contains("write `refuse`"));
+}
+
+#[test]
+fn a_gateway_that_is_to_stop_in_time_needs_requests_that_end_in_time() {
+    let said = Case::sqlite().set("store.outage=stop").bad().concat();
+    assert!(
+        said.contains("store.timeout") && said.contains("`2500ms`") && said.contains("`30s`"),
+        "{said}"
+    );
+    let settings = Case::sqlite()
+        .set("store.outage=stop")
+        .set("lease.ttl=30s")
+        .good();
+    assert_eq!(settings.store.outage, crate::config::OutagePolicy::Stop);
 }
 
 #[test]
