@@ -326,9 +326,15 @@ impl Stack {
     /// Asks the database as its administrator; what the script prints.
     #[track_caller]
     pub(crate) fn mongo(&self, script: &str) -> String {
-        let said = self.try_mongo("MONGO_INITDB_ROOT", script);
+        let said = self.try_mongo_as_root(script);
         assert!(said.code == 0, "mongosh: {}", said.text());
         said.line().to_owned()
+    }
+
+    /// The same, whatever comes of it.
+    #[track_caller]
+    pub(crate) fn try_mongo_as_root(&self, script: &str) -> Said {
+        self.try_mongo("MONGO_INITDB_ROOT", script)
     }
 
     /// The same as the application's user, whatever comes of it.

@@ -1,0 +1,22 @@
+//! The fault campaign: what can break is broken on purpose, again and again, around the real
+//! program and a real mongod, and after each time it is asked what is left.
+//!
+//! Each run is seeded and repeatable; [`campaign`] says how to make it longer.
+
+#[path = "support/built.rs"]
+mod built;
+#[path = "support/example.rs"]
+mod example;
+#[path = "support/keeper.rs"]
+mod keeper;
+#[path = "support/mongod.rs"]
+mod mongod;
+#[path = "support/process.rs"]
+mod process;
+#[path = "support/proxy.rs"]
+mod proxy;
+#[path = "support/tree.rs"]
+mod tree;
+
+#[path = "faults/campaign.rs"]
+mod campaign;
