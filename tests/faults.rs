@@ -20,3 +20,11 @@ mod tree;
 
 #[path = "faults/campaign.rs"]
 mod campaign;
+#[path = "faults/churned.rs"]
+mod churned;
+#[path = "faults/kills.rs"]
+mod kills;
+#[path = "faults/network.rs"]
+mod network;
+#[path = "../supervisor/examples/churn/shape.rs"]
+mod shape;

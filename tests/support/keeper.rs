@@ -1,6 +1,10 @@
 //! The real program under test: a world (a session directory, a store, an archive) and the lives
 //! that `sessionkeep run` leads in it. Nothing outlives the test that started it.
-#![allow(dead_code, reason = "each test program uses what it needs of it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test program uses what it needs of it"
+)]
 
 use std::fs::{self, File};
 use std::net::TcpListener;

@@ -3,12 +3,13 @@
 #![allow(dead_code, reason = "each test program uses what it needs of it")]
 
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -30,6 +31,11 @@ pub(crate) enum Mode {
     Refuse,
     /// Passes on this many bytes a second in each direction of each connection.
     Bandwidth(u32),
+    /// Passes on no more than this many bytes of the next piece, in either direction, and resets
+    /// the connection at both ends: in the middle of a message, where the piece was longer.
+    ResetAfter(usize),
+    /// The server loses the connection, and the client is told nothing: for it, it stays open.
+    HalfOpen,
 }
 
 /// A running proxy. Dropping it ends it with its connections.
@@ -114,8 +120,10 @@ async fn serve(
     };
     // Small pieces are passed on as they come, as if nobody stood in between.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = server.into_split();
+    let held = Held::of(&client, &server);
+    // Not halves that end the connection when they are dropped: that is for `held` to say.
+    let (from_client, to_client) = split(client);
+    let (from_server, to_server) = split(server);
     let requests = pump(
         from_client,
         to_server,
@@ -134,13 +142,49 @@ async fn serve(
     tokio::select! {
         () = requests => {}
         () = answers => {}
-        _ = mode.wait_for(|mode| *mode == Mode::Refuse) => {}
+        _ = mode.wait_for(|mode| matches!(mode, Mode::Refuse | Mode::HalfOpen)) => {}
+    }
+    let now = *mode.borrow();
+    match now {
+        Mode::ResetAfter(_) => held.reset(),
+        Mode::HalfOpen => {
+            drop(held.server);
+            let _ = mode.wait_for(|mode| *mode != Mode::HalfOpen).await;
+        }
+        _ => {}
+    }
+}
+
+/// Keeps both ends of a connection open until it is said how they end.
+struct Held {
+    client: OwnedFd,
+    server: OwnedFd,
+}
+
+impl Held {
+    fn of(client: &TcpStream, server: &TcpStream) -> Self {
+        let copy = |end: &TcpStream| end.as_fd().try_clone_to_owned().expect("a descriptor");
+        Self {
+            client: copy(client),
+            server: copy(server),
+        }
+    }
+
+    /// Closes both at once, without a word of farewell.
+    fn reset(self) {
+        let at_once = libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        for end in [self.client, self.server] {
+            let _ = setsockopt(&end, sockopt::Linger, &at_once);
+        }
     }
 }
 
 async fn pump(
-    from: OwnedReadHalf,
-    to: OwnedWriteHalf,
+    from: ReadHalf<TcpStream>,
+    to: WriteHalf<TcpStream>,
     mode: watch::Receiver<Mode>,
     direction: Direction,
     count: Option<Arc<AtomicU64>>,
@@ -155,7 +199,7 @@ async fn pump(
 
 /// Reads, and says of each piece when it is due. Returns where the connection is to be cut.
 async fn take(
-    mut from: OwnedReadHalf,
+    mut from: ReadHalf<TcpStream>,
     line: mpsc::Sender<Piece>,
     mut mode: watch::Receiver<Mode>,
     direction: Direction,
@@ -180,6 +224,12 @@ async fn take(
             Mode::CutAnswers if direction == Direction::Answer => return,
             Mode::CutAnswers => {}
             Mode::Refuse => return,
+            Mode::HalfOpen => return,
+            Mode::ResetAfter(bytes) => {
+                piece.truncate(bytes);
+                let _ = line.send((due, piece)).await;
+                break;
+            }
             Mode::Bandwidth(rate) => {
                 let seconds = piece.len() as f64 / f64::from(rate.max(1));
                 tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
@@ -197,7 +247,7 @@ async fn take(
 /// Writes each piece when it is due, in the order in which they came.
 async fn pass_on(
     mut arriving: mpsc::Receiver<Piece>,
-    mut to: OwnedWriteHalf,
+    mut to: WriteHalf<TcpStream>,
     count: Option<Arc<AtomicU64>>,
 ) {
     while let Some((due, piece)) = arriving.recv().await {

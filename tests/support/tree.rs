@@ -79,6 +79,14 @@ impl Tree {
         }
     }
 
+    /// All files, by name, with their content.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.0.iter().filter_map(|(name, node)| match node {
+            Node::File(_, _, content) => Some((name.as_slice(), content.as_slice())),
+            Node::Dir(_) | Node::Link(_) => None,
+        })
+    }
+
     /// A file's content as text.
     #[track_caller]
     pub(crate) fn text(&self, name: &str) -> &str {
