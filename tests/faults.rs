@@ -7,6 +7,8 @@
 mod built;
 #[path = "support/example.rs"]
 mod example;
+#[path = "support/inject.rs"]
+mod inject;
 #[path = "support/keeper.rs"]
 mod keeper;
 #[path = "support/mongod.rs"]
@@ -20,3 +22,5 @@ mod tree;
 
 #[path = "faults/campaign.rs"]
 mod campaign;
+#[path = "faults/disk.rs"]
+mod disk;
