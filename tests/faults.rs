@@ -7,6 +7,8 @@
 mod built;
 #[path = "support/example.rs"]
 mod example;
+#[path = "support/inject.rs"]
+mod inject;
 #[path = "support/keeper.rs"]
 mod keeper;
 #[path = "support/mongod.rs"]
@@ -28,3 +30,5 @@ mod kills;
 mod network;
 #[path = "../supervisor/examples/churn/shape.rs"]
 mod shape;
+#[path = "faults/disk.rs"]
+mod disk;

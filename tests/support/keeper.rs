@@ -302,8 +302,8 @@ impl Setup<'_> {
     }
 
     /// What stands before the program, such as `setpriv`.
-    pub(crate) fn before(mut self, words: &[&str]) -> Self {
-        self.before = words.iter().map(|word| (*word).to_owned()).collect();
+    pub(crate) fn before(mut self, words: &[impl AsRef<str>]) -> Self {
+        self.before = words.iter().map(|word| word.as_ref().to_owned()).collect();
         self
     }
 
