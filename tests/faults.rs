@@ -24,11 +24,20 @@ mod tree;
 mod campaign;
 #[path = "faults/churned.rs"]
 mod churned;
+#[path = "faults/disk.rs"]
+mod disk;
 #[path = "faults/kills.rs"]
 mod kills;
 #[path = "faults/network.rs"]
 mod network;
+#[path = "faults/restores.rs"]
+mod restores;
 #[path = "../supervisor/examples/churn/shape.rs"]
 mod shape;
-#[path = "faults/disk.rs"]
-mod disk;
+
+/// Bytes that do not compress and have no repetition.
+fn noise(len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    bytes
+}

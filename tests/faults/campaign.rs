@@ -65,6 +65,11 @@ impl Tally {
         self.rounds += 1;
     }
 
+    /// How many rounds there were so far.
+    pub(crate) fn rounds(&self) -> u64 {
+        self.rounds
+    }
+
     /// Something that was acknowledged is not there, or is older than it must be.
     pub(crate) fn lost(&mut self, what: impl Into<String>) {
         self.lost.push(what.into());

@@ -286,18 +286,24 @@ impl Campaign {
                 ));
             }
         }
-        // The commit before the newest one was in the store before that one was looked for.
-        let contents: Vec<&Value> = log
-            .iter()
-            .filter(|commit| commit["kind"] != "barrier")
-            .collect();
-        if let Some(before) = contents.get(1) {
-            let micros = micros(before["time"].as_str().expect("a time"));
+        if let Some(micros) = looked_for_since(&log) {
             for wrong in journal.older_than(micros, &tree) {
                 self.tally.lost(format!("{what}: {wrong}"));
             }
         }
     }
+}
+
+/// A moment before which everything that was done must be in the newest commit. That is when the
+/// one before it was made: what is in a commit is looked for once its predecessor is in the store.
+/// A checkpoint looks for nothing, and only lists what its predecessor has.
+fn looked_for_since(log: &[Value]) -> Option<u64> {
+    let mut looked = log.iter().skip_while(|commit| commit["kind"] != "change");
+    looked.next()?;
+    let before = looked.find(|commit| commit["kind"] != "barrier")?;
+    let time = before["time"].as_str().expect("a time");
+    let time = DateTime::parse_rfc3339_str(time).expect("a time");
+    Some(u64::try_from(time.timestamp_millis()).expect("after 1970") * 1000)
 }
 
 /// The order to stop, to whoever is init.
@@ -326,9 +332,4 @@ fn differs(one: &Tree, other: &Tree) -> bool {
 
 fn number(commit: &Value, field: &str) -> u64 {
     commit[field].as_u64().expect("a number")
-}
-
-fn micros(time: &str) -> u64 {
-    let time = DateTime::parse_rfc3339_str(time).expect("a time");
-    u64::try_from(time.timestamp_millis()).expect("after 1970") * 1000
 }

@@ -2,6 +2,7 @@
 //! certain call.
 #![allow(dead_code, reason = "each test program uses what it needs of it")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -96,6 +97,29 @@ impl Inject {
     pub(crate) fn count(&self) -> usize {
         let log = fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(&log).matches("(INJECTED)").count()
+    }
+
+    /// Each traced call by its name, with how often the thread made it that made it most. That is
+    /// how strace counts for its `when=`.
+    pub(crate) fn calls(&self) -> BTreeMap<String, usize> {
+        let log = fs::read(&self.log).unwrap_or_default();
+        let mut threads = BTreeMap::new();
+        for line in String::from_utf8_lossy(&log).lines() {
+            let mut words = line.split_whitespace();
+            let (Some(thread), Some(rest)) = (words.next(), words.next()) else {
+                continue;
+            };
+            if let Some((call, _)) = rest.split_once('(') {
+                let counted = (call.to_owned(), thread.to_owned());
+                *threads.entry(counted).or_insert(0) += 1;
+            }
+        }
+        let mut calls = BTreeMap::new();
+        for ((call, _), count) in threads {
+            let most = calls.entry(call).or_insert(0);
+            *most = count.max(*most);
+        }
+        calls
     }
 
     /// Lets calls come off again of what [`Inject::before`] began.

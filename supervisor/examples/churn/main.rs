@@ -112,7 +112,13 @@ impl State {
         fs::create_dir_all(dir)?;
         let found = journal.path.with_extension("found");
         let _ = fs::remove_dir_all(&found);
-        let copied = Command::new("cp").arg("-a").arg(dir).arg(&found).status()?;
+        fs::create_dir_all(&found)?;
+        let copied = Command::new("find")
+            .arg(dir)
+            .args("-mindepth 1 -maxdepth 1 ! -name .sessionkeep -exec cp -a -t".split(' '))
+            .arg(&found)
+            .args(["{}", "+"])
+            .status()?;
         if !copied.success() {
             return Err("failed to copy the directory".into());
         }
@@ -159,30 +165,66 @@ impl State {
             state.transaction(step)?;
         }
         journal.tell(&format!("began {} {}", state.step, state.identity))?;
-        if state.step == 0 {
-            state.write_creds()?;
-        }
+        state.mend(journal)?;
+        state.write_creds()?;
         Ok(state)
     }
 
-    fn step(&mut self, journal: &mut Journal) -> Result<(), Box<dyn Error>> {
-        let step = self.step + 1;
-        fs::write(
-            self.dir.join(format!("pre-key-{step}.json")),
-            pre_key(&self.identity, step),
-        )?;
-        journal.tell(&format!("put {step} pre-key-{step}.json"))?;
+    /// Does again what may be missing of the steps so far: a kill comes between two writes, and
+    /// files that were written while a commit was being made may be in it or not.
+    fn mend(&self, journal: &mut Journal) -> Result<(), Box<dyn Error>> {
+        for step in self.step.saturating_sub(PRE_KEYS + SESSIONS).max(1)..=self.step {
+            let name = format!("session-{}.json", step % SESSIONS);
+            let found = fs::read(self.dir.join(name)).ok();
+            if found.and_then(|bytes| shape::step_of(&bytes)) < Some(step) {
+                self.write_session(step, journal)?;
+            }
+            if self.step < step + PRE_KEYS {
+                self.write_pre_key(step, journal)?;
+            }
+        }
+        for entry in fs::read_dir(&self.dir)?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let step = name.strip_prefix("pre-key-").and_then(|rest| {
+                let (step, _) = rest.split_once('.')?;
+                step.parse::<u64>().ok()
+            });
+            if step.is_some_and(|step| step + PRE_KEYS <= self.step) {
+                self.delete_used(step.unwrap_or(0) + PRE_KEYS, journal)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_pre_key(&self, step: u64, journal: &mut Journal) -> Result<(), Box<dyn Error>> {
+        let name = format!("pre-key-{step}.json");
+        fs::write(self.dir.join(&name), pre_key(&self.identity, step))?;
+        journal.tell(&format!("put {step} {name}"))
+    }
+
+    fn write_session(&self, step: u64, journal: &mut Journal) -> Result<(), Box<dyn Error>> {
         let name = format!("session-{}.json", step % SESSIONS);
         let beside = self.dir.join(format!("{name}.tmp"));
         fs::write(&beside, session(&self.identity, step))?;
         fs::rename(beside, self.dir.join(&name))?;
-        journal.tell(&format!("put {step} {name}"))?;
-        if let Some(used) = step.checked_sub(PRE_KEYS).filter(|used| *used > 0) {
-            let name = format!("pre-key-{used}.json");
-            // Gone already where a restore brought back what lacked it.
-            let _ = fs::remove_file(self.dir.join(&name));
-            journal.tell(&format!("del {step} {name}"))?;
-        }
+        journal.tell(&format!("put {step} {name}"))
+    }
+
+    fn delete_used(&self, step: u64, journal: &mut Journal) -> Result<(), Box<dyn Error>> {
+        let Some(used) = step.checked_sub(PRE_KEYS).filter(|used| *used > 0) else {
+            return Ok(());
+        };
+        let name = format!("pre-key-{used}.json");
+        // Gone already where the step is done again.
+        let _ = fs::remove_file(self.dir.join(&name));
+        journal.tell(&format!("del {step} {name}"))
+    }
+
+    fn step(&mut self, journal: &mut Journal) -> Result<(), Box<dyn Error>> {
+        let step = self.step + 1;
+        self.write_pre_key(step, journal)?;
+        self.write_session(step, journal)?;
+        self.delete_used(step, journal)?;
         self.transaction(step)?;
         self.step = step;
         self.write_creds()
