@@ -30,10 +30,19 @@ mod disk;
 mod kills;
 #[path = "faults/network.rs"]
 mod network;
+#[path = "../supervisor/benches/compare/subject/node.rs"]
+#[allow(dead_code, reason = "the benchmarks use more of it")]
+mod node;
+#[path = "main_job/raw.rs"]
+mod raw;
 #[path = "faults/restores.rs"]
 mod restores;
 #[path = "../supervisor/examples/churn/shape.rs"]
 mod shape;
+#[path = "faults/sidecar.rs"]
+mod sidecar;
+#[path = "faults/sidecar_defects.rs"]
+mod sidecar_defects;
 
 /// Bytes that do not compress and have no repetition.
 fn noise(len: usize) -> Vec<u8> {

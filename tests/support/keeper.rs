@@ -487,11 +487,17 @@ impl Life {
         for pid in &found {
             send(*pid, libc::SIGSTOP);
         }
-        for pid in with_descendants(self.child.id()) {
-            send(pid, libc::SIGKILL);
+        let all = with_descendants(self.child.id());
+        for pid in &all {
+            send(*pid, libc::SIGKILL);
         }
         let _ = self.child.wait();
         self.ended = Some(137);
+        // What is dying still holds its locks.
+        let begun = Instant::now();
+        while all.iter().any(|pid| is_alive(*pid)) && begun.elapsed() < LIMIT {
+            thread::sleep(LOOK_AGAIN);
+        }
     }
 }
 

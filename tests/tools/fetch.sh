@@ -3,7 +3,7 @@
 #   .cache/mongod/mongod       MongoDB's server
 #   .cache/neonize/neonize.so  the whatsmeow library
 #   .cache/bin/node            Node.js 20 or newer: the machine's, or a fetched one
-#   tests/gateways/baileys/node_modules
+#   node_modules of tests/gateways/baileys, and of the sidecar that is the counter-example
 # Safe to run at any time, also twice at once; takes no time when everything is there.
 # It installs nothing on the machine: what is missing there, it says.
 set -euo pipefail
@@ -11,6 +11,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 cache=$PWD/.cache
 bot=$PWD/tests/gateways/baileys
+sidecar=$PWD/supervisor/benches/peers/sidecar
 mkdir -p "$cache/bin"
 
 say() { printf 'fetch: %s\n' "$*"; }
@@ -26,11 +27,11 @@ done
 exec 9>"$cache/lock"
 flock 9
 
-stamp=$(cat tests/tools/fetch.sh tests/tools/wheels*.txt "$bot/package-lock.json" | sha256sum | cut -d' ' -f1)-$(uname -m)
+stamp=$(cat tests/tools/fetch.sh tests/tools/wheels*.txt {"$bot","$sidecar"}/package-lock.json | sha256sum | cut -d' ' -f1)-$(uname -m)
 complete() {
     [ "$(cat "$cache/stamp" 2>/dev/null)" = "$stamp" ] &&
         [ -x "$cache/mongod/mongod" ] && [ -f "$cache/neonize/neonize.so" ] &&
-        "$cache/bin/node" --version >/dev/null 2>&1 && [ -d "$bot/node_modules" ]
+        "$cache/bin/node" --version >/dev/null 2>&1 && [ -d "$bot/node_modules" ] && [ -d "$sidecar/node_modules" ]
 }
 if complete; then
     say "everything is there"
@@ -96,8 +97,10 @@ else
     npm=("$cache/bin/node" "$cache/node/lib/node_modules/npm/bin/npm-cli.js")
 fi
 
-say "Baileys"
-(cd "$bot" && PATH="$cache/bin:$PATH" "${npm[@]}" ci --no-progress --loglevel=error)
+say "Baileys, and the sidecar's libraries"
+for place in "$bot" "$sidecar"; do
+    (cd "$place" && PATH="$cache/bin:$PATH" "${npm[@]}" ci --no-progress --loglevel=error)
+done
 
 rm -rf "$cache/wheels"
 printf '%s\n' "$stamp" >"$cache/stamp"

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Fetches what `make bench` measures against, pinned by hash, beside what the tests use:
 #   .cache/litestream/litestream
-#   supervisor/benches/peers/sidecar/node_modules
 # Takes no time when everything is there. It installs nothing on the machine.
 set -euo pipefail
 
@@ -15,9 +14,8 @@ say() { printf 'fetch: %s\n' "$*"; }
 exec 9>"$cache/lock"
 flock 9
 
-stamp=$(cat "$peers/fetch.sh" "$peers/wheels.txt" "$peers/sidecar/package-lock.json" | sha256sum | cut -d' ' -f1)-$(uname -m)
-if [ "$(cat "$cache/stamp-peers" 2>/dev/null)" = "$stamp" ] &&
-    [ -x "$cache/litestream/litestream" ] && [ -d "$peers/sidecar/node_modules" ]; then
+stamp=$(cat "$peers/fetch.sh" "$peers/wheels.txt" | sha256sum | cut -d' ' -f1)-$(uname -m)
+if [ "$(cat "$cache/stamp-peers" 2>/dev/null)" = "$stamp" ] && [ -x "$cache/litestream/litestream" ]; then
     say "the peers are there"
     exit 0
 fi
@@ -43,15 +41,6 @@ os.chmod(target + ".part", 0o755)
 os.replace(target + ".part", target)
 os.remove(wheel)
 PY
-
-say "the sidecar's libraries"
-node=$(readlink -f "$cache/bin/node")
-if command -v npm >/dev/null && [ "$(command -v node)" ] && [ "$(readlink -f "$(command -v node)")" = "$node" ]; then
-    npm=(npm)
-else
-    npm=("$cache/bin/node" "$cache/node/lib/node_modules/npm/bin/npm-cli.js")
-fi
-(cd "$peers/sidecar" && PATH="$cache/bin:$PATH" "${npm[@]}" ci --no-progress --loglevel=error)
 
 printf '%s\n' "$stamp" >"$cache/stamp-peers"
 say "done"

@@ -11,7 +11,7 @@ fn here() -> PathBuf {
     let here = repository().join("supervisor/benches/peers/sidecar");
     assert!(
         here.join("node_modules").is_dir(),
-        "the peers are not there: run `make bench`, or supervisor/benches/peers/fetch.sh"
+        "the sidecar's libraries are not there: run `make test-tools`"
     );
     here
 }
