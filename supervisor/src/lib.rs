@@ -87,4 +87,5 @@ pub mod log;
 mod memory;
 pub mod session;
 pub mod store;
+mod waking;
 pub mod watcher;

@@ -182,16 +182,13 @@ impl Campaign {
                 }
                 let ended = life.end();
                 self.acknowledge(&ended.log);
-                let ways = [
-                    ("stopped; all is saved", 0),
-                    // Killed in time, so that the life ended by itself.
-                    ("cause=\"restore killed by signal 9\"", 70),
-                    ("stopped; no gateway ran", 143),
-                ];
-                let way = ways.iter().find(|(said, _)| ended.log.contains(said));
-                let (said, code) = way.unwrap_or_else(|| panic!("{what}: {}", ended.log));
-                assert_eq!(ended.code, *code, "{what}, {said}: {}", ended.log);
-                ended.code == 0
+                let in_order = ended.log.contains("stopped; all is saved");
+                // Killed in time, so that the life ended by itself, or told to stop before that.
+                let early = ended.log.contains("stopped; no gateway ran");
+                assert!(in_order || early, "{what}: {}", ended.log);
+                let codes: &[i32] = if in_order { &[0] } else { &[70, 143] };
+                assert!(codes.contains(&ended.code), "{what}: {}", ended.log);
+                in_order
             }
             Victim::Gateway => {
                 let ended = life.end();

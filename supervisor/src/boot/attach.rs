@@ -17,6 +17,7 @@ use crate::store::{
     ArchiveName, Header, InstanceId, Lease, LeaseClaim, LeaseOutcome, Otherwise, Renewal, Store,
     StoreError, Waiter,
 };
+use crate::waking::WakingInstant;
 
 /// How often a waiting instance asks for the lease; it is told when it is released.
 const LEASE_POLL: Duration = Duration::from_secs(1);
@@ -117,7 +118,7 @@ pub async fn take_lease(
     let mut attempt = 0;
     let mut waiting: Option<Waiting> = None;
     loop {
-        let asked = Instant::now();
+        let asked = WakingInstant::now();
         let taken = async {
             // Commits that say more than the leases do outlived them.
             claim.floor = match store.head(&settings.archive).await {
@@ -260,7 +261,7 @@ pub async fn still_held(store: &dyn Store, keeper: &LeaseKeeper) -> Result<(), B
     if let Some(reason) = keeper.lost() {
         return fenced(reason);
     }
-    if Instant::now() < keeper.safe_until() {
+    if WakingInstant::now() < keeper.safe_until() {
         return Ok(());
     }
     let Tenure {
@@ -393,9 +394,7 @@ mod tests {
         let short = Duration::from_millis(1);
         let taken = store.take_lease(&archive, &claim("late", short)).await;
         assert_eq!(taken.expect("answers"), LeaseOutcome::Granted { epoch: 1 });
-        let begun = Instant::now()
-            .checked_sub(short)
-            .expect("not the first millisecond");
+        let begun = WakingInstant::now().before(short);
         let late = LeaseKeeper::start(store.clone(), tenure("late", 1, short), begun);
         // It has run out, and nobody wanted it.
         memory.advance(short * 2);
@@ -407,7 +406,7 @@ mod tests {
         assert_eq!(taken.expect("answers"), LeaseOutcome::Granted { epoch: 2 });
         let held = still_held(&*store, &late).await;
         assert!(matches!(held, Err(BootError::Fenced { .. })), "{held:?}");
-        let next = LeaseKeeper::start(store.clone(), tenure("next", 2, long), Instant::now());
+        let next = LeaseKeeper::start(store.clone(), tenure("next", 2, long), WakingInstant::now());
         assert!(still_held(&*store, &next).await.is_ok());
     }
 

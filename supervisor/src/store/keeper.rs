@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::{ArchiveName, InstanceId, Lease, Renewal, Store, StoreError};
+use crate::waking::{WakingInstant, sleep_until};
 
 /// How long the bell is listened to at a time. A look at the lease after that is of no use, and
 /// cheap; what would be listened to for longer might be a connection that is dead.
@@ -43,7 +44,7 @@ pub struct Standing {
     pub health: LeaseHealth,
     /// Until then nobody else can have it, whatever becomes of the store. By this machine's own
     /// clock, and counted from before the store was asked, so that it is never too long.
-    pub safe_until: Instant,
+    pub safe_until: WakingInstant,
 }
 
 /// A lease that is being renewed. Dropping it ends the renewing and leaves the lease to expire.
@@ -83,7 +84,7 @@ pub enum Attention {
 impl LeaseKeeper {
     /// Keeps a lease that was asked for at `taken` and granted.
     #[must_use]
-    pub fn start(store: Arc<dyn Store>, tenure: Tenure, taken: Instant) -> Self {
+    pub fn start(store: Arc<dyn Store>, tenure: Tenure, taken: WakingInstant) -> Self {
         let (tell, standing) = watch::channel(Standing {
             health: LeaseHealth::Held { asked_by: None },
             safe_until: taken + tenure.ttl,
@@ -104,7 +105,7 @@ impl LeaseKeeper {
 
     /// Until when nobody else can have it; see [`Standing::safe_until`].
     #[must_use]
-    pub fn safe_until(&self) -> Instant {
+    pub fn safe_until(&self) -> WakingInstant {
         self.standing.borrow().safe_until
     }
 
@@ -125,9 +126,7 @@ impl LeaseKeeper {
 }
 
 async fn keep(store: Arc<dyn Store>, tenure: Tenure, tell: watch::Sender<Standing>) {
-    let mut ticks = tokio::time::interval(tenure.renew);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    ticks.tick().await;
+    let mut due = WakingInstant::now() + tenure.renew;
     let ring = || async {
         if tenure.attention == Attention::Later {
             return std::future::pending().await;
@@ -147,8 +146,10 @@ async fn keep(store: Arc<dyn Store>, tenure: Tenure, tell: watch::Sender<Standin
             ..
         } = &tenure;
         let renewed = tokio::select! {
-            _ = ticks.tick() => {
-                let asked = Instant::now();
+            // At once after a sleep: somebody may have taken it meanwhile.
+            () = sleep_until(due) => {
+                let asked = WakingInstant::now();
+                due = asked + tenure.renew;
                 let renewal = store.renew_lease(archive, instance, *epoch, *ttl).await;
                 renewal.map(|renewal| (renewal, Some(asked + *ttl)))
             }
@@ -161,7 +162,7 @@ async fn keep(store: Arc<dyn Store>, tenure: Tenure, tell: watch::Sender<Standin
                     // A look can be at the past, as on a primary that does not know yet that it is
                     // none any more. Only a renewal tells that it is lost.
                     Ok(_) => {
-                        ticks.reset_immediately();
+                        due = WakingInstant::now();
                         continue;
                     }
                     Err(error) => Err(error),
@@ -197,7 +198,7 @@ pub fn why_lost(held: Option<&Lease>, instance: &InstanceId) -> String {
     }
 }
 
-fn note_held(tell: &watch::Sender<Standing>, lease: &Lease, safe_until: Option<Instant>) {
+fn note_held(tell: &watch::Sender<Standing>, lease: &Lease, safe_until: Option<WakingInstant>) {
     let asked_by = lease.asked_by().map(|waiter| waiter.instance.clone());
     let health = LeaseHealth::Held { asked_by };
     tell.send_if_modified(|standing| {

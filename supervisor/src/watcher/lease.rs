@@ -1,10 +1,9 @@
 //! What the lease's standing has to say to init: that it is lost, that somebody asks for it, or that
 //! it is about to run out.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::sleep_until;
 use tracing::warn;
 
 use crate::config::{OutagePolicy, Settings};
@@ -12,6 +11,7 @@ use crate::control::{MonotonicMs, ToInit};
 use crate::human::Took;
 use crate::store::InstanceId;
 use crate::store::keeper::{LeaseHealth, Standing};
+use crate::waking::{WakingInstant, sleep_until};
 
 /// How often init hears again that somebody asks, as long as somebody does: it may have had a reason
 /// not to follow the first time.
@@ -35,8 +35,8 @@ pub(super) enum Trouble {
 /// What was said to init.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    asked: Option<(InstanceId, Instant)>,
-    ends: Option<Instant>,
+    asked: Option<(InstanceId, WakingInstant)>,
+    ends: Option<WakingInstant>,
 }
 
 impl Told {
@@ -55,9 +55,9 @@ impl Told {
                 LeaseHealth::Lost { reason } => return Trouble::Lost(reason.clone()),
                 LeaseHealth::Held { asked_by: Some(by) } => {
                     let again = self.asked.as_ref().filter(|(who, _)| who == by);
-                    let due = again.map_or_else(Instant::now, |(_, at)| *at + AGAIN);
-                    if due <= Instant::now() {
-                        self.asked = Some((by.clone(), Instant::now()));
+                    let due = again.map_or_else(WakingInstant::now, |(_, at)| *at + AGAIN);
+                    if due <= WakingInstant::now() {
+                        self.asked = Some((by.clone(), WakingInstant::now()));
                         let by = by.to_string();
                         return Trouble::Asked(ToInit::TakeoverRequested { by });
                     }
@@ -70,12 +70,11 @@ impl Told {
                     None
                 }
                 LeaseHealth::Unsure { since } => {
-                    let due = now.safe_until.checked_sub(settings.lease.ttl / STOP_SHARE);
-                    let due = due.unwrap_or(now.safe_until);
+                    let due = now.safe_until.before(settings.lease.ttl / STOP_SHARE);
                     let told = self.ends == Some(now.safe_until);
-                    if !told && due <= Instant::now() {
+                    if !told && due <= WakingInstant::now() {
                         self.ends = Some(now.safe_until);
-                        let left = now.safe_until.saturating_duration_since(Instant::now());
+                        let left = now.safe_until.left();
                         warn!(target: "sync", unreachable_for = %Took(since.elapsed()), ?left, "the lease runs out and cannot be renewed; stopping the gateway, as store.outage asks");
                         let by = MonotonicMs::now().after(left);
                         return Trouble::Ending(ToInit::LeaseEnding { by });
@@ -91,7 +90,7 @@ impl Told {
             match due {
                 Some(due) => tokio::select! {
                     () = changed => {}
-                    () = sleep_until(due.into()) => {}
+                    () = sleep_until(due) => {}
                 },
                 None => changed.await,
             }
