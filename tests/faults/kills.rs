@@ -116,6 +116,7 @@ impl Campaign {
         if victim == Victim::Init {
             setup = setup.before(&["unshare", "--fork", "--pid", "--mount-proc", "--kill-child"]);
         }
+        let starts = Journal::read(&self.world).starts;
         let mut life = setup.start();
         let role = match victim {
             Victim::Init | Victim::Everything => None,
@@ -130,6 +131,10 @@ impl Campaign {
             Moment::Boot => self.some_time(SPAN),
             Moment::Work | Moment::Stop => {
                 life.wait_for("watcher is ready");
+                // Its copy of what it found is made by then.
+                wait_until("the gateway has begun", || {
+                    Journal::read(&self.world).starts > starts
+                });
                 if wiped {
                     self.compare_with_what_was_found(&life, what);
                 }
