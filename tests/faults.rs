@@ -20,15 +20,26 @@ mod proxy;
 #[path = "support/tree.rs"]
 mod tree;
 
+#[path = "faults/archive_at_rest.rs"]
+mod archive_at_rest;
 #[path = "faults/campaign.rs"]
 mod campaign;
 #[path = "faults/churned.rs"]
 mod churned;
+#[path = "faults/damage.rs"]
+mod damage;
+#[path = "faults/disk.rs"]
+mod disk;
+#[path = "faults/foreign.rs"]
+mod foreign;
 #[path = "faults/kills.rs"]
 mod kills;
 #[path = "faults/network.rs"]
 mod network;
+#[allow(dead_code, reason = "shared with the main job, which uses more of it")]
+#[path = "main_job/raw.rs"]
+mod raw;
 #[path = "../supervisor/examples/churn/shape.rs"]
 mod shape;
-#[path = "faults/disk.rs"]
-mod disk;
+#[path = "faults/tamper.rs"]
+mod tamper;
