@@ -28,6 +28,8 @@ mod campaign;
 mod churned;
 #[path = "faults/damage.rs"]
 mod damage;
+#[path = "faults/damage_random.rs"]
+mod damage_random;
 #[path = "faults/disk.rs"]
 mod disk;
 #[path = "faults/foreign.rs"]
@@ -36,6 +38,8 @@ mod foreign;
 mod kills;
 #[path = "faults/network.rs"]
 mod network;
+#[path = "faults/random_damage.rs"]
+mod random_damage;
 #[allow(dead_code, reason = "shared with the main job, which uses more of it")]
 #[path = "main_job/raw.rs"]
 mod raw;
