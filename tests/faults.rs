@@ -13,40 +13,47 @@ mod inject;
 mod keeper;
 #[path = "support/mongod.rs"]
 mod mongod;
+#[path = "../supervisor/benches/compare/subject/node.rs"]
+#[allow(dead_code, reason = "the benchmarks use more of it")]
+mod node;
+#[path = "support/noise.rs"]
+mod noise;
 #[path = "support/process.rs"]
 mod process;
 #[path = "support/proxy.rs"]
 mod proxy;
+#[path = "support/raw.rs"]
+mod raw;
+#[path = "../supervisor/examples/churn/shape.rs"]
+mod shape;
 #[path = "support/tree.rs"]
 mod tree;
 
+#[path = "faults/archive_at_rest.rs"]
+mod archive_at_rest;
 #[path = "faults/campaign.rs"]
 mod campaign;
 #[path = "faults/churned.rs"]
 mod churned;
+#[path = "faults/damage.rs"]
+mod damage;
+#[path = "faults/damage_random.rs"]
+mod damage_random;
 #[path = "faults/disk.rs"]
 mod disk;
+#[path = "faults/foreign.rs"]
+mod foreign;
 #[path = "faults/kills.rs"]
 mod kills;
 #[path = "faults/network.rs"]
 mod network;
-#[path = "../supervisor/benches/compare/subject/node.rs"]
-#[allow(dead_code, reason = "the benchmarks use more of it")]
-mod node;
-#[path = "main_job/raw.rs"]
-mod raw;
+#[path = "faults/random_damage.rs"]
+mod random_damage;
 #[path = "faults/restores.rs"]
 mod restores;
-#[path = "../supervisor/examples/churn/shape.rs"]
-mod shape;
 #[path = "faults/sidecar.rs"]
 mod sidecar;
 #[path = "faults/sidecar_defects.rs"]
 mod sidecar_defects;
-
-/// Bytes that do not compress and have no repetition.
-fn noise(len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
-    bytes
-}
+#[path = "faults/tamper.rs"]
+mod tamper;

@@ -10,10 +10,14 @@ mod example;
 mod keeper;
 #[path = "support/mongod.rs"]
 mod mongod;
+#[path = "support/noise.rs"]
+mod noise;
 #[path = "support/process.rs"]
 mod process;
 #[path = "support/proxy.rs"]
 mod proxy;
+#[path = "support/raw.rs"]
+mod raw;
 #[path = "support/replica_set.rs"]
 mod replica_set;
 #[path = "support/tree.rs"]
@@ -39,8 +43,6 @@ mod lifecycle;
 mod outage;
 #[path = "main_job/ownership.rs"]
 mod ownership;
-#[path = "main_job/raw.rs"]
-mod raw;
 #[path = "main_job/refusal.rs"]
 mod refusal;
 #[path = "main_job/replica_set.rs"]

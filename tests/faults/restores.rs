@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use super::campaign::{Tally, chance, rounds, seed};
 use super::inject::Inject;
 use super::keeper::{IDLE, Tree, World, program};
+use super::noise::noise;
 
 /// What changes a file system. Opening is among them, since it creates.
 const CHANGES: &str = "openat,mkdir,mkdirat,write,pwrite64,writev,copy_file_range,ftruncate,fallocate,\
@@ -25,7 +26,7 @@ fn fill(world: &World) {
     world.write("creds.json", r#"{"me":"new"}"#);
     world.write("keys/pre-key-1.json", r#"{"n":1}"#);
     world.write("keys/deep/er/pre-key-2.json", r#"{"n":2}"#);
-    world.write("large.bin", super::noise(200_000));
+    world.write("large.bin", noise(200_000));
     symlink("creds.json", world.dir().join("link")).expect("symlink");
     fs::create_dir_all(world.dir().join("empty")).expect("mkdir");
     let db = Connection::open(world.dir().join("store.db")).expect("open");

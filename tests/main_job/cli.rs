@@ -5,8 +5,8 @@ use std::fs;
 use serde_json::Value;
 
 use super::keeper::{IDLE, World, free_port};
+use super::noise::noise;
 use super::raw::{damage_a_pack, damage_commit};
-use super::restore::noise;
 
 const LOGIN: &str = r#"{"me":"first"}"#;
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::process::Command;
 
 use super::keeper::{IDLE, World, free_port, http_json, send, wait_until};
+use super::noise::noise;
 use super::raw::packs;
-use super::restore::noise;
 
 const LOGIN: &str = r#"{"me":"first"}"#;
 

@@ -10,14 +10,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use rusqlite::Connection;
 
 use super::keeper::{IDLE, Tree, World};
+use super::noise::noise;
 use super::raw::packs;
-
-/// Bytes that do not compress and have no repetition.
-pub(crate) fn noise(len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
-    bytes
-}
 
 fn rich_tree(world: &World) {
     world.write("creds.json", r#"{"me":1}"#);

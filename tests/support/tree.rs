@@ -101,6 +101,11 @@ impl Tree {
         self.0.contains_key(name.as_bytes())
     }
 
+    /// Whether there is nothing at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Takes an entry out.
     pub(crate) fn take(&mut self, name: &[u8]) -> Option<Node> {
         self.0.remove(name)

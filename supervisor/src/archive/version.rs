@@ -17,6 +17,10 @@ use crate::store::{
 /// read them a second time.
 const KEPT_CONTENT_MAX: usize = 2 << 20;
 
+/// No number in a header that was honestly written is as large: sums of them never overflow, and
+/// every store can count them.
+const NUMBER_MAX: u64 = 1 << 56;
+
 /// Where content lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Source {
@@ -69,14 +73,44 @@ pub fn check_header(header: &Header) -> Result<()> {
         }
         .into());
     }
+    let damaged = |why: &str| ArchiveError::DamagedCommit {
+        seq: header.seq,
+        why: why.into(),
+    };
     if header.seal() != header.digest {
-        let why = "its header does not have its hash".to_owned();
-        return Err(ArchiveError::DamagedCommit {
-            seq: header.seq,
-            why,
-        });
+        return Err(damaged("its header does not have its hash"));
+    }
+    // What follows is right in whatever was honestly written: it is for what was forged.
+    if header.base > header.seq || header.changed_at > header.seq {
+        return Err(damaged("it builds on a commit after it"));
+    }
+    let numbers = [
+        header.seq,
+        header.epoch,
+        header.changed_epoch,
+        header.time_ms,
+        header.bytes,
+        header.live_files,
+        header.live_bytes,
+        header.chain_bytes,
+        header.base_bytes,
+    ];
+    if numbers.into_iter().any(|number| number > NUMBER_MAX) {
+        return Err(damaged("a number in its header is larger than any can be"));
     }
     Ok(())
+}
+
+/// The newest header, if it can be believed. What a start does depends on it.
+///
+/// # Errors
+/// [`ArchiveError::is_damage`] errors where there is one that cannot.
+pub async fn head_of(store: &dyn Store, archive: &ArchiveName) -> Result<Option<Header>> {
+    let head = store.head(archive).await?;
+    if let Some(head) = &head {
+        check_header(head)?;
+    }
+    Ok(head)
 }
 
 /// Reads a commit's changes.

@@ -256,7 +256,9 @@ impl Writer {
         };
         let (base, base_bytes, chain_bytes) = match kind {
             RecordKind::Checkpoint => (seq, base_bytes, 0),
-            _ => head.map_or((0, 0, 0), |head| {
+            // After commits of which none can be read there is no checkpoint to begin at, and yet
+            // this is no new archive: whoever reads it must find the damage and not an empty chain.
+            _ => head.map_or((self.after, 0, 0), |head| {
                 (head.base, head.base_bytes, head.chain_bytes + built.stored)
             }),
         };

@@ -8,14 +8,16 @@ use futures_util::future::join;
 use tracing::{debug, info, warn};
 
 use super::error::BootError;
+use crate::archive::ArchiveError;
+use crate::archive::version::head_of;
 use crate::archive::writer::{Outcome, Writer};
 use crate::config::{Conflict, Settings};
 use crate::human::Took;
 use crate::store::keeper::{Attention, LeaseKeeper, Tenure, why_lost};
 use crate::store::retry::Backoff;
 use crate::store::{
-    ArchiveName, Header, InstanceId, Lease, LeaseClaim, LeaseOutcome, Otherwise, Renewal, Store,
-    StoreError, Waiter,
+    ArchiveName, Header, InstanceId, Lease, LeaseClaim, LeaseOutcome, Otherwise, Renewal, Seq,
+    Store, StoreError, Waiter,
 };
 use crate::waking::WakingInstant;
 
@@ -121,10 +123,13 @@ pub async fn take_lease(
         let asked = WakingInstant::now();
         let taken = async {
             // Commits that say more than the leases do outlived them.
-            claim.floor = match store.head(&settings.archive).await {
+            claim.floor = match head_of(&**store, &settings.archive).await {
                 Ok(head) => head.map_or(0, |head| head.epoch),
-                Err(StoreError::Damaged { .. } | StoreError::Format { .. }) => 0,
-                Err(error) => return Err(error),
+                Err(ArchiveError::Store(
+                    StoreError::Damaged { .. } | StoreError::Format { .. },
+                )) => 0,
+                Err(ArchiveError::Store(error)) => return Err(error),
+                Err(_) => 0,
             };
             store.take_lease(&settings.archive, &claim).await
         };
@@ -272,7 +277,7 @@ pub async fn still_held(store: &dyn Store, keeper: &LeaseKeeper) -> Result<(), B
         ..
     } = keeper.tenure();
     let renewal = store.renew_lease(archive, instance, *epoch, *ttl).await;
-    match renewal.map_err(crate::archive::ArchiveError::from)? {
+    match renewal.map_err(ArchiveError::from)? {
         Renewal::Renewed(_) => Ok(()),
         Renewal::Lost(owner) => fenced(why_lost(owner.as_ref(), instance)),
     }
@@ -285,8 +290,13 @@ pub enum Head {
     None,
     /// The newest commit.
     Known(Box<Header>),
-    /// There is a newest commit, and it cannot be read.
-    Unreadable(String),
+    /// There is a newest commit, and it cannot be read or believed.
+    Unreadable {
+        /// Its number.
+        seq: Seq,
+        /// How it shows.
+        error: ArchiveError,
+    },
 }
 
 /// Appends a barrier after whatever is newest. From here on every writer that does not hold this
@@ -300,19 +310,23 @@ pub async fn raise_barrier(
     instance: &InstanceId,
     epoch: u64,
 ) -> Result<(Head, Writer), BootError> {
-    let (now, head) = join(store.now_ms(), store.head(archive)).await;
-    let now = now.map_err(crate::archive::ArchiveError::from)?;
+    let (now, head) = join(store.now_ms(), head_of(store, archive)).await;
+    let now = now.map_err(ArchiveError::from)?;
     let mut first_look = Some(head);
     for _ in 0..BARRIER_TRIES {
         let head = match first_look.take() {
             Some(head) => head,
-            None => store.head(archive).await,
+            None => head_of(store, archive).await,
         };
         let head = match head {
             Ok(None) => Head::None,
             Ok(Some(header)) => Head::Known(Box::new(header)),
-            Err(StoreError::Damaged { why, .. }) => Head::Unreadable(why),
-            Err(error) => return Err(crate::archive::ArchiveError::from(error).into()),
+            Err(error) if error.is_damage() => {
+                let last = store.last_seq(archive).await;
+                let seq = last.map_err(ArchiveError::from)?.unwrap_or(0);
+                Head::Unreadable { seq, error }
+            }
+            Err(error) => return Err(error.into()),
         };
         if let Head::Known(header) = &head
             && header.epoch > epoch
@@ -322,13 +336,8 @@ pub async fn raise_barrier(
         let (known, after) = match &head {
             Head::None => (None, 0),
             Head::Known(header) => (Some((**header).clone()), header.seq),
-            Head::Unreadable(_) => {
-                let last = store
-                    .last_seq(archive)
-                    .await
-                    .map_err(crate::archive::ArchiveError::from)?
-                    .unwrap_or(0);
-                (super::restore::older(store, archive, last).await?, last)
+            Head::Unreadable { seq, .. } => {
+                (super::restore::older(store, archive, *seq).await?, *seq)
             }
         };
         let mut writer = Writer::new(archive.clone(), instance.clone(), epoch, known, now);

@@ -22,9 +22,9 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
+use crate::archive::checkpoint;
 use crate::archive::version::Version;
 use crate::archive::writer::{Outcome as Appended, Writer, now_ms};
-use crate::archive::{ArchiveError, checkpoint};
 use crate::config::{Settings, Unreachable};
 use crate::entry::Digest;
 use crate::human::Chain;
@@ -228,7 +228,7 @@ impl Site<'_> {
         writer: &mut Writer,
         booted: &mut Booted,
     ) -> Result<(), BootError> {
-        let staged = self.stage(head, target, writer).await?;
+        let staged = self.stage(head, target).await?;
         self.still_owned().await?;
         (booted.files, booted.bytes) = (staged.summary.files, staged.summary.bytes);
         booted.damage = staged.damage;
@@ -266,8 +266,8 @@ impl Site<'_> {
         }
         let header = match head {
             Head::None => return Ok((decide(local, &Remote::Empty), None)),
-            Head::Unreadable(why) => {
-                warn!(target: "boot", why, "the newest commit cannot be read");
+            Head::Unreadable { seq, error } => {
+                warn!(target: "boot", seq, why = %error, "the newest commit cannot be read");
                 let last_epoch = self.epoch - 1;
                 return Ok((decide(local, &Remote::Damaged { last_epoch }), None));
             }
@@ -325,12 +325,7 @@ impl Site<'_> {
         Ok(None)
     }
 
-    async fn stage(
-        &mut self,
-        head: Head,
-        target: Target,
-        writer: &mut Writer,
-    ) -> Result<Staged, BootError> {
+    async fn stage(&mut self, head: Head, target: Target) -> Result<Staged, BootError> {
         let store = &**self.store;
         let (header, fall_back, note) = match (target, head) {
             (Target::Commit(seq), _) => {
@@ -339,17 +334,13 @@ impl Site<'_> {
                 (header, FallBack::No, None)
             }
             (Target::Newest, Head::Known(header)) => (*header, FallBack::Yes, None),
-            (Target::Newest, Head::Unreadable(why)) => {
-                let last = writer.head().map_or(0, |head| head.seq);
-                let header = restore::older(store, &self.settings.archive, last).await?;
-                let damaged = ArchiveError::DamagedCommit {
-                    seq: last,
-                    why: why.clone(),
-                };
+            (Target::Newest, Head::Unreadable { seq, error }) => {
+                let header = restore::older(store, &self.settings.archive, seq).await?;
+                let note = format!("commit {seq}: {error}");
                 (
-                    header.ok_or(BootError::NothingWhole(damaged))?,
+                    header.ok_or(BootError::NothingWhole(error))?,
                     FallBack::Yes,
-                    Some(why),
+                    Some(note),
                 )
             }
             (Target::Newest, Head::None) => {
@@ -358,9 +349,7 @@ impl Site<'_> {
         };
         let mut staged =
             stage_newest_whole(store, header, &self.settings.dir, fall_back, self.progress).await?;
-        staged
-            .damage
-            .extend(note.map(|why| format!("the newest commit cannot be read: {why}")));
+        staged.damage.extend(note);
         Ok(staged)
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use tracing::warn;
 
 use crate::archive::fetch::{At, Fetch, Sink, Verifier, Wanted};
-use crate::archive::version::{Source, Version, check_header};
+use crate::archive::version::{Source, Version, check_header, head_of};
 use crate::archive::writer::Summary;
 use crate::archive::{ArchiveError, Result as ArchiveResult};
 use crate::entry::{Kind, Meta, symlink_stays_inside};
@@ -96,7 +96,7 @@ pub enum FallBack {
     No,
 }
 
-/// The newest commit with content before `seq` whose header can be read.
+/// The newest commit with content before `seq` whose header can be believed.
 pub(super) async fn older(
     store: &dyn Store,
     archive: &ArchiveName,
@@ -119,11 +119,69 @@ pub(super) async fn older(
                 if !error.is_damage() {
                     return Err(error);
                 }
-                below -= 1;
+                match newest_seq(store, archive, below - 1).await? {
+                    Some(seq) => below = seq,
+                    None => return Ok(None),
+                }
             }
         }
     }
     Ok(None)
+}
+
+/// The newest commit whose header can be believed, and what is wrong with the one at the head,
+/// where that is another.
+///
+/// # Errors
+/// The store's; [`BootError::NothingWhole`] where there are commits and none of them can be.
+pub async fn newest_readable(
+    store: &dyn Store,
+    archive: &ArchiveName,
+) -> Result<Option<(Header, Option<ArchiveError>)>, BootError> {
+    let error = match head_of(store, archive).await {
+        Ok(head) => return Ok(head.map(|head| (head, None))),
+        Err(error) if error.is_damage() => error,
+        Err(error) => return Err(error.into()),
+    };
+    let last = store.last_seq(archive).await.map_err(ArchiveError::from)?;
+    match older(store, archive, last.unwrap_or(0)).await? {
+        Some(header) => Ok(Some((header, Some(error)))),
+        None => Err(BootError::NothingWhole(error)),
+    }
+}
+
+/// The number of the newest commit up to `to`, of which no more need be readable than that it is
+/// there; `None` where it is not a commit that is damaged but the store itself. Halves the range,
+/// since what is damaged need not tell its number.
+///
+/// # Errors
+/// The store's.
+pub async fn newest_seq(
+    store: &dyn Store,
+    archive: &ArchiveName,
+    to: Seq,
+) -> ArchiveResult<Option<Seq>> {
+    let is_any = async |from: Seq, to: Seq| match store.headers(archive, from, to, 1).await {
+        Ok(found) => Ok(!found.is_empty()),
+        Err(error) => match ArchiveError::from(error) {
+            error if error.is_damage() => Ok(true),
+            error => Err(error),
+        },
+    };
+    // No commit has this number.
+    if is_any(Seq::MAX, Seq::MAX).await? {
+        return Ok(None);
+    }
+    let (mut low, mut high) = (1, to);
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        if is_any(middle, high).await? {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    Ok(Some(low))
 }
 
 enum Failure {

@@ -64,9 +64,14 @@ pub(super) async fn header(
             "archive {} has no commit {seq}; `sessionkeep log` lists those it has",
             settings.archive
         ),
-        (None, None) => bail!(
-            "archive {} is empty: nothing was ever committed to it",
-            settings.archive
-        ),
+        (None, None) => Err(is_empty(settings)),
     }
+}
+
+/// There is no commit to do anything with.
+pub(super) fn is_empty(settings: &Settings) -> anyhow::Error {
+    anyhow::anyhow!(
+        "archive {} is empty: nothing was ever committed to it",
+        settings.archive
+    )
 }

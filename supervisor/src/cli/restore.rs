@@ -14,7 +14,7 @@ use crate::archive::version::Version;
 use crate::boot::attach::Identity;
 use crate::boot::decide::{Remote, decide};
 use crate::boot::progress::Progress;
-use crate::boot::restore::{FallBack, stage_newest_whole};
+use crate::boot::restore::{FallBack, newest_readable, stage_newest_whole};
 use crate::boot::survey::survey;
 use crate::boot::{self, Booted, Target};
 use crate::config::{Conflict, Flags, Settings};
@@ -127,11 +127,16 @@ async fn copy(args: &Args, settings: &Settings, to: &Path) -> anyhow::Result<Exi
         .canonicalize()
         .with_context(|| format!("failed to find {}", to.display()))?;
     let store = context::open(settings).await?;
-    let header = context::header(&*store, settings, args.seq).await?;
-    let fall_back = if args.seq.is_some() {
-        FallBack::No
-    } else {
-        FallBack::Yes
+    let (header, passed_over, fall_back) = match args.seq {
+        Some(_) => {
+            let header = context::header(&*store, settings, args.seq).await?;
+            (header, None, FallBack::No)
+        }
+        None => {
+            let newest = newest_readable(&*store, &settings.archive).await?;
+            let (header, passed_over) = newest.ok_or_else(|| context::is_empty(settings))?;
+            (header, passed_over, FallBack::Yes)
+        }
     };
     let progress = Progress::default();
     let staged = progress
@@ -146,7 +151,8 @@ async fn copy(args: &Args, settings: &Settings, to: &Path) -> anyhow::Result<Exi
         staged.summary.bytes,
     );
     staged.stage.install_copy()?;
-    for damage in &staged.damage {
+    let passed_over = passed_over.map(|error| error.to_string());
+    for damage in passed_over.iter().chain(&staged.damage) {
         warn!(target: "boot", damage, "a newer commit is damaged and was passed over");
     }
     tell(args, "restored", seq, files, bytes, begun, None)?;

@@ -9,15 +9,17 @@ use tracing::debug;
 use crate::archive::fetch::{At, Check, Fetch, Sink, Wanted};
 use crate::archive::version::{Version, check_record, read_listing};
 use crate::archive::{ArchiveError, Result as ArchiveResult};
+use crate::boot::BootError;
 use crate::boot::progress::Progress;
+use crate::boot::restore::{newest_readable, newest_seq};
 use crate::config::{Flags, Settings};
 use crate::human::Bytes;
-use crate::store::{RecordKind, Seq, Store};
+use crate::store::{Header, RecordKind, Seq, Store};
 
 use super::context;
 
-/// How many headers are listed to find the checkpoints; more are never kept.
-const HEADERS_MAX: usize = 100_000;
+/// How many headers are asked for at a time.
+const HEADERS_PAGE: usize = 512;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -97,11 +99,7 @@ async fn verify(
     let targets = if args.all {
         every_record(settings, store, &mut report).await?
     } else {
-        let head = store
-            .head(&settings.archive)
-            .await
-            .context("failed to read the newest commit")?;
-        head.map(|head| vec![head.seq]).unwrap_or_default()
+        newest(settings, store, &mut report).await?
     };
     for seq in targets {
         if let Err(error) = version(args.all, settings, store, seq, progress, &mut report).await {
@@ -116,6 +114,28 @@ async fn verify(
     Ok(report)
 }
 
+/// The number of the newest commit that can be read. One at the head that cannot is damage.
+async fn newest(
+    settings: &Settings,
+    store: &dyn Store,
+    report: &mut Report,
+) -> anyhow::Result<Vec<Seq>> {
+    match newest_readable(store, &settings.archive).await {
+        Ok(None) => Ok(vec![]),
+        Ok(Some((header, passed_over))) => {
+            report
+                .damage
+                .extend(passed_over.map(|error| error.to_string()));
+            Ok(vec![header.seq])
+        }
+        Err(BootError::NothingWhole(error)) => {
+            report.damage.push(error.to_string());
+            Ok(vec![])
+        }
+        Err(error) => Err(error).context("failed to read the newest commit"),
+    }
+}
+
 /// Reads each record by itself, and names the commits whose whole state is then read: the newest
 /// one, and the last one before each checkpoint.
 async fn every_record(
@@ -123,18 +143,18 @@ async fn every_record(
     store: &dyn Store,
     report: &mut Report,
 ) -> anyhow::Result<Vec<Seq>> {
-    let headers = store
-        .headers(&settings.archive, 1, Seq::MAX, HEADERS_MAX)
-        .await?;
     let mut targets = Vec::new();
     let mut newer: Option<RecordKind> = None;
     let mut expected: Option<Seq> = None;
-    for header in &headers {
+    let (headers, unreadable) = headers(settings, store, report).await?;
+    for header in headers {
         if newer.is_none_or(|kind| kind == RecordKind::Checkpoint) && header.base > 0 {
             targets.push(header.seq);
         }
+        let gap = expected.map_or(0, |expected| expected.saturating_sub(header.seq));
+        let is_in_it = |seq: &&Seq| **seq > header.seq && **seq - header.seq <= gap;
         if let Some(expected) = expected
-            && expected != header.seq
+            && unreadable.iter().filter(is_in_it).count() as u64 != gap
         {
             report.damage.push(format!(
                 "commits {} to {expected} are missing",
@@ -151,6 +171,39 @@ async fn every_record(
         report.commits += 1;
     }
     Ok(targets)
+}
+
+/// All headers that can be read, newest first, and the numbers of the others, which are damage.
+async fn headers(
+    settings: &Settings,
+    store: &dyn Store,
+    report: &mut Report,
+) -> anyhow::Result<(Vec<Header>, Vec<Seq>)> {
+    let archive = &settings.archive;
+    let (mut headers, mut unreadable) = (Vec::new(), Vec::new());
+    let (mut to, mut limit) = (Seq::MAX, HEADERS_PAGE);
+    while to > 0 {
+        let page = store.headers(archive, 1, to, limit).await;
+        match page.map_err(ArchiveError::from) {
+            Ok(page) => {
+                let Some(last) = page.last() else { break };
+                to = last.seq - 1;
+                headers.extend(page);
+            }
+            // One that cannot be read spoils the answer, and does not tell its number.
+            Err(error) if error.is_damage() && limit > 1 => limit /= 8,
+            Err(error) if error.is_damage() => {
+                report.damage.push(error.to_string());
+                let Some(seq) = newest_seq(store, archive, to).await? else {
+                    break;
+                };
+                unreadable.push(seq);
+                (to, limit) = (seq - 1, HEADERS_PAGE);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok((headers, unreadable))
 }
 
 async fn record(settings: &Settings, store: &dyn Store, seq: Seq) -> ArchiveResult<()> {

@@ -69,6 +69,18 @@ pub enum StoreError {
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 impl StoreError {
+    /// For `what`, whose format this version does not know.
+    pub(super) fn unknown_format(what: String, found: u32) -> Self {
+        match found {
+            // There never was such a one, and never will be.
+            0 => Self::Damaged {
+                what,
+                why: "it has no format".to_owned(),
+            },
+            found => Self::Format { what, found },
+        }
+    }
+
     /// Whether the same call may succeed later without anybody mending anything.
     #[must_use]
     pub fn is_transient(&self) -> bool {

@@ -72,10 +72,7 @@ impl Stored {
         let header = &self.record.header;
         let what = || format!("commit {} of archive {}", header.seq, header.archive);
         if !is_known(header.format) {
-            return Err(StoreError::Format {
-                what: what(),
-                found: header.format,
-            });
+            return Err(StoreError::unknown_format(what(), header.format));
         }
         if self.damaged {
             return Err(StoreError::Damaged {

@@ -249,7 +249,8 @@ pub struct Header {
     /// is never decided by it; how long a superseded commit is kept is.
     pub time_ms: u64,
     /// The checkpoint that a restore of this commit begins at: its own `seq` for a checkpoint, 0
-    /// where nothing has been committed yet (a barrier in a new archive).
+    /// where nothing has been committed yet (a barrier in a new archive). For a barrier after commits
+    /// of which none could be read, the last of those.
     pub base: Seq,
     /// The newest commit, up to and including this one, that changed the tree; 0 for none.
     pub changed_at: Seq,

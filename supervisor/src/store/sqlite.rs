@@ -72,10 +72,7 @@ fn header(archive: &ArchiveName, row: &Row<'_>) -> Result<Header, Fault> {
     // Before anything else: what a later version writes need not look like this at all.
     let format: u32 = row.get(1).map_err(|_| damaged("it has no format"))?;
     if !is_known(format) {
-        return Err(Fault::Store(StoreError::Format {
-            what: what(),
-            found: format,
-        }));
+        return Err(StoreError::unknown_format(what(), format).into());
     }
     let text: String = row.get(2).map_err(|_| damaged("its header is no text"))?;
     let header: Header =
@@ -95,7 +92,7 @@ fn record(archive: &ArchiveName, row: &Row<'_>) -> Result<Record, Fault> {
             why: why.to_owned(),
         })
     };
-    let size: i64 = row.get(3)?;
+    let size: i64 = row.get(3).map_err(|_| damaged("its body has no length"))?;
     let body: Vec<u8> = row.get(4).map_err(|_| damaged("its body cannot be read"))?;
     if bound(body.len() as u64) != size {
         return Err(damaged("its body has not the length it had"));
@@ -366,11 +363,17 @@ impl Store for SqliteStore {
             let found = db
                 .prepare_cached("SELECT size, content FROM packs WHERE archive = ?1 AND id = ?2")?
                 .query_row(params![archive.as_str(), id.to_string()], |row| {
-                    Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
+                    // Whatever is in them: a value of another type is damage, and no failure.
+                    Ok((row.get::<_, i64>(0).ok(), row.get::<_, Vec<u8>>(1).ok()))
                 })
                 .optional()?;
-            let Some((size, content)) = found else {
-                return Err(Fault::Store(StoreError::Missing { what }));
+            let (size, content) = match found {
+                None => return Err(Fault::Store(StoreError::Missing { what })),
+                Some((Some(size), Some(content))) => (size, content),
+                Some(_) => {
+                    let why = "it cannot be read".to_owned();
+                    return Err(Fault::Store(StoreError::Damaged { what, why }));
+                }
             };
             if bound(content.len() as u64) != size {
                 let why = format!("it has {} bytes instead of {size}", content.len());
@@ -388,15 +391,13 @@ impl Store for SqliteStore {
             let mut rows = query.query([archive.as_str()])?;
             let mut packs = Vec::new();
             while let Some(row) = rows.next()? {
-                let id: String = row.get(0)?;
-                let size: i64 = row.get(1)?;
-                packs.push(PackInfo {
-                    id: id.parse().map_err(|_| StoreError::Damaged {
-                        what: format!("a pack of archive {archive}"),
-                        why: "its id cannot be read".to_owned(),
-                    })?,
+                // What cannot be read is no whole pack, and stays where it is.
+                let id = row.get::<_, String>(0).ok().and_then(|id| id.parse().ok());
+                let size = row.get::<_, i64>(1).ok();
+                packs.extend(id.zip(size).map(|(id, size)| PackInfo {
+                    id,
                     size: size.unsigned_abs(),
-                });
+                }));
             }
             Ok(packs)
         })

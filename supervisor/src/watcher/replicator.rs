@@ -244,7 +244,7 @@ impl Replicator {
                 header: header.clone(),
                 has_credentials: None,
             },
-            Head::Unreadable(_) => Remote::Damaged {
+            Head::Unreadable { .. } => Remote::Damaged {
                 last_epoch: epoch - 1,
             },
         };

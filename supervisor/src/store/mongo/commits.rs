@@ -39,10 +39,14 @@ pub(super) fn key(archive: &str, seq: i64) -> Document {
 fn range(archive: &ArchiveName, from: Seq, to: Seq) -> Document {
     // Numbers beyond what is storable belong to no record.
     let bound = |seq: Seq| i64::try_from(seq).unwrap_or(i64::MAX);
-    doc! { "_id": {
-        "$gte": key(archive.as_str(), bound(from)),
-        "$lte": key(archive.as_str(), bound(to)),
-    } }
+    doc! {
+        "_id": {
+            "$gte": key(archive.as_str(), bound(from)),
+            "$lte": key(archive.as_str(), bound(to)),
+        },
+        // What somebody else put between two of our numbers is none of them.
+        "_id.s": { "$type": ["int", "long"] },
+    }
 }
 
 fn encode(record: &Record) -> Result<Document> {
@@ -104,10 +108,8 @@ impl<'a> Fields<'a> {
         // Before anything else: what a later version writes need not look like this at all.
         let format = fields.number("format")?;
         if !u32::try_from(format).is_ok_and(is_known) {
-            return Err(StoreError::Format {
-                what: fields.what,
-                found: u32::try_from(format).unwrap_or(u32::MAX),
-            });
+            let found = u32::try_from(format).unwrap_or(u32::MAX);
+            return Err(StoreError::unknown_format(fields.what, found));
         }
         Ok((fields, seq))
     }
@@ -232,14 +234,7 @@ impl MongoStore {
                 .sort(doc! { "_id": -1 })
                 .projection(doc! { "_id": 1 })
                 .await?;
-            Ok(newest.and_then(|found| {
-                found
-                    .get_document("_id")
-                    .ok()?
-                    .get("s")
-                    .ok()?
-                    .and_then(whole)
-            }))
+            Ok(newest.and_then(|found| whole(found.get_document("_id").ok()?.get("s").ok()??)))
         })
         .await
     }

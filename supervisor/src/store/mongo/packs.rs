@@ -31,6 +31,8 @@ pub(super) const CHUNKS: &str = "packs.chunks";
 /// Bytes in one chunk. Several are on their way at a time, each in as many copies as the driver
 /// makes of it; GridFS's usual 255 KiB would double the number of requests.
 const CHUNK: usize = 512 << 10;
+/// No pack has more chunks, by far, also where a tool has cut them smaller.
+const CHUNKS_MAX: usize = 16 << 10;
 /// How many chunks are asked for in one request: an ordinary pack, whole. Much more would need a
 /// faster link to pass in time.
 const TRIP: usize = 4;
@@ -116,19 +118,22 @@ impl Listed {
             .and_then(|v| v.as_i64().or_else(|| v.as_i32().map(i64::from)))
             .ok_or_else(damaged)?;
         if !u32::try_from(format).is_ok_and(is_known) {
-            return Err(StoreError::Format {
-                what: format!("pack {id}"),
-                found: u32::try_from(format).unwrap_or(u32::MAX),
-            });
+            let found = u32::try_from(format).unwrap_or(u32::MAX);
+            return Err(StoreError::unknown_format(format!("pack {id}"), found));
         }
-        Ok(Self {
+        let listed = Self {
             archive: metadata
                 .get_str("archive")
                 .map_err(|_| damaged())?
                 .to_owned(),
             length: size("length").ok_or_else(damaged)?,
             chunk: size("chunkSize").filter(|n| *n > 0).ok_or_else(damaged)?,
-        })
+        };
+        // Nobody is asked for chunks without end because an entry says that there are.
+        if listed.length.div_ceil(listed.chunk) > CHUNKS_MAX {
+            return Err(damaged());
+        }
+        Ok(listed)
     }
 }
 
@@ -412,13 +417,8 @@ impl MongoStore {
                 let size = length
                     .and_then(|v| v.as_i64().or_else(|| v.as_i32().map(i64::from)))
                     .and_then(|size| u64::try_from(size).ok());
-                let (Some(id), Some(size)) = (id, size) else {
-                    return Err(Fault::Store(StoreError::Damaged {
-                        what: format!("a pack of archive {archive}"),
-                        why: "its entry cannot be read".to_owned(),
-                    }));
-                };
-                packs.push(PackInfo { id, size });
+                // What cannot be read is no whole pack, or not ours: it stays where it is.
+                packs.extend(id.zip(size).map(|(id, size)| PackInfo { id, size }));
             }
             Ok(packs)
         })

@@ -1,4 +1,5 @@
 //! What nobody does through the program: looking into a store, and damaging what is in it.
+#![allow(dead_code, reason = "each test program uses what it needs of it")]
 
 use std::future::Future;
 
