@@ -24,3 +24,7 @@ mod tree;
 mod campaign;
 #[path = "faults/disk.rs"]
 mod disk;
+#[path = "faults/modes.rs"]
+mod modes;
+#[path = "faults/secrets.rs"]
+mod secrets;
