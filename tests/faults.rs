@@ -31,6 +31,8 @@ mod tree;
 
 #[path = "faults/archive_at_rest.rs"]
 mod archive_at_rest;
+#[path = "faults/archive_at_rest.rs"]
+mod archive_at_rest;
 #[path = "faults/campaign.rs"]
 mod campaign;
 #[path = "faults/churned.rs"]
@@ -45,12 +47,16 @@ mod disk;
 mod foreign;
 #[path = "faults/kills.rs"]
 mod kills;
+#[path = "faults/modes.rs"]
+mod modes;
 #[path = "faults/network.rs"]
 mod network;
 #[path = "faults/random_damage.rs"]
 mod random_damage;
 #[path = "faults/restores.rs"]
 mod restores;
+#[path = "faults/secrets.rs"]
+mod secrets;
 #[path = "faults/sidecar.rs"]
 mod sidecar;
 #[path = "faults/sidecar_defects.rs"]

@@ -85,6 +85,7 @@ pub mod human;
 pub mod init;
 pub mod log;
 mod memory;
+mod secrecy;
 pub mod session;
 pub mod store;
 mod waking;

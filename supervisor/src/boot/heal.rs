@@ -3,8 +3,9 @@
 //! login.
 
 use std::collections::HashMap;
-use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::PathBuf;
 
 use tracing::{error, warn};
@@ -80,7 +81,7 @@ fn put_back(
 ) -> std::io::Result<()> {
     let target = path.under(site.directory.root());
     let saved: PathBuf = path.under(aside);
-    fs::create_dir_all(
+    DirBuilder::new().recursive(true).mode(0o700).create(
         saved
             .parent()
             .expect("it lies below the directory of what is set aside"),
@@ -88,14 +89,20 @@ fn put_back(
     fs::copy(&target, &saved)?;
     let before = fs::symlink_metadata(&target)?;
     let fresh = site.settings.dir.join(STATE_DIR).join("mended");
-    fs::write(&fresh, content)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)?;
+    file.write_all(content)?;
     fs::set_permissions(&fresh, fs::Permissions::from_mode(before.mode() & 0o7777))?;
     let made = fs::metadata(&fresh)?;
     if (made.uid(), made.gid()) != (before.uid(), before.gid()) {
         // A gateway that runs as another user must be able to read it.
         chown(&fresh, Some(before.uid()), Some(before.gid()))?;
     }
-    fs::File::open(&fresh)?.sync_all()?;
+    file.sync_all()?;
     fs::rename(&fresh, &target)
 }
 

@@ -115,6 +115,7 @@ impl Command {
 /// Runs the command that `args` ask for (the program's name first) and gives its exit code. What
 /// fails is told on standard error, once.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    crate::secrecy::keep_to_ourselves();
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {

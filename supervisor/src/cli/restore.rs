@@ -112,7 +112,7 @@ async fn dry_run(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode> {
 /// Restores a copy elsewhere. Only reads the store, and needs no lease.
 async fn copy(args: &Args, settings: &Settings, to: &Path) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
-    std::fs::create_dir_all(to).with_context(|| format!("failed to create {}", to.display()))?;
+    standalone::own_dir(to)?;
     if std::fs::read_dir(to)
         .with_context(|| format!("failed to read {}", to.display()))?
         .next()

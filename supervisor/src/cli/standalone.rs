@@ -1,6 +1,9 @@
 //! What `restore` and `watch` do for themselves where no init does it for them: the directory's
 //! lock, a name for this life, and signals.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -28,14 +31,22 @@ impl Lock {
 
 /// Takes the directory's lock, making the directory if there is none.
 pub(super) fn lock(settings: &Settings) -> anyhow::Result<Lock> {
-    std::fs::create_dir_all(&settings.dir)
-        .with_context(|| format!("failed to create {}", settings.dir.display()))?;
+    own_dir(&settings.dir)?;
     let lock = DirLock::take(&settings.dir)?;
     let predecessor = crate::init::predecessor(&settings.dir).and_then(|name| name.parse().ok());
     Ok(Lock {
         _lock: lock,
         predecessor,
     })
+}
+
+/// Makes a directory that a login goes into, if there is none: for the owner alone.
+pub(super) fn own_dir(dir: &Path) -> anyhow::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("failed to create {}", dir.display()))
 }
 
 /// A name for this life.

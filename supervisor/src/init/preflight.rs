@@ -2,10 +2,10 @@
 //! what to do.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::lock::{DirLock, LockError, OWN_DIR};
@@ -105,7 +105,12 @@ fn directory(dir: &Path) -> Result<(), PreflightError> {
 
 fn probe(own: &Path) -> io::Result<()> {
     let path = own.join(PROBE);
-    let mut file = File::create(&path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)?;
     let written = file.write_all(b"written to see whether this works\n");
     let written = written.and_then(|()| file.sync_all());
     let removed = fs::remove_file(&path);
