@@ -31,8 +31,6 @@ mod tree;
 
 #[path = "faults/archive_at_rest.rs"]
 mod archive_at_rest;
-#[path = "faults/archive_at_rest.rs"]
-mod archive_at_rest;
 #[path = "faults/campaign.rs"]
 mod campaign;
 #[path = "faults/churned.rs"]
