@@ -1,6 +1,6 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compose check build release fmt lint doc deny test-tools bench instructions instructions-accept clean-build
+.PHONY: help demo test test-compose soak check build release fmt lint doc deny test-tools bench instructions instructions-accept clean-build
 
 SHELL := /bin/bash
 CARGO ?= cargo
@@ -24,6 +24,14 @@ test: test-tools ## All tests, against real gateways and a real mongod (fetched 
 
 test-compose: ## The stack's tests alone, in real Docker: needs a working engine
 	@tests/compose/run.sh
+
+# A seed of its own each time, which it says; FAULTS_SEED=N repeats one.
+soak: test-tools ## The fault campaign at length: an hour or more, prints its table (FAULTS_SEED repeats a run)
+	@set -e; seed=$${FAULTS_SEED:-$$(date +%s)}; table=$(CURDIR)/target/faults.tsv; rm -f "$$table"; \
+	echo "soak: FAULTS_SEED=$$seed"; \
+	$(CARGO) build --workspace --locked --bins --examples --profile soak; \
+	code=0; FAULTS=soak FAULTS_SEED=$$seed FAULTS_TABLE=$$table $(CARGO) test --locked --profile soak --test faults || code=$$?; \
+	{ printf 'fault\trounds\tlost\ttorn\tdouble-owned\n'; sort "$$table"; } | column -t -s "$$(printf '\t')"; exit $$code
 
 check: fmt-check lint doc deny test ## What CI runs: format, lints, docs, licences, all tests
 
