@@ -23,7 +23,8 @@ const LAST_WORDS: &str = r#"trap 'echo "{\"last\":1}" >"$S/last.json"; exit 0' T
 #[test]
 fn the_last_writes_at_term_are_kept() {
     for world in World::both() {
-        let life = world.script(LAST_WORDS).ready();
+        let mut life = world.script(LAST_WORDS).ready();
+        life.wait_for("up\n");
         assert_eq!(life.stop().code, 0);
         assert!(world.stored().is_some_and(|tree| tree.has("last.json")));
     }
@@ -310,7 +311,7 @@ fn what_was_deleted_does_not_come_back() {
         // While nobody watches, and then while somebody does.
         fs::remove_file(world.dir().join("pre-key-1.json")).expect("remove");
         let life = world
-            .script("rm pre-key-2.json; trap 'exit 0' TERM; sleep 1000 & wait")
+            .script("trap 'exit 0' TERM; rm pre-key-2.json; sleep 1000 & wait")
             .ready();
         world.wait_until_saved();
         assert_eq!(life.stop().code, 0);

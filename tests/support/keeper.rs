@@ -28,7 +28,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// Between two looks at something that has no event to wait for.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// A gateway that does nothing and ends with 0 when it is told to.
-pub(crate) const IDLE: &str = "trap 'exit 0' TERM; sleep 1000 & wait";
+pub(crate) const IDLE: &str = "trap 'exit 0' TERM; echo the gateway idles; sleep 1000 & wait";
 
 /// The program under test.
 pub(crate) fn program() -> &'static str {
@@ -354,8 +354,13 @@ impl Setup<'_> {
     /// Starts it and waits until the gateway runs and every change is seen.
     #[track_caller]
     pub(crate) fn ready(self) -> Life {
+        let idles = self.command.iter().any(|word| word.ends_with(IDLE));
         let mut life = self.start();
         life.wait_for("watcher is ready");
+        if idles {
+            // Or an order to stop may come before the trap.
+            life.wait_for("the gateway idles\n");
+        }
         life
     }
 
