@@ -21,6 +21,7 @@ pub mod collect;
 mod compress;
 mod error;
 pub mod fetch;
+mod folder;
 pub mod format;
 mod pieces;
 mod recent;

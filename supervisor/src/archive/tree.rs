@@ -4,12 +4,12 @@
 //! that is a directory stands with its own root. Roots are kept, so that a commit costs the hashing
 //! of the directories on the way to what it changed, not of the whole tree.
 //!
-//! Kept compact, because the watcher holds one of these for as long as it lives: entries are
-//! sorted vectors by directory, and a path's directory part is stored once.
+//! Kept compact, because the watcher holds one of these for as long as it lives: a [`Folder`] for
+//! each directory, so that a path's directory part is stored once.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use super::folder::Folder;
 use crate::entry::{Digest, Kind, Meta, PathError, RelPath};
 
 /// Domain separation: a root can be no other hash of ours.
@@ -26,41 +26,11 @@ pub struct Leaf<T> {
     pub extra: T,
 }
 
-#[derive(Debug, Clone)]
-struct Folder<T> {
-    /// Sorted by name.
-    entries: Vec<(Box<[u8]>, Leaf<T>)>,
-    root: Cell<Option<Digest>>,
-    /// Where something was found last: who goes through a directory in order asks for the same
-    /// name again, or for the next one.
-    found: Cell<usize>,
-}
-
-impl<T> Default for Folder<T> {
-    fn default() -> Self {
-        Self {
-            entries: Vec::new(),
-            root: Cell::new(None),
-            found: Cell::new(0),
-        }
-    }
-}
-
-impl<T> Folder<T> {
-    fn find(&self, name: &[u8]) -> Result<usize, usize> {
-        let last = self.found.get();
-        let is_at =
-            |at: &usize| matches!(self.entries.get(*at), Some((have, _)) if **have == *name);
-        let found = match [last, last + 1].into_iter().find(is_at) {
-            Some(at) => Ok(at),
-            None => self
-                .entries
-                .binary_search_by(|(have, _)| (**have).cmp(name)),
-        };
-        if let Ok(at) = found {
-            self.found.set(at);
-        }
-        found
+/// The path of `name` in directory `dir`.
+fn below(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    match dir {
+        [] => name.to_vec(),
+        dir => [dir, b"/", name].concat(),
     }
 }
 
@@ -121,16 +91,15 @@ impl<T> Tree<T> {
     pub fn get(&self, path: &RelPath) -> Option<&Leaf<T>> {
         let (dir, name) = path.split();
         let folder = self.folders.get(dir)?;
-        folder.find(name).ok().map(|at| &folder.entries[at].1)
+        folder.get(name)
     }
 
     /// The entry at `path`, for changing what the holder keeps beside it. Metadata and kind belong
     /// to the root: change them by [`Tree::insert`].
     pub fn extra_mut(&mut self, path: &RelPath) -> Option<&mut T> {
         let (dir, name) = path.split();
-        let folder = self.folders.get_mut(dir)?;
-        let at = folder.find(name).ok()?;
-        Some(&mut folder.entries[at].1.extra)
+        let leaf = self.folders.get_mut(dir)?.get_mut(name)?;
+        Some(&mut leaf.extra)
     }
 
     /// Puts an entry, and gives what was there.
@@ -141,13 +110,7 @@ impl<T> Tree<T> {
             self.folders.insert(dir.into(), Folder::default());
         }
         let folder = self.folders.get_mut(dir).expect("was just made");
-        let old = match folder.find(name) {
-            Ok(at) => Some(std::mem::replace(&mut folder.entries[at].1, leaf)),
-            Err(at) => {
-                folder.entries.insert(at, (name.into(), leaf));
-                None
-            }
-        };
+        let old = folder.insert(name, leaf);
         if let Some(old) = &old {
             self.count(old, -1);
         }
@@ -159,9 +122,8 @@ impl<T> Tree<T> {
     pub fn remove(&mut self, path: &RelPath) -> Option<Leaf<T>> {
         let (dir, name) = path.split();
         let folder = self.folders.get_mut(dir)?;
-        let at = folder.find(name).ok()?;
-        let (_, old) = folder.entries.remove(at);
-        if folder.entries.is_empty() {
+        let old = folder.remove(name)?;
+        if folder.is_empty() {
             self.folders.remove(dir);
         }
         self.count(&old, -1);
@@ -188,7 +150,7 @@ impl<T> Tree<T> {
             .map(|(dir, folder)| (&**dir, folder));
         own.into_iter()
             .chain(deeper)
-            .flat_map(|(dir, folder)| folder.entries.iter().map(move |(name, _)| (dir, name)))
+            .flat_map(|(dir, folder)| folder.iter().map(move |(name, _)| (dir, name)))
             .map(|(dir, name)| RelPath::join(dir, name).expect("was a path when it was put in"))
             .collect()
     }
@@ -196,7 +158,7 @@ impl<T> Tree<T> {
     /// All entries; a directory's come together, by name, and a directory comes before its content.
     pub fn iter(&self) -> impl Iterator<Item = (RelPath, &Leaf<T>)> {
         self.folders.iter().flat_map(|(dir, folder)| {
-            folder.entries.iter().map(move |(name, leaf)| {
+            folder.iter().map(move |(name, leaf)| {
                 (
                     RelPath::join(dir, name).expect("was a path when it was put in"),
                     leaf,
@@ -210,7 +172,6 @@ impl<T> Tree<T> {
     pub fn paths_of(&self, wanted: impl Fn(&Leaf<T>) -> bool) -> impl Iterator<Item = RelPath> {
         self.folders.iter().flat_map(move |(dir, folder)| {
             let of_these: Vec<RelPath> = folder
-                .entries
                 .iter()
                 .filter(|(_, leaf)| wanted(leaf))
                 .map(|(name, _)| RelPath::join(dir, name).expect("was a path when it was put in"))
@@ -222,32 +183,9 @@ impl<T> Tree<T> {
     /// The same tree with other things kept beside the entries.
     #[must_use]
     pub fn map<U>(self, mut change: impl FnMut(T) -> U) -> Tree<U> {
-        let mut folders = BTreeMap::new();
-        for (dir, folder) in self.folders {
-            let mut entries: Vec<_> = folder
-                .entries
-                .into_iter()
-                .map(|(name, leaf)| {
-                    (
-                        name,
-                        Leaf {
-                            meta: leaf.meta,
-                            kind: leaf.kind,
-                            extra: change(leaf.extra),
-                        },
-                    )
-                })
-                .collect();
-            entries.shrink_to_fit();
-            folders.insert(
-                dir,
-                Folder {
-                    entries,
-                    root: folder.root,
-                    found: folder.found,
-                },
-            );
-        }
+        let folders = self.folders.into_iter();
+        let folders = folders.map(|(dir, folder)| (dir, folder.map(&mut change)));
+        let folders = folders.collect();
         Tree {
             folders,
             entries: self.entries,
@@ -259,7 +197,7 @@ impl<T> Tree<T> {
     /// Gives back the room that growing left over.
     pub fn shrink(&mut self) {
         for folder in self.folders.values_mut() {
-            folder.entries.shrink_to_fit();
+            folder.shrink();
         }
     }
 
@@ -270,7 +208,7 @@ impl<T> Tree<T> {
     /// The first path that does not stand in a directory.
     pub fn check_shape(&self) -> Result<(), PathError> {
         for (dir, folder) in &self.folders {
-            if dir.is_empty() || folder.entries.is_empty() {
+            if dir.is_empty() || folder.is_empty() {
                 continue;
             }
             let path = RelPath::new(dir.to_vec())?;
@@ -290,23 +228,57 @@ impl<T> Tree<T> {
     /// The Merkle root of the whole tree.
     #[must_use]
     pub fn root(&self) -> Digest {
-        self.folder_root(&[])
+        // No recursion: paths can be deeper than a thread's stack.
+        let mut open: Vec<Vec<u8>> = vec![Vec::new()];
+        while let Some(dir) = open.last() {
+            let Some(folder) = self.folders.get(&dir[..]) else {
+                open.pop();
+                continue;
+            };
+            let below = self.unhashed_below(dir, folder);
+            if below.is_empty() {
+                folder.root.set(Some(self.hash_folder(dir, folder)));
+                open.pop();
+            } else {
+                open.extend(below);
+            }
+        }
+        self.known_root(&[])
     }
 
-    fn folder_root(&self, dir: &[u8]) -> Digest {
-        let Some(folder) = self.folders.get(dir) else {
-            return Digest(
-                *blake3::Hasher::new_derive_key(CONTEXT)
-                    .finalize()
-                    .as_bytes(),
-            );
-        };
+    /// The directories of a folder whose roots are not known.
+    fn unhashed_below(&self, dir: &[u8], folder: &Folder<T>) -> Vec<Vec<u8>> {
+        if folder.root.get().is_some() {
+            return Vec::new();
+        }
+        let dirs = folder.iter().filter(|(_, leaf)| leaf.kind == Kind::Dir);
+        dirs.map(|(name, _)| below(dir, name))
+            .filter(|path| {
+                let folder = self.folders.get(&path[..]);
+                folder.is_some_and(|folder| folder.root.get().is_none())
+            })
+            .collect()
+    }
+
+    /// The root of a directory that is empty, or whose root is known.
+    fn known_root(&self, dir: &[u8]) -> Digest {
+        match self.folders.get(dir) {
+            Some(folder) => folder
+                .root
+                .get()
+                .expect("it was hashed before what it is in"),
+            None => blake3::Hasher::new_derive_key(CONTEXT).finalize().into(),
+        }
+    }
+
+    /// Hashes a folder; the roots of the directories in it are known.
+    fn hash_folder(&self, dir: &[u8], folder: &Folder<T>) -> Digest {
         if let Some(root) = folder.root.get() {
             return root;
         }
         let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
         let mut line = Vec::with_capacity(160);
-        for (name, leaf) in &folder.entries {
+        for (name, leaf) in folder.iter() {
             line.clear();
             let len = u32::try_from(name.len()).expect("names have at most 255 bytes");
             line.extend_from_slice(&len.to_le_bytes());
@@ -323,12 +295,7 @@ impl<T> Tree<T> {
                 }
                 Kind::Dir => {
                     line.push(1);
-                    let mut path = dir.to_vec();
-                    if !path.is_empty() {
-                        path.push(b'/');
-                    }
-                    path.extend_from_slice(name);
-                    line.extend_from_slice(&self.folder_root(&path).0);
+                    line.extend_from_slice(&self.known_root(&below(dir, name)).0);
                 }
                 Kind::Symlink { target } => {
                     line.push(2);
@@ -339,9 +306,7 @@ impl<T> Tree<T> {
             }
             hasher.update(&line);
         }
-        let root = Digest(*hasher.finalize().as_bytes());
-        folder.root.set(Some(root));
-        root
+        hasher.finalize().into()
     }
 
     fn forget_roots(&mut self, mut dir: &[u8]) {
