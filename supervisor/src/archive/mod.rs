@@ -22,7 +22,7 @@ mod compress;
 mod error;
 pub mod fetch;
 pub mod format;
-mod pieces;
+pub(crate) mod pieces;
 mod recent;
 mod subtrees;
 pub mod tree;
