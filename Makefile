@@ -63,6 +63,10 @@ doc: ## Build the documentation of the code, with warnings as errors
 deny: ## Dependencies: licences, sources, bans, withdrawn versions, known vulnerabilities
 	@tests/tools/deny.sh
 
+.PHONY: fuzz
+fuzz: ## Feed every decoder with libFuzzer, a minute each (nightly toolchain; FUZZ_SECONDS, FUZZ_DECODERS)
+	@tests/tools/fuzz.sh
+
 test-tools: ## Fetch the real parts that the tests drive (quick when they are there)
 	@tests/tools/fetch.sh
 

@@ -5,6 +5,8 @@
 
 #[path = "support/built.rs"]
 mod built;
+#[path = "support/certificates.rs"]
+mod certificates;
 #[path = "support/example.rs"]
 mod example;
 #[path = "support/inject.rs"]
@@ -67,3 +69,5 @@ mod sidecar;
 mod sidecar_defects;
 #[path = "faults/tamper.rs"]
 mod tamper;
+#[path = "faults/tls.rs"]
+mod tls;

@@ -10,8 +10,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 readonly CARGO=${CARGO:-cargo}
 readonly DATABASE=https://github.com/RustSec/advisory-db
-readonly PINNED=tests/tools/deny.txt
-readonly FETCHED=$PWD/.cache/deny
+
+# shellcheck source=tests/tools/tool.sh
+source tests/tools/tool.sh
 
 say() { printf 'deny: %s\n' "$*"; }
 
@@ -19,15 +20,6 @@ say() { printf 'deny: %s\n' "$*"; }
 missing() {
     say "$*" >&2
     [ -z "${CI:-}" ] || exit 1
-}
-
-fetch() {
-    cmp -s "$PINNED" "$FETCHED/pinned" && return
-    rm -rf "$FETCHED"
-    python3 -m venv "$FETCHED" >/dev/null &&
-        "$FETCHED/bin/pip" install --quiet --disable-pip-version-check --no-deps \
-            --only-binary :all: --require-hashes -r "$PINNED" &&
-        cp "$PINNED" "$FETCHED/pinned"
 }
 
 python3 tests/tools/licences.py
@@ -42,11 +34,10 @@ fi
 say "no version was withdrawn"
 
 if ! "$CARGO" deny --version >/dev/null 2>&1; then
-    if ! fetch; then
+    if ! fetch_tool deny; then
         missing "cargo-deny is not installed and could not be fetched, so deny.toml was not applied"
         exit 0
     fi
-    PATH=$FETCHED/bin:$PATH
 fi
 "$CARGO" deny --locked check bans licenses sources
 

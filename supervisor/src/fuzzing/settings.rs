@@ -149,7 +149,7 @@ fn urls() -> Vec<Vec<u8>> {
     texts(&[
         "mongodb://user:p%40ss@a.example:27017,b.example/db?replicaSet=rs&tls=true&authSource=admin",
         "mongodb+srv://user:pass@cluster.example.net/db?retryWrites=true&w=majority&appName=x",
-        "mongodb://[::1]:27017/?tlsCAFile=/ca.pem&tlsInsecure=true&maxPoolSize=9",
+        "mongodb://[::1]:27017/?tlsCAFile=/ca.pem&tlsInsecure=false&maxPoolSize=9",
         "sqlite:///data/archive.db",
         "none",
     ])
