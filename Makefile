@@ -60,13 +60,12 @@ lint: ## Lints, with warnings as errors
 doc: ## Build the documentation of the code, with warnings as errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 
-deny: ## Licences and sources of all dependencies
-	python3 tests/tools/licences.py
-	@if $(CARGO) deny --version >/dev/null 2>&1; then \
-		$(CARGO) deny --locked check bans licenses sources; \
-	else \
-		echo "deny: cargo-deny is not installed, so deny.toml was not applied"; \
-	fi
+deny: ## Dependencies: licences, sources, bans, withdrawn versions, known vulnerabilities
+	@tests/tools/deny.sh
+
+.PHONY: fuzz
+fuzz: ## Feed every decoder with libFuzzer, a minute each (nightly toolchain; FUZZ_SECONDS, FUZZ_DECODERS)
+	@tests/tools/fuzz.sh
 
 test-tools: ## Fetch the real parts that the tests drive (quick when they are there)
 	@tests/tools/fetch.sh

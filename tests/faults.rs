@@ -5,6 +5,8 @@
 
 #[path = "support/built.rs"]
 mod built;
+#[path = "support/certificates.rs"]
+mod certificates;
 #[path = "support/example.rs"]
 mod example;
 #[path = "support/inject.rs"]
@@ -29,6 +31,8 @@ mod shape;
 #[path = "support/tree.rs"]
 mod tree;
 
+#[path = "faults/allocations.rs"]
+mod allocations;
 #[path = "faults/archive_at_rest.rs"]
 mod archive_at_rest;
 #[path = "faults/campaign.rs"]
@@ -39,6 +43,8 @@ mod churned;
 mod damage;
 #[path = "faults/damage_random.rs"]
 mod damage_random;
+#[path = "faults/decoders.rs"]
+mod decoders;
 #[path = "faults/disk.rs"]
 mod disk;
 #[path = "faults/foreign.rs"]
@@ -47,6 +53,8 @@ mod foreign;
 mod kills;
 #[path = "faults/modes.rs"]
 mod modes;
+#[path = "faults/mutate.rs"]
+mod mutate;
 #[path = "faults/network.rs"]
 mod network;
 #[path = "faults/random_damage.rs"]
@@ -61,3 +69,5 @@ mod sidecar;
 mod sidecar_defects;
 #[path = "faults/tamper.rs"]
 mod tamper;
+#[path = "faults/tls.rs"]
+mod tls;

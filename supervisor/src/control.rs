@@ -181,12 +181,16 @@ impl Decoder {
         &mut self,
         bytes: &[u8],
     ) -> Vec<Result<M, DecodeError>> {
+        // Where no line ended before, none does now: a long one that comes in many pieces is not
+        // looked through again at each.
+        let mut from = self.buffer.len();
         self.buffer.extend_from_slice(bytes);
         let mut out = Vec::new();
         let mut start = 0;
-        while let Some(len) = self.buffer[start..].iter().position(|b| *b == b'\n') {
-            let line = &self.buffer[start..start + len];
-            start += len + 1;
+        while let Some(len) = self.buffer[from..].iter().position(|b| *b == b'\n') {
+            let line = &self.buffer[start..from + len];
+            start = from + len + 1;
+            from = start;
             if !line.is_empty() {
                 out.push(serde_json::from_slice(line).map_err(DecodeError::Malformed));
             }

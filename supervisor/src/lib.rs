@@ -80,6 +80,8 @@ pub mod config;
 pub mod control;
 pub mod entry;
 pub mod exit;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod human;
 pub mod init;

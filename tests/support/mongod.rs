@@ -48,6 +48,8 @@ pub(crate) struct Mongod {
     port: u16,
     directory: PathBuf,
     auth: bool,
+    /// Key and certificate of one that takes nothing but TLS.
+    tls: Option<PathBuf>,
     /// The replica set that it is a member of.
     replica_set: Option<&'static str>,
     process: Mutex<Option<Child>>,
@@ -173,19 +175,25 @@ impl Mongod {
 
     /// A private one.
     pub(crate) fn start() -> Mongod {
-        Self::start_as(None)
+        Self::start_as(None, None)
+    }
+
+    /// A private one that takes nothing but TLS, with the key and certificate in this file.
+    pub(crate) fn start_with_tls(pem: PathBuf) -> Mongod {
+        Self::start_as(None, Some(pem))
     }
 
     /// A private one that waits to become a member of a replica set.
     pub(crate) fn start_member(of: &'static str) -> Mongod {
-        Self::start_as(Some(of))
+        Self::start_as(Some(of), None)
     }
 
-    fn start_as(replica_set: Option<&'static str>) -> Mongod {
+    fn start_as(replica_set: Option<&'static str>, tls: Option<PathBuf>) -> Mongod {
         let mongod = Mongod {
             port: free_port(),
             directory: new_directory(),
             auth: false,
+            tls,
             replica_set,
             process: Mutex::new(None),
         };
@@ -264,6 +272,10 @@ impl Mongod {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
+        if let Some(pem) = &self.tls {
+            command.args(["--tlsMode", "requireTLS", "--tlsCertificateKeyFile"]);
+            command.arg(pem);
+        }
         if let Some(set) = self.replica_set {
             command.args(["--replSet", set, "--oplogSize", "64"]);
         }

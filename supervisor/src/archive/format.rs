@@ -207,7 +207,7 @@ impl Body {
 
 /// Where a listing is, read without copying it.
 #[derive(Debug, Deserialize)]
-pub(super) enum PlaceView<'a> {
+pub(crate) enum PlaceView<'a> {
     /// In the body.
     Here {
         /// As in [`Place::Here`].
@@ -226,12 +226,12 @@ pub(super) enum PlaceView<'a> {
 
 /// A commit's body, read without copying it.
 #[derive(Debug, Deserialize)]
-pub(super) struct BodyView<'a> {
+pub(crate) struct BodyView<'a> {
     /// As in [`Body::listing`].
     #[serde(borrow)]
-    pub(super) listing: PlaceView<'a>,
+    pub(crate) listing: PlaceView<'a>,
     /// As in [`Body::content`].
-    pub(super) content: &'a [u8],
+    pub(crate) content: &'a [u8],
 }
 
 impl<'a> BodyView<'a> {
@@ -239,7 +239,7 @@ impl<'a> BodyView<'a> {
     ///
     /// # Errors
     /// What is wrong with it, in words.
-    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, String> {
+    pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, String> {
         let (body, rest) = postcard::take_from_bytes(bytes)
             .map_err(|e| format!("the body does not decode: {e}"))?;
         if rest.is_empty() {
@@ -277,6 +277,10 @@ impl Listing {
     }
 }
 
+/// The window that a listing may be compressed with, as a power of two: 8 MiB, which every decoder
+/// of zstd is to have (RFC 8878, section 3.1.1.1.2), and sixteen times what we use. A forged one cannot
+/// have us set more aside.
+const WINDOW_LOG_MAX: u32 = 23;
 /// How much of a listing is decompressed at a time.
 const WINDOW: usize = 64 << 10;
 
@@ -304,7 +308,11 @@ impl<'a> ListingReader<'a> {
                 "the listing claims {raw_len} bytes, more than {LISTING_MAX}"
             ));
         }
-        let decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(undecompressed)?;
+        let mut decoder =
+            zstd::stream::read::Decoder::with_buffer(packed).map_err(undecompressed)?;
+        decoder
+            .window_log_max(WINDOW_LOG_MAX)
+            .map_err(undecompressed)?;
         let mut reader = Self {
             decoder,
             packs: Vec::new(),
@@ -609,6 +617,24 @@ mod tests {
         raw.push(0);
         let longer = zstd::bulk::compress(&raw, ZSTD_LEVEL).expect("compresses");
         assert!(Listing::unpack(&longer, raw_len + 1).is_err());
+    }
+
+    #[test]
+    fn a_listing_that_asks_for_a_large_window_is_not_unpacked() {
+        use std::io::Write as _;
+
+        let listing = put(extent(), 20);
+        let raw = postcard::to_stdvec(&listing).expect("encodes");
+        let with_window = |log| {
+            let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).expect("allocates");
+            encoder.window_log(log).expect("a window");
+            encoder.write_all(&raw).expect("compresses");
+            encoder.flush().expect("compresses");
+            Listing::unpack(&encoder.finish().expect("compresses"), raw.len() as u64)
+        };
+        assert_eq!(with_window(WINDOW_LOG_MAX), Ok(listing));
+        let error = with_window(27).expect_err("128 MiB");
+        assert!(error.contains("does not decompress"), "{error}");
     }
 
     #[test]

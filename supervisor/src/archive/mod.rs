@@ -23,7 +23,7 @@ mod error;
 pub mod fetch;
 mod folder;
 pub mod format;
-mod pieces;
+pub(crate) mod pieces;
 mod recent;
 mod subtrees;
 pub mod tree;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 /// Bytes in pieces.
 #[derive(Debug, Default)]
-pub(super) struct Pieces(Vec<Bytes>);
+pub(crate) struct Pieces(Vec<Bytes>);
 
 impl From<Vec<Bytes>> for Pieces {
     fn from(pieces: Vec<Bytes>) -> Self {
@@ -24,7 +24,7 @@ impl From<Bytes> for Pieces {
 impl Pieces {
     /// The bytes in `range`, copied only where they lie in more than one piece; `None` where there
     /// are not so many.
-    pub(super) fn get(&self, range: Range<usize>) -> Option<Cow<'_, [u8]>> {
+    pub(crate) fn get(&self, range: Range<usize>) -> Option<Cow<'_, [u8]>> {
         let (mut from, mut left) = (range.start, range.end.checked_sub(range.start)?);
         let mut joined = Vec::new();
         for piece in &self.0 {

@@ -134,7 +134,7 @@ pub async fn read_listing(store: &dyn Store, record: &Record) -> Result<(Listing
 
 impl Version {
     /// The empty version that stands before the first commit, under `header` (of a barrier).
-    fn empty(header: Header) -> Self {
+    pub(crate) fn empty(header: Header) -> Self {
         Self {
             header,
             tree: Tree::new(),
@@ -291,7 +291,7 @@ impl Version {
 
     /// Applies a commit's changes to the tree as they are read. After an error it is half done, and
     /// the version is good for nothing.
-    fn apply(&mut self, seq: Seq, mut listing: ListingReader<'_>) -> Result<(), String> {
+    pub(crate) fn apply(&mut self, seq: Seq, mut listing: ListingReader<'_>) -> Result<(), String> {
         let own = self.source(Source::Commit(seq));
         let packs: Vec<u32> = listing
             .packs()

@@ -75,9 +75,9 @@ fn address(http: &HttpSettings) -> SocketAddr {
 
 /// What the running instance answered.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
 }
 
 /// Asks the running instance for `path`, with the token where there is one.
@@ -130,7 +130,7 @@ fn split(answer: &[u8]) -> Option<(&str, &[u8])> {
     ))
 }
 
-fn is_whole(answer: &[u8]) -> bool {
+pub(crate) fn is_whole(answer: &[u8]) -> bool {
     split(answer).is_some_and(|(head, body)| {
         head.lines()
             .filter_map(|line| line.split_once(':'))
@@ -140,7 +140,7 @@ fn is_whole(answer: &[u8]) -> bool {
     })
 }
 
-fn parse(answer: &[u8]) -> anyhow::Result<Answer> {
+pub(crate) fn parse(answer: &[u8]) -> anyhow::Result<Answer> {
     let (head, body) = split(answer).context("it ends before its body")?;
     let status = head
         .strip_prefix("HTTP/1.")
@@ -153,12 +153,12 @@ fn parse(answer: &[u8]) -> anyhow::Result<Answer> {
 
 impl Answer {
     /// Whether the gateway is up, and not merely on its way.
-    fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         serde_json::from_str(&self.body).is_ok_and(|body: serde_json::Value| body["status"] == "ok")
     }
 
     /// The answer in one line: its reason, if it gives one.
-    fn told(&self) -> String {
+    pub(crate) fn told(&self) -> String {
         let verdict = if self.status == 200 {
             "healthy"
         } else {

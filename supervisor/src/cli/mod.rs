@@ -4,14 +4,14 @@ mod completions;
 mod config;
 mod context;
 mod doctor;
-mod health;
+pub(crate) mod health;
 mod lease;
 mod log;
 mod restore;
 mod run;
 mod show;
 mod standalone;
-mod status;
+pub(crate) mod status;
 mod verify;
 mod watch;
 

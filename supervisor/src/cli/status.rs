@@ -70,6 +70,13 @@ async fn read(settings: &Settings) -> anyhow::Result<Stored> {
     Ok(stored)
 }
 
+/// How long changes have been waiting, as the running instance says.
+pub(crate) fn lag(status: &Value) -> Duration {
+    let seconds = status["lag_seconds"].as_f64().unwrap_or_default();
+    // Whoever listens on that port may answer anything.
+    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
+}
+
 fn told(
     settings: &Settings,
     running: Option<&Value>,
@@ -78,12 +85,9 @@ fn told(
     let mut text = format!("archive    {}\n", settings.archive);
     match running {
         Some(status) => {
-            let lag = status["lag_seconds"].as_f64().unwrap_or_default();
-            let saved = if lag > 0.0 {
-                format!(
-                    "changes waiting since {}",
-                    Took(Duration::from_secs_f64(lag))
-                )
+            let lag = lag(status);
+            let saved = if lag > Duration::ZERO {
+                format!("changes waiting since {}", Took(lag))
             } else {
                 "everything saved".to_owned()
             };
@@ -133,4 +137,23 @@ fn told(
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lag_that_no_clock_can_count_is_told_all_the_same() {
+        for (answer, expected) in [
+            (json!({ "lag_seconds": 1.5 }), Duration::from_millis(1500)),
+            (json!({ "lag_seconds": 1e300 }), Duration::MAX),
+            (json!({ "lag_seconds": -1e300 }), Duration::ZERO),
+            (json!({ "lag_seconds": "?" }), Duration::ZERO),
+            (json!([]), Duration::ZERO),
+        ] {
+            assert_eq!(lag(&answer), expected, "{answer}");
+            let _ = Took(lag(&answer)).to_string();
+        }
+    }
 }

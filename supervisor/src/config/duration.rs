@@ -13,7 +13,7 @@ const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), (
 
 /// Reads a span. A bare number is refused: nobody knows whether it means seconds. Zero needs no
 /// unit.
-pub(super) fn parse(text: &str) -> Result<Duration, Invalid> {
+pub(crate) fn parse(text: &str) -> Result<Duration, Invalid> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     if text == "0" {
@@ -63,7 +63,7 @@ fn explain(number: &str, unit: &str) -> Invalid {
 
 /// Writes a span so that [`parse`] reads it again: a whole number of the largest unit that fits.
 /// Below milliseconds nothing is kept.
-pub(super) fn show(span: Duration) -> String {
+pub(crate) fn show(span: Duration) -> String {
     let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     if millis == 0 {
         return "0s".to_owned();

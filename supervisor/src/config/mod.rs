@@ -5,15 +5,15 @@
 //! looks for what is wrong only in combination. The result is [`Settings`].
 
 mod checks;
-mod duration;
+pub(crate) mod duration;
 mod file;
 mod flags;
 mod model;
-mod problem;
+pub(crate) mod problem;
 mod reference;
-mod registry;
-mod sources;
-mod store_url;
+pub(crate) mod registry;
+pub(crate) mod sources;
+pub(crate) mod store_url;
 mod suggest;
 
 pub use flags::Flags;

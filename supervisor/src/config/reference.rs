@@ -54,6 +54,11 @@ Further variables:
 User names, passwords, options of addresses, and tokens are never shown or logged. In a MongoDB
 address, percent-encode what is special in a password: `@` as `%40`, `/` as `%2F`, `:` as `%3A`.
 
+With `tls=true` in a MongoDB address, and always with `mongodb+srv://`, the server must show a
+certificate for its host, signed by a CA that browsers know or by the one whose file
+`tlsCAFile=/PATH/ca.pem` names. Nothing is sent before. `tlsInsecure=true` and
+`tlsAllowInvalidCertificates=true`, which switch that off, are refused.
+
 ## How `run` behaves as an init
 
 Flags of `sessionkeep run`, before the `--`. They have no variable and no place in the settings file:

@@ -13,7 +13,7 @@ use super::{duration, store_url, suggest};
 
 /// Why a value cannot be taken. Neither text ever repeats the value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Invalid {
+pub(crate) struct Invalid {
     /// Continues the setting's name as a sentence: "is longer than a year".
     pub(super) reason: String,
     /// What to write instead.

@@ -2,7 +2,7 @@
 //! wrong is collected, so that an operator sees it all at once.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -117,7 +117,7 @@ pub fn load_init_only(flags: &Flags) -> Result<Settings, ConfigErrors> {
 }
 
 /// [`load_init_only`] with everything it looks at as an argument.
-pub(super) fn resolve_init_only(
+pub(crate) fn resolve_init_only(
     flags: &Flags,
     mut env: Vec<(OsString, OsString)>,
     cwd: &Path,
@@ -145,7 +145,7 @@ pub(super) fn resolve_init_only(
 }
 
 /// Takes the settings that init handed to its child: they were read once and stay as they were.
-fn from_init(json: &OsString) -> Result<Loaded, ConfigErrors> {
+pub(crate) fn from_init(json: &OsStr) -> Result<Loaded, ConfigErrors> {
     let settings: Option<Settings> = json
         .to_str()
         .and_then(|json| serde_json::from_str(json).ok());
@@ -173,10 +173,11 @@ fn origins(settings: &Settings, source: impl Fn(&Setting) -> Source) -> Vec<Orig
 }
 
 /// How the settings file is read: `(named by and path, working directory)`.
-type ReadFile = fn(Option<(&str, &Path)>, &Path) -> Result<Option<(PathBuf, Vec<u8>)>, Problem>;
+pub(crate) type ReadFile =
+    fn(Option<(&str, &Path)>, &Path) -> Result<Option<(PathBuf, Vec<u8>)>, Problem>;
 
 /// [`load`] with everything it looks at as an argument.
-pub(super) fn resolve(
+pub(crate) fn resolve(
     flags: &Flags,
     env: Vec<(OsString, OsString)>,
     cwd: &Path,

@@ -454,10 +454,10 @@ fn settings_travel_to_inits_children_unchanged() {
         .env("ADMIN_TOKEN", "t");
     let settings = case.good();
     let json = serde_json::to_string(&settings).expect("settings are plain data");
-    let loaded = from_init(&json.into()).expect("they read back");
+    let loaded = from_init(json.as_ref()).expect("they read back");
     assert_eq!(loaded.settings, settings);
     assert_eq!(source(&loaded, "dir"), "init");
-    assert!(from_init(&"{\"dir\":\"canary-4711\"}".into()).is_err());
+    assert!(from_init("{\"dir\":\"canary-4711\"}".as_ref()).is_err());
 }
 
 #[test]

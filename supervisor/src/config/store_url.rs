@@ -8,7 +8,7 @@ const FORMS: &str = "write `mongodb://USER:PASSWORD@HOST/DATABASE`, `mongodb+srv
                      `sqlite:PATH` or `none`";
 
 /// Reads an address. An error repeats nothing of it but its scheme.
-pub(super) fn parse(text: &str) -> Result<StoreChoice, Invalid> {
+pub(crate) fn parse(text: &str) -> Result<StoreChoice, Invalid> {
     if text.eq_ignore_ascii_case("none") {
         return Ok(StoreChoice::None);
     }
@@ -46,7 +46,7 @@ fn is_scheme(text: &str) -> bool {
 }
 
 /// The address with user, password and options left out.
-pub(super) fn show(choice: &StoreChoice) -> String {
+pub(crate) fn show(choice: &StoreChoice) -> String {
     match choice {
         StoreChoice::None => "none".to_owned(),
         StoreChoice::Sqlite(path) => format!("sqlite:{}", path.display()),

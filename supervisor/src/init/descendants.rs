@@ -122,7 +122,7 @@ fn process_table() -> io::Result<Vec<Process>> {
 
 /// The parent's id from a `stat` line. The name in parentheses may hold anything, so what counts
 /// is after the last one.
-fn parent(stat: &[u8]) -> Option<i32> {
+pub(crate) fn parent(stat: &[u8]) -> Option<i32> {
     let close = stat.iter().rposition(|b| *b == b')')?;
     let rest = std::str::from_utf8(&stat[close + 1..]).ok()?;
     rest.split_ascii_whitespace().nth(1)?.parse().ok()

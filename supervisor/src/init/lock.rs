@@ -93,7 +93,12 @@ pub fn predecessor(dir: &Path) -> Option<String> {
     if fs::metadata(&path).ok()?.len() > MARKER_MAX {
         return None;
     }
-    let marker: serde_json::Value = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
+    predecessor_in(&fs::read(&path).ok()?)
+}
+
+/// As [`predecessor`], from a marker's content.
+pub(crate) fn predecessor_in(marker: &[u8]) -> Option<String> {
+    let marker: serde_json::Value = serde_json::from_slice(marker).ok()?;
     let instance = marker.get("instance")?.as_str()?;
     (!instance.is_empty() && !instance.contains('\0')).then(|| instance.to_owned())
 }

@@ -15,16 +15,16 @@
 mod browser_locks;
 mod channel;
 mod child;
-mod descendants;
+pub(crate) mod descendants;
 mod executor;
 mod listeners;
-mod lock;
+pub(crate) mod lock;
 pub mod machine;
 mod options;
 mod preflight;
 mod reaper;
 mod report;
-mod signal_names;
+pub(crate) mod signal_names;
 mod signals;
 mod terminal;
 

@@ -42,7 +42,7 @@ const NAMES: &[(&str, i32)] = &[
 ];
 
 /// The number of a signal.
-pub(super) fn parse(text: &str) -> Option<i32> {
+pub(crate) fn parse(text: &str) -> Option<i32> {
     let text = text.trim().to_ascii_uppercase();
     let number = if text.bytes().all(|b| b.is_ascii_digit()) {
         text.parse().ok()?

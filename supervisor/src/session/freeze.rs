@@ -155,9 +155,10 @@ fn stands_still(pid: i32) -> bool {
     })
 }
 
-struct Proc {
-    parent: i32,
-    state: u8,
+/// What is looked at of a process.
+pub(crate) struct Proc {
+    pub(crate) parent: i32,
+    pub(crate) state: u8,
 }
 
 impl Proc {
@@ -167,7 +168,7 @@ impl Proc {
 
     /// The state and the parent follow the name, which stands in parentheses and may itself hold
     /// parentheses and spaces.
-    fn parse(stat: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(stat: &[u8]) -> Option<Self> {
         let end = stat.iter().rposition(|b| *b == b')')?;
         let rest = std::str::from_utf8(&stat[end + 1..]).ok()?;
         let mut fields = rest.split_ascii_whitespace();

@@ -60,16 +60,77 @@ enum Phase {
     Placing,
 }
 
+/// The journal's format. Any other than ours was written by a newer version, which is to finish
+/// what it began.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+struct Version;
+
+impl TryFrom<u32> for Version {
+    type Error = String;
+    fn try_from(version: u32) -> Result<Self, String> {
+        match version {
+            1 => Ok(Self),
+            _ => Err(format!(
+                "it is of version {version}, and this sessionkeep reads version 1; start the newer one that wrote it"
+            )),
+        }
+    }
+}
+
+impl From<Version> for u32 {
+    fn from(_: Version) -> Self {
+        1
+    }
+}
+
+/// One name, which leads nowhere else wherever it is joined to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Journal {
-    version: u32,
+#[serde(try_from = "String", into = "String")]
+struct Label(String);
+
+impl TryFrom<String> for Label {
+    type Error = String;
+    fn try_from(label: String) -> Result<Self, String> {
+        match RelPath::new(label.as_bytes()) {
+            Ok(path) if path.parent().is_none() => Ok(Self(label)),
+            _ => Err("its label is no plain name".to_owned()),
+        }
+    }
+}
+
+impl From<Label> for String {
+    fn from(label: Label) -> Self {
+        label.0
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Journal {
+    version: Version,
     phase: Phase,
     marker: Marker,
     /// Name below `replaced/`; none where there was nothing to replace.
-    label: Option<String>,
+    label: Option<Label>,
     replaced_entries: u64,
     /// Modes of directories at the top that could not have been moved with them.
     late_modes: Vec<(RelPath, u32)>,
+}
+
+impl Journal {
+    pub(crate) fn decode(bytes: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(bytes)
+    }
+
+    /// The name below [`REPLACED`].
+    pub(crate) fn label(&self) -> Option<&str> {
+        self.label.as_ref().map(|Label(name)| &name[..])
+    }
+
+    /// Every path that it names.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &RelPath> {
+        self.late_modes.iter().map(|(path, _)| path)
+    }
 }
 
 /// A place where the installation could be interrupted, for tests: called before each effect.
@@ -127,9 +188,9 @@ impl Stage {
         refuse_mount_points(&root, &old)?;
         step("sync")?;
         syncfs(self.fd()).map_err(StageError::sys("write out", self.path().display()))?;
-        let label = (!old.is_empty()).then(|| free_label(&root, label));
+        let label = (!old.is_empty()).then(|| Label(free_label(&root, label)));
         let journal = Journal {
-            version: 1,
+            version: Version,
             phase: Phase::Clearing,
             marker: marker.clone(),
             label,
@@ -160,8 +221,8 @@ pub(super) fn recover_with(root: &Path, step: Step<'_>) -> Result<Recovered, Sta
     let staging = state.join(STAGING);
     match fs::read(&path) {
         Ok(bytes) => {
-            let journal: Journal = serde_json::from_slice(&bytes)
-                .map_err(|source| StageError::Journal { path, source })?;
+            let journal =
+                Journal::decode(&bytes).map_err(|source| StageError::Journal { path, source })?;
             let marker = journal.marker.clone();
             let installed = carry_out(root, journal, step)?;
             Ok(Recovered::Finished { marker, installed })
@@ -181,7 +242,10 @@ pub(super) fn recover_with(root: &Path, step: Step<'_>) -> Result<Recovered, Sta
 fn carry_out(root: &Path, mut journal: Journal, step: Step<'_>) -> Result<Installed, StageError> {
     let state = root.join(STATE_DIR);
     let staging = state.join(STAGING);
-    let replaced = journal.label.as_ref().map(|l| state.join(REPLACED).join(l));
+    let replaced = journal
+        .label
+        .as_ref()
+        .map(|Label(l)| state.join(REPLACED).join(l));
     let sync = |dir: &Path| durable::sync_dir(dir).map_err(StageError::io("sync", dir.display()));
     if journal.phase == Phase::Clearing {
         if let Some(replaced) = &replaced {

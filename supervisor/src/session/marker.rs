@@ -87,6 +87,13 @@ pub enum MarkerError {
     },
 }
 
+/// What is wrong with a marker's content.
+#[derive(Debug)]
+pub(crate) enum Wrong {
+    Malformed(serde_json::Error),
+    Version(u32),
+}
+
 /// Only what every version has, so that a newer marker is known as such whatever else is in it.
 #[derive(Deserialize)]
 struct Versioned {
@@ -112,16 +119,18 @@ impl Marker {
             }
             Err(source) => return Err(MarkerError::Unreadable { path, source }),
         };
-        let found = match serde_json::from_slice::<Versioned>(&bytes) {
-            Ok(Versioned { version }) => version,
-            Err(source) => return Err(MarkerError::Malformed { path, source }),
-        };
-        if found > VERSION {
-            return Err(MarkerError::Version { path, found });
+        Self::decode(&bytes).map(Some).map_err(|wrong| match wrong {
+            Wrong::Malformed(source) => MarkerError::Malformed { path, source },
+            Wrong::Version(found) => MarkerError::Version { path, found },
+        })
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Wrong> {
+        let Versioned { version } = serde_json::from_slice(bytes).map_err(Wrong::Malformed)?;
+        if version > VERSION {
+            return Err(Wrong::Version(version));
         }
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|source| MarkerError::Malformed { path, source })
+        serde_json::from_slice(bytes).map_err(Wrong::Malformed)
     }
 
     /// Writes the marker durably: a crash leaves the old one or this one.

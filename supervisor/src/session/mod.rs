@@ -31,7 +31,7 @@ pub mod sqlite;
 pub mod stable;
 pub mod stage;
 mod staged;
-mod wal;
+pub(crate) mod wal;
 mod walk;
 
 #[cfg(test)]

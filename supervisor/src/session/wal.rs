@@ -28,6 +28,10 @@ const FRAME_HEADER: usize = 24;
 /// How much of the log is read at a time, at least one frame.
 const READ: usize = 64 << 10;
 
+/// How many pages by which a database has grown may not be in its log. Beyond that it is not known what
+/// changed: listing what the index claims could take 16 GiB.
+const UNWRITTEN_MAX: usize = 4096;
+
 /// Which file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity(u64, u64);
@@ -118,14 +122,20 @@ impl Moment {
     /// Reads the header of a WAL index, which is in the machine's own byte order, as a read
     /// transaction on the database at `path` sees it.
     pub(super) fn read(path: &Path, header: &[u8; 48]) -> io::Result<Self> {
+        let database = Identity::from(&path.symlink_metadata()?);
+        let log = Identity::from(&log_of(path).symlink_metadata()?);
+        Ok(Self::decode(database, log, header))
+    }
+
+    fn decode(database: Identity, log: Identity, header: &[u8; 48]) -> Self {
         let word = |at: usize| {
             let bytes = header[at..at + 4].try_into().expect("four bytes");
             u32::from_ne_bytes(bytes)
         };
         let size = u16::from_ne_bytes([header[14], header[15]]);
-        Ok(Self {
-            database: Identity::from(&path.symlink_metadata()?),
-            log: Identity::from(&log_of(path).symlink_metadata()?),
+        Self {
+            database,
+            log,
             transactions: word(8),
             big_endian: header[13] != 0,
             // 65,536 does not fit and is written as 1.
@@ -135,7 +145,7 @@ impl Moment {
             checksum: [word(24), word(28)],
             salts: header[32..40].try_into().expect("eight bytes"),
             untouched: None,
-        })
+        }
     }
 
     /// The pages of the database at `path` that may differ between `before` and this moment, in
@@ -145,16 +155,30 @@ impl Moment {
     /// # Errors
     /// Where the log cannot be read.
     pub(super) fn changed_since(&self, before: &Self, path: &Path) -> io::Result<Option<Vec<u32>>> {
-        let same_place = (self.database, self.log, self.page_size)
-            == (before.database, before.log, before.page_size);
-        if !same_place || !self.page_size.is_power_of_two() || self.page_size < 512 {
+        if (self.database, self.log) != (before.database, before.log) {
             return Ok(None);
         }
+        let pages = self.told(before, || open_log(path))?;
         if let Some(file) = &before.untouched {
-            let pages = self.written_at_all(before, path)?;
             // Looked at last: nothing that was written up to here has gone past the log.
             let is_untouched = Untouched::from(&path.symlink_metadata()?) == *file;
             return Ok(pages.filter(|_| is_untouched));
+        }
+        Ok(pages)
+    }
+
+    /// The same as far as the log tells it.
+    fn told(
+        &self,
+        before: &Self,
+        open_log: impl FnOnce() -> io::Result<File>,
+    ) -> io::Result<Option<Vec<u32>>> {
+        let size = self.page_size;
+        if size != before.page_size || !size.is_power_of_two() || size < 512 {
+            return Ok(None);
+        }
+        if before.untouched.is_some() {
+            return self.written_at_all(before, open_log);
         }
         if self.untouched.is_some() || self.big_endian != before.big_endian {
             return Ok(None);
@@ -165,7 +189,7 @@ impl Moment {
                 return Ok(Some(Vec::new()));
             }
         }
-        let log = open_log(path)?;
+        let log = open_log()?;
         let mut chain = Chain::new(&log, self);
         if self.salts == before.salts {
             // The same log has only grown. SQLite itself vouches for the frames up to the one that the
@@ -201,11 +225,15 @@ impl Moment {
     }
 
     /// The pages in a log that was empty at `before`, if it has not begun anew since.
-    fn written_at_all(&self, before: &Self, path: &Path) -> io::Result<Option<Vec<u32>>> {
+    fn written_at_all(
+        &self,
+        before: &Self,
+        open_log: impl FnOnce() -> io::Result<File>,
+    ) -> io::Result<Option<Vec<u32>>> {
         if self.untouched.is_some() {
             return Ok(Some(Vec::new()));
         }
-        let log = open_log(path)?;
+        let log = open_log()?;
         let mut chain = Chain::new(&log, self);
         if !chain.begin(self.salts)? || chain.beginnings != 0 {
             return Ok(None);
@@ -226,6 +254,10 @@ impl Moment {
         // Pages beyond an end that was once shorter need not have been written: the one with the lock
         // bytes never is, and free ones by no more than a habit of today's writers.
         let lowest = chain.lowest_end.min(before.pages).min(self.pages);
+        // That many of them were never written is no database's habit, but a damaged or forged index.
+        if (self.pages - lowest) as usize > chain.pages.len() + UNWRITTEN_MAX {
+            return None;
+        }
         let mut pages = chain.pages;
         pages.extend(lowest + 1..=self.pages);
         if before.pages != self.pages {
@@ -237,6 +269,32 @@ impl Moment {
         pages.retain(|page| (1..=self.pages).contains(page));
         Some(pages)
     }
+}
+
+/// What `log` tells of the pages that changed between two headers of its index, for [`crate::fuzzing`];
+/// without a header `before`, since it was empty.
+pub(crate) fn told_between(
+    before: Option<&[u8; 48]>,
+    now: &[u8; 48],
+    log: &File,
+) -> io::Result<Option<Vec<u32>>> {
+    let of = |header| Moment::decode(Identity(0, 0), Identity(0, 0), header);
+    let now = of(now);
+    let before = before.map_or_else(
+        || Moment {
+            transactions: 0,
+            frames: 0,
+            pages: 1,
+            untouched: Some(Untouched {
+                size: 0,
+                modified: (0, 0),
+                changed: (0, 0),
+            }),
+            ..now
+        },
+        of,
+    );
+    now.told(&before, || log.try_clone())
 }
 
 /// The write-ahead log of the database at `path`.

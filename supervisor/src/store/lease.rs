@@ -115,26 +115,26 @@ pub enum Renewal {
 
 /// A place in the queue, as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(super) struct Place {
-    pub(super) instance: InstanceId,
-    pub(super) since_ms: u64,
+pub(crate) struct Place {
+    pub(crate) instance: InstanceId,
+    pub(crate) since_ms: u64,
     /// When it last asked.
-    pub(super) seen_ms: u64,
-    pub(super) asks: Option<u64>,
+    pub(crate) seen_ms: u64,
+    pub(crate) asks: Option<u64>,
 }
 
 /// A lease as stores keep it that judge it in this program and not in a database. Pure: the time
 /// is an argument, in milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct LeaseState {
-    pub(super) instance: InstanceId,
-    pub(super) epoch: u64,
+pub(crate) struct LeaseState {
+    pub(crate) instance: InstanceId,
+    pub(crate) epoch: u64,
     /// When it expires; 0 once it was released. A renewal that was on its way when the lease was
     /// released must not bring it back to life, so the two are told apart.
-    pub(super) expires_ms: u64,
-    pub(super) since_ms: u64,
+    pub(crate) expires_ms: u64,
+    pub(crate) since_ms: u64,
     /// In the order in which they came.
-    pub(super) queue: Vec<Place>,
+    pub(crate) queue: Vec<Place>,
 }
 
 fn after(now_ms: u64, ttl: Duration) -> u64 {
@@ -144,7 +144,7 @@ fn after(now_ms: u64, ttl: Duration) -> u64 {
 impl LeaseState {
     /// What a claim does to the lease as it is `now`: the lease afterwards, where it changes, and
     /// the answer.
-    pub(super) fn claim(
+    pub(crate) fn claim(
         current: Option<&Self>,
         claim: &LeaseClaim,
         now_ms: u64,
@@ -220,7 +220,7 @@ impl LeaseState {
     }
 
     /// The lease prolonged; `None` where it is not this holder's to prolong.
-    pub(super) fn renewed(
+    pub(crate) fn renewed(
         &self,
         instance: &InstanceId,
         epoch: u64,
@@ -235,14 +235,14 @@ impl LeaseState {
     }
 
     /// Lets it go, if it is this holder's.
-    pub(super) fn release(&mut self, instance: &InstanceId, epoch: u64) {
+    pub(crate) fn release(&mut self, instance: &InstanceId, epoch: u64) {
         if self.is_held_by(instance, epoch) {
             self.expires_ms = 0;
         }
     }
 
     /// The lease in the words of the contract.
-    pub(super) fn told_at(&self, now_ms: u64) -> Lease {
+    pub(crate) fn told_at(&self, now_ms: u64) -> Lease {
         let waiter = |place: Place| Waiter {
             instance: place.instance,
             since_ms: place.since_ms,

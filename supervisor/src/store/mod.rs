@@ -10,15 +10,15 @@
 pub mod contract;
 mod error;
 pub mod keeper;
-mod lease;
+pub(crate) mod lease;
 mod memory;
 #[cfg(test)]
 mod model;
-mod mongo;
+pub(crate) mod mongo;
 mod open;
 mod record;
 pub mod retry;
-mod sqlite;
+pub(crate) mod sqlite;
 
 use std::time::Duration;
 

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use self::connection::{Fault, Shared};
-use super::lease::LeaseState;
+use super::lease::{LeaseState, Place};
 use super::{
     Appended, ArchiveName, Finding, Header, InstanceId, Lease, LeaseClaim, LeaseOutcome, PackId,
     PackInfo, Record, Renewal, Result, Seq, Severity, Store, StoreError, Usage, is_known,
@@ -75,10 +75,19 @@ fn header(archive: &ArchiveName, row: &Row<'_>) -> Result<Header, Fault> {
         return Err(StoreError::unknown_format(what(), format).into());
     }
     let text: String = row.get(2).map_err(|_| damaged("its header is no text"))?;
-    let header: Header =
-        serde_json::from_str(&text).map_err(|_| damaged("its header cannot be read"))?;
+    read_header(archive, seq, format, &text).map_err(damaged)
+}
+
+/// Reads the header of commit `seq`, or says what is wrong with it.
+pub(crate) fn read_header(
+    archive: &ArchiveName,
+    seq: i64,
+    format: u32,
+    text: &str,
+) -> Result<Header, &'static str> {
+    let header: Header = serde_json::from_str(text).map_err(|_| "its header cannot be read")?;
     if header.seq != seq.unsigned_abs() || header.archive != *archive || header.format != format {
-        return Err(damaged("its header is another commit's"));
+        return Err("its header is another commit's");
     }
     Ok(header)
 }
@@ -125,15 +134,18 @@ fn read_lease(db: &Connection, archive: &ArchiveName) -> Result<Option<LeaseStat
         .prepare_cached("SELECT places FROM lease_queues WHERE archive = ?1")?
         .query_row([archive.as_str()], |row| row.get::<_, String>(0))
         .optional()?;
-    // Whoever waits asks again: a queue that cannot be read is one that nobody stands in yet.
-    let queue = queue.and_then(|places| serde_json::from_str(&places).ok());
     Ok(Some(LeaseState {
         instance,
         epoch: epoch.unsigned_abs(),
         expires_ms: expires.unsigned_abs(),
         since_ms: since.unsigned_abs(),
-        queue: queue.unwrap_or_default(),
+        queue: queue.map_or_else(Vec::new, |places| read_queue(&places)),
     }))
+}
+
+/// Whoever waits asks again: a queue that cannot be read is one that nobody stands in yet.
+pub(crate) fn read_queue(places: &str) -> Vec<Place> {
+    serde_json::from_str(places).unwrap_or_default()
 }
 
 fn write_lease(db: &Connection, archive: &ArchiveName, lease: &LeaseState) -> Result<(), Fault> {

@@ -191,3 +191,24 @@ fn a_record_of_a_newer_format_is_refused_with_advice() {
         assert!(words.contains("install a newer sessionkeep"), "{words}");
     });
 }
+
+#[test]
+fn a_commit_that_names_a_later_checkpoint_is_damaged_and_no_panic() {
+    block_on(async {
+        let keeper = history().await;
+        let mut head = keeper
+            .store
+            .head(&archive())
+            .await
+            .expect("answers")
+            .expect("is there");
+        // Whoever can write to the store can seal what he likes.
+        head.base = head.seq + 1;
+        head.digest = head.seal();
+        let error = Version::load(&*keeper.store, head)
+            .await
+            .expect_err("refused");
+        assert!(error.is_damage(), "{error}");
+        assert!(error.to_string().contains("a commit after it"), "{error}");
+    });
+}

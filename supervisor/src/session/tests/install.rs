@@ -205,3 +205,49 @@ fn read_only_directories_are_moved_and_removed_without_root_too() {
         assert_new(root, "without root");
     });
 }
+
+/// Cuts an installation off, has its journal changed, and tries to go on.
+fn recover_after(change: impl Fn(&mut serde_json::Value)) -> (tempfile::TempDir, StageError) {
+    let temp = tempfile::tempdir().expect("tempdir");
+    let root = temp.path().join("session");
+    fs::create_dir(&root).expect("mkdir");
+    old(&root);
+    staged(&root)
+        .install_with(&sample(1), "then", &mut |step| match step {
+            "move an old item" => Err(StageError::Io {
+                action: "go on",
+                what: "a crash".into(),
+                source: std::io::ErrorKind::Other.into(),
+            }),
+            _ => Ok(()),
+        })
+        .expect_err("cut off");
+    let path = root.join(STATE_DIR).join("install.json");
+    let mut journal = serde_json::from_slice(&fs::read(&path).expect("a journal")).expect("JSON");
+    change(&mut journal);
+    fs::write(&path, journal.to_string()).expect("write");
+    let error = recover(&root).expect_err("refused");
+    assert_eq!(content(&root), expected(&OLD), "something has moved");
+    (temp, error)
+}
+
+#[test]
+fn a_journal_that_names_a_place_elsewhere_moves_nothing_there() {
+    for label in ["../../../elsewhere", "/elsewhere", "..", "a/b", ""] {
+        let (temp, error) = recover_after(|journal| journal["label"] = label.into());
+        assert!(
+            matches!(error, StageError::Journal { .. }),
+            "{label}: {error}"
+        );
+        assert!(!temp.path().join("elsewhere").exists());
+    }
+}
+
+#[test]
+fn a_journal_of_a_newer_version_is_left_to_it() {
+    let (_temp, error) = recover_after(|journal| journal["version"] = 2.into());
+    let cause = std::error::Error::source(&error)
+        .expect("a cause")
+        .to_string();
+    assert!(cause.contains("version 2"), "{cause}");
+}

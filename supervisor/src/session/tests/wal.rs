@@ -287,6 +287,31 @@ fn a_rollback_journal_tells_nothing() {
     assert_eq!(site.look(), Look::Untold);
 }
 
+#[test]
+fn an_index_that_claims_far_more_pages_than_were_written_tells_nothing() {
+    let site = Site::new(512);
+    let beside = |end: &str| {
+        let mut name = site.path.clone().into_os_string();
+        name.push(end);
+        std::path::PathBuf::from(name)
+    };
+    let header = || -> [u8; 48] {
+        let index = std::fs::read(beside("-shm")).expect("an index");
+        index[..48].try_into().expect("a header")
+    };
+    let before = header();
+    site.run("INSERT INTO t (b) VALUES (randomblob(3000))");
+    let log = std::fs::File::open(beside("-wal")).expect("a log");
+    let told = |header: &[u8; 48]| {
+        super::super::wal::told_between(Some(&before), header, &log).expect("readable")
+    };
+    let mut now = header();
+    assert!(told(&now).is_some_and(|pages| !pages.is_empty()));
+    // The size in pages, which the log does not bear out.
+    now[20..24].copy_from_slice(&u32::MAX.to_ne_bytes());
+    assert_eq!(told(&now), None);
+}
+
 #[derive(Debug, Clone)]
 enum Op {
     Insert(u32, u32),

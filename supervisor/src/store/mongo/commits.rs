@@ -49,7 +49,7 @@ fn range(archive: &ArchiveName, from: Seq, to: Seq) -> Document {
     }
 }
 
-fn encode(record: &Record) -> Result<Document> {
+pub(crate) fn encode(record: &Record) -> Result<Document> {
     let header = &record.header;
     let kind = match header.kind {
         RecordKind::Barrier => "barrier",
@@ -198,7 +198,7 @@ fn decode_header(raw: &RawDocument, archive: &ArchiveName) -> Result<Header> {
     })
 }
 
-fn decode_record(raw: &RawDocument, archive: &ArchiveName) -> Result<Record> {
+pub(crate) fn decode_record(raw: &RawDocument, archive: &ArchiveName) -> Result<Record> {
     let header = decode_header(raw, archive)?;
     let (fields, _) = Fields::open(raw, archive)?;
     let body = raw.get_binary("body").map_err(|_| fields.damaged("body"))?;

@@ -83,7 +83,7 @@ impl Translator {
             words.push_str(&error.kind.to_string());
             cause = std::error::Error::source(error).and_then(|c| c.downcast_ref::<Error>());
         }
-        self.clean(without_topology(words))
+        self.clean(with_advice(without_topology(words)))
     }
 
     /// The store's error for `fault`, which happened on the way to `action`.
@@ -139,6 +139,51 @@ fn without_topology(words: String) -> String {
         return format!("{} ({kind})", before.trim_end_matches('.'));
     }
     format!("{}: {}", before.trim_end_matches('.'), troubles.join("; "))
+}
+
+/// What TLS says when it refuses a server, and what to do about it. The words are those of rustls, which
+/// the driver passes on as text.
+const TLS_ADVICE: [(&str, &str); 7] = [
+    (
+        "invalid peer certificate: UnknownIssuer",
+        "no CA that we know signed the server's certificate; name the file of the one that did with \
+         `tlsCAFile=/PATH/ca.pem` in the URL",
+    ),
+    (
+        "invalid peer certificate: certificate not valid for name",
+        "the server's certificate is for another host; write the host in the URL as the certificate \
+         has it, and check that it is the right server",
+    ),
+    (
+        "invalid peer certificate: CaUsedAsEndEntity",
+        "the server shows the certificate of a CA as its own; give it one that a CA signed, and name \
+         that CA's file with `tlsCAFile=/PATH/ca.pem` in the URL",
+    ),
+    (
+        "invalid peer certificate: certificate expired",
+        "the server's certificate has run out; renew it, and check this machine's clock",
+    ),
+    (
+        "invalid peer certificate: ",
+        "the server's certificate is refused; give the server one that a CA signed",
+    ),
+    (
+        "InvalidContentType",
+        "the server does not speak TLS on this port; check the port, and switch TLS on in the server",
+    ),
+    (
+        "tls handshake eof",
+        "the server hung up instead of speaking TLS; check the port, and that TLS is on in the server",
+    ),
+];
+
+/// What was said, and the next step where it is known.
+fn with_advice(words: String) -> String {
+    let known = TLS_ADVICE.iter().find(|(said, _)| words.contains(said));
+    match known {
+        Some((_, advice)) => format!("{words}: {advice}"),
+        None => words,
+    }
 }
 
 /// Whether the error says that the key is taken.

@@ -122,7 +122,7 @@ fn queue_with(claim: &LeaseClaim) -> Bson {
     .into()
 }
 
-fn decode(archive: &ArchiveName, document: &Document) -> Result<Lease> {
+pub(crate) fn decode(archive: &ArchiveName, document: &Document) -> Result<Lease> {
     let damaged = |field: &str| StoreError::Damaged {
         what: format!("the lease of archive {archive}"),
         why: format!("its field `{field}` cannot be read"),

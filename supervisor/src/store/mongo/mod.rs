@@ -15,11 +15,11 @@
 //! with the read concern `majority`: what was seen once is never undone by a failover.
 
 mod bell;
-mod commits;
+pub(crate) mod commits;
 mod errors;
 mod examine;
-mod lease;
-mod packs;
+pub(crate) mod lease;
+pub(crate) mod packs;
 mod url;
 
 use std::fmt;

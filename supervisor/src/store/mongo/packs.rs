@@ -40,6 +40,9 @@ const TRIP: usize = 4;
 /// [`MongoStore::bulk`], which bounds those of all packs together.
 const AT_ONCE: usize = 4;
 
+/// No pack is longer, by far: so much would be kept in memory.
+const LENGTH_MAX: usize = 512 << 20;
+
 /// What errors call the reading of one.
 const READ: &str = "read a pack";
 
@@ -66,7 +69,7 @@ enum Written {
 }
 
 /// Chunks by their number; `None` for one that cannot be read.
-type Chunks = HashMap<i32, Option<Bytes>>;
+pub(crate) type Chunks = HashMap<i32, Option<Bytes>>;
 
 /// An answer of the server, kept for the sake of the bytes in it.
 struct Reply(RawBatch);
@@ -75,6 +78,23 @@ impl AsRef<[u8]> for Reply {
     fn as_ref(&self) -> &[u8] {
         self.0.as_raw_document().as_bytes()
     }
+}
+
+/// Adds the chunks of an answer, without copying them.
+pub(crate) fn read_chunks(reply: &Bytes, chunks: &mut Chunks) -> mongodb::bson::error::Result<()> {
+    let cursor = RawDocument::from_bytes(reply)?.get_document("cursor")?;
+    let found = cursor
+        .get_array("firstBatch")
+        .or_else(|_| cursor.get_array("nextBatch"));
+    for chunk in found? {
+        let chunk = chunk.ok().and_then(|chunk| chunk.as_document());
+        let Some((chunk, Ok(n))) = chunk.map(|chunk| (chunk, chunk.get_i32("n"))) else {
+            continue;
+        };
+        let data = chunk.get_binary("data").ok();
+        chunks.insert(n, data.map(|data| reply.slice_ref(data.bytes)));
+    }
+    Ok(())
 }
 
 /// The document of a chunk, with one copy of its content.
@@ -95,14 +115,19 @@ fn chunk_of(content: &Bytes, n: usize) -> Bytes {
 }
 
 /// A document of [`FILES`], checked.
-struct Listed {
+pub(crate) struct Listed {
     archive: String,
     length: usize,
     chunk: usize,
 }
 
 impl Listed {
-    fn read(id: PackId, document: &Document) -> Result<Self> {
+    /// How many chunks there must be.
+    pub(crate) fn chunks(&self) -> usize {
+        self.length.div_ceil(self.chunk)
+    }
+
+    pub(crate) fn read(id: PackId, document: &Document) -> Result<Self> {
         let damaged = || StoreError::Damaged {
             what: format!("pack {id}"),
             why: "its entry cannot be read".to_owned(),
@@ -130,8 +155,14 @@ impl Listed {
             chunk: size("chunkSize").filter(|n| *n > 0).ok_or_else(damaged)?,
         };
         // Nobody is asked for chunks without end because an entry says that there are.
-        if listed.length.div_ceil(listed.chunk) > CHUNKS_MAX {
-            return Err(damaged());
+        if listed.length > LENGTH_MAX || listed.chunks() > CHUNKS_MAX {
+            return Err(StoreError::Damaged {
+                what: format!("pack {id}"),
+                why: format!(
+                    "its entry claims {} bytes in chunks of {}, more than any pack has",
+                    listed.length, listed.chunk
+                ),
+            });
         }
         Ok(listed)
     }
@@ -308,7 +339,7 @@ impl MongoStore {
                 })
         };
         let (listed, mut chunks) = future::try_join(listed, self.read_trip(id, 0..TRIP)).await?;
-        let count = listed.length.div_ceil(listed.chunk);
+        let count = listed.chunks();
         let trips = (TRIP..count)
             .step_by(TRIP)
             .map(|from| self.read_trip(id, from..count.min(from + TRIP)));
@@ -385,19 +416,7 @@ impl MongoStore {
         let mut chunks = Chunks::new();
         while let Some(batch) = batches.try_next().await? {
             let reply = Bytes::from_owner(Reply(batch));
-            let document = RawDocument::from_bytes(&reply).map_err(Error::from)?;
-            let cursor = document.get_document("cursor").map_err(Error::from)?;
-            let found = cursor
-                .get_array("firstBatch")
-                .or_else(|_| cursor.get_array("nextBatch"));
-            for chunk in found.map_err(Error::from)? {
-                let chunk = chunk.ok().and_then(|chunk| chunk.as_document());
-                let Some((chunk, Ok(n))) = chunk.map(|chunk| (chunk, chunk.get_i32("n"))) else {
-                    continue;
-                };
-                let data = chunk.get_binary("data").ok();
-                chunks.insert(n, data.map(|data| reply.slice_ref(data.bytes)));
-            }
+            read_chunks(&reply, &mut chunks).map_err(Error::from)?;
         }
         Ok(chunks)
     }
@@ -490,6 +509,29 @@ impl MongoStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_that_claims_more_than_any_pack_has_is_not_believed() {
+        let read = |length: i64, chunk: i64| {
+            let metadata = doc! { "archive": "a", "format": 1 };
+            let entry = doc! { "length": length, "chunkSize": chunk, "metadata": metadata };
+            Listed::read(PackId([7; 16]), &entry)
+        };
+        assert!(read(2 << 20, 512 << 10).is_ok());
+        // As tools that copy packs may cut them.
+        assert!(read(256 << 20, 255 << 10).is_ok());
+        for (length, chunk) in [
+            (i64::MAX, i64::MAX),
+            (i64::MAX, 1),
+            (1 << 32, 1),
+            (100_000, 1),
+        ] {
+            let Err(StoreError::Damaged { why, .. }) = read(length, chunk) else {
+                panic!("{length} bytes in chunks of {chunk}");
+            };
+            assert!(why.contains(&length.to_string()), "{why}");
+        }
+    }
 
     #[test]
     fn chunk_keys_are_the_same_for_every_try_and_differ_between_chunks() {

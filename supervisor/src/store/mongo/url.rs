@@ -1,15 +1,27 @@
 //! The address: read by the driver, explained by us, because the driver's explanation may quote
 //! what it could not read, and that may be a password.
 
-use mongodb::options::{ConnectionString, HostInfo};
+use mongodb::options::{ConnectionString, HostInfo, Tls};
 
 use super::errors::user_info;
 use crate::store::{Result, StoreError};
 
-/// Reads a URL.
+/// Reads a URL. One that would have us talk to whoever answers is refused.
 pub(super) fn parse(url: &str) -> Result<ConnectionString> {
-    ConnectionString::parse(url).map_err(|_| StoreError::Address(explain(url).to_owned()))
+    let parsed =
+        ConnectionString::parse(url).map_err(|_| StoreError::Address(explain(url).to_owned()))?;
+    match &parsed.tls {
+        Some(Tls::Enabled(tls)) if tls.allow_invalid_certificates == Some(true) => {
+            Err(StoreError::Address(UNVERIFIED.to_owned()))
+        }
+        _ => Ok(parsed),
+    }
 }
+
+const UNVERIFIED: &str = "the MongoDB URL switches off the check of the server's certificate, and the \
+                          session would go to whoever answers there: take `tlsInsecure` and \
+                          `tlsAllowInvalidCertificates` out, and name the file of the CA that signed \
+                          the certificate with `tlsCAFile=/PATH/ca.pem`";
 
 /// What is most likely wrong with a URL that the driver does not take. Fixed texts only.
 fn explain(url: &str) -> &'static str {
@@ -61,6 +73,34 @@ pub(super) fn hosts(parsed: &ConnectionString) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unverified_server_is_refused_however_it_is_asked_for() {
+        let told = |options: &str| {
+            let url = format!("mongodb://me:canaryword@host/db?{options}");
+            parse(&url)
+                .map(drop)
+                .map_err(|error| format!("{error} {error:?}"))
+        };
+        for options in [
+            "tlsInsecure=true",
+            "tls=true&tlsinsecure=true",
+            "tlsAllowInvalidCertificates=true&tlsCAFile=/ca.pem",
+            "ssl=true&TLSALLOWINVALIDCERTIFICATES=true",
+        ] {
+            let refused = told(options).expect_err(options);
+            assert!(refused.contains("tlsCAFile="), "{options}: {refused}");
+            assert!(!refused.contains("canary"), "{options}: {refused}");
+        }
+        for options in [
+            "tls=true",
+            "tlsInsecure=false",
+            "tlsCAFile=/ca.pem",
+            "tls=false",
+        ] {
+            assert_eq!(told(options), Ok(()), "{options}");
+        }
+    }
 
     #[test]
     fn an_unreadable_url_is_explained_without_a_word_of_it() {
