@@ -136,7 +136,7 @@ fn no_command_and_no_error_tells_a_secret() {
         format!("mongodb+srv://keeper:{CANARY}@127.0.0.1:27017/wa"),
         format!("mongdb://keeper:{CANARY}@127.0.0.1/wa"),
         format!("postgres://keeper:{CANARY}@127.0.0.1/wa"),
-        format!("{CANARY}"),
+        CANARY.to_owned(),
     ];
     // Most of it is waiting for servers that do not answer.
     thread::scope(|scope| {

@@ -232,7 +232,7 @@ fn packed_listing(input: &[u8]) -> bool {
 }
 
 fn frames() -> Vec<Vec<u8>> {
-    let raw: Vec<u8> = (0..2000u32).map(|i| (i * i >> 5) as u8).collect();
+    let raw: Vec<u8> = (0..2000u32).map(|i| ((i * i) >> 5) as u8).collect();
     let packed = compressed(&raw);
     let fields = [3, packed.len() as u32, raw.len() as u32].map(u32::to_le_bytes);
     vec![[&fields.concat(), &b"xyz"[..], &packed].concat()]
