@@ -49,6 +49,14 @@ mod decoders;
 mod disk;
 #[path = "faults/foreign.rs"]
 mod foreign;
+#[path = "faults/forge.rs"]
+mod forge;
+#[path = "faults/forged.rs"]
+mod forged;
+#[path = "faults/forged_bombs.rs"]
+mod forged_bombs;
+#[path = "faults/forged_chains.rs"]
+mod forged_chains;
 #[path = "faults/kills.rs"]
 mod kills;
 #[path = "faults/modes.rs"]

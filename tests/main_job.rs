@@ -33,8 +33,6 @@ mod crash;
 mod file_mode;
 #[path = "main_job/handover.rs"]
 mod handover;
-#[path = "main_job/hostile.rs"]
-mod hostile;
 #[path = "main_job/idle.rs"]
 mod idle;
 #[path = "main_job/lifecycle.rs"]

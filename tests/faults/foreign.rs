@@ -49,6 +49,7 @@ fn assert_unharmed(archive: &Archive, world: &World) {
 fn documents_of_others_beside_ours_are_left_alone() {
     let archive = in_mongo();
     let world = archive.copy();
+    let pack = newest_pack(&world);
     for document in [
         doc! { "_id": ObjectId::new(), "hello": "world" },
         doc! { "_id": "default" },
@@ -76,6 +77,8 @@ fn documents_of_others_beside_ours_are_left_alone() {
         "packs.chunks",
         &doc! { "files_id": "no pack", "n": "zero" },
     );
+    // The index over the pieces cannot be made with this.
+    insert(&world, "packs.chunks", &doc! { "files_id": pack, "n": 0 });
     insert(&world, "leases", &doc! { "_id": "other", "instance": 7 });
     assert_unharmed(archive, &world);
 

@@ -15,9 +15,12 @@
 //! Everything here decodes bytes that may be damaged or forged: each length is bounded before it
 //! is believed, and nothing is allocated for a count that the input does not have the bytes for.
 
+use std::fmt;
 use std::io::Read;
+use std::marker::PhantomData;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use zstd::bulk::Decompressor;
 
 use crate::entry::{Digest, Kind, Meta, RelPath};
@@ -37,6 +40,13 @@ pub const INLINE_MAX: usize = 512 << 10;
 pub const LISTING_INLINE_MAX: usize = 4 << 20;
 /// Largest listing that is read, uncompressed: some two million entries.
 pub const LISTING_MAX: u64 = 256 << 20;
+/// Most packs that a listing names: two terabytes of contents.
+const PACKS_MAX: u64 = 1 << 20;
+/// Most extents that a listing has, of all its files. A database has as many when twelve gigabytes of
+/// it are scattered page by page; other files take one for 256 KiB and less.
+pub const EXTENTS_MAX: usize = 3 << 20;
+/// No single change is longer, encoded: a file that has all the extents there may be.
+const CHANGE_MAX: usize = 64 << 20;
 /// zstd's fastest ordinary level. Keys are random, so that a higher one saves next to nothing of them
 /// and costs half as much time again.
 pub const ZSTD_LEVEL: i32 = 1;
@@ -91,6 +101,7 @@ pub enum Change {
         /// What it is.
         kind: Kind,
         /// A file's content, in order; empty for everything else.
+        #[serde(deserialize_with = "extents")]
         extents: Vec<Extent>,
     },
     /// The file keeps its content but for some pieces.
@@ -104,6 +115,7 @@ pub enum Change {
         /// Hash of its whole content now.
         hash: Digest,
         /// What changed, by offset, not overlapping.
+        #[serde(deserialize_with = "extents")]
         pieces: Vec<Piece>,
     },
     /// Only the metadata changed.
@@ -120,7 +132,42 @@ pub enum Change {
     },
 }
 
+/// Reads extents, or pieces, and no more of them than [`EXTENTS_MAX`]: of a few kilobytes that
+/// decompress well there could be tens of millions.
+fn extents<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    struct Few<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {EXTENTS_MAX} extents")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Vec<T>, A::Error> {
+            // Nothing is allocated for a count alone.
+            let mut extents = Vec::with_capacity(from.size_hint().unwrap_or(0).min(1024));
+            while let Some(extent) = from.next_element()? {
+                if extents.len() == EXTENTS_MAX {
+                    return Err(A::Error::custom("too many extents"));
+                }
+                extents.push(extent);
+            }
+            Ok(extents)
+        }
+    }
+    from.deserialize_seq(Few(PhantomData))
+}
+
 impl Change {
+    /// How many extents or pieces it has.
+    fn extents(&self) -> usize {
+        match self {
+            Self::Put { extents, .. } => extents.len(),
+            Self::Patch { pieces, .. } => pieces.len(),
+            Self::Touch { .. } | Self::Remove { .. } => 0,
+        }
+    }
+
     /// The entry that is changed.
     #[must_use]
     pub fn path(&self) -> &RelPath {
@@ -254,9 +301,17 @@ impl Listing {
     /// The encoded listing's length and its compressed form.
     ///
     /// # Errors
-    /// If zstd cannot allocate.
+    /// If zstd cannot allocate, or if nobody could read it back.
     pub fn pack(&self) -> std::io::Result<(u64, Vec<u8>)> {
         let raw = postcard::to_stdvec(self).expect("listings always encode");
+        let extents: usize = self.changes.iter().map(Change::extents).sum();
+        if raw.len() as u64 > LISTING_MAX || extents > EXTENTS_MAX {
+            let (entries, bytes) = (self.changes.len(), raw.len());
+            let why = format!(
+                "{entries} entries in {extents} pieces take {bytes} bytes, more than one commit can list"
+            );
+            return Err(std::io::Error::other(why));
+        }
         Ok((raw.len() as u64, zstd::bulk::compress(&raw, ZSTD_LEVEL)?))
     }
 
@@ -290,6 +345,8 @@ pub struct ListingReader<'a> {
     packs: Vec<PackId>,
     /// How many changes are still to come.
     left: u64,
+    /// How many extents have come.
+    extents: usize,
     /// What has been decompressed, from `at` on not decoded yet.
     window: Vec<u8>,
     at: usize,
@@ -317,11 +374,22 @@ impl<'a> ListingReader<'a> {
             decoder,
             packs: Vec::new(),
             left: 0,
+            extents: 0,
             window: Vec::new(),
             at: 0,
             beyond: raw_len,
         };
-        reader.packs = reader.decode()?;
+        let packs: u64 = reader.decode()?;
+        if packs > PACKS_MAX {
+            return Err(format!(
+                "the listing names {packs} packs, more than {PACKS_MAX}"
+            ));
+        }
+        // One by one, so that a count that nothing is behind does not fill the window.
+        for _ in 0..packs {
+            let id = reader.decode()?;
+            reader.packs.push(id);
+        }
         reader.left = reader.decode()?;
         Ok(reader)
     }
@@ -341,6 +409,10 @@ impl<'a> ListingReader<'a> {
         if self.left > 0 {
             self.left -= 1;
             let change: Change = self.decode()?;
+            self.extents += change.extents();
+            if self.extents > EXTENTS_MAX {
+                return Err(format!("the listing has more than {EXTENTS_MAX} extents"));
+            }
             check(&change, self.packs.len() as u64)?;
             return Ok(Some(change));
         }
@@ -372,8 +444,12 @@ impl<'a> ListingReader<'a> {
     /// Makes the window longer by as much as it holds, and by [`WINDOW`] at least.
     fn fill(&mut self) -> Result<(), String> {
         self.window.drain(..std::mem::take(&mut self.at));
+        if self.window.len() >= CHANGE_MAX {
+            return Err("an entry of the listing is larger than any can be".into());
+        }
         let more = self.window.len().max(WINDOW) as u64;
         let more = more.min(self.beyond);
+        self.window.reserve_exact(more as usize);
         let read = self
             .decoder
             .by_ref()

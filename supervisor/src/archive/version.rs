@@ -422,10 +422,11 @@ fn splice(old: &[Extent], pieces: &[Piece], size: u64) -> Option<Vec<Extent>> {
             _ => out.push(extent),
         }
     };
-    // What is kept of the old extents between `from` and `to`.
-    let keep = |from: u64, to: u64, push: &mut dyn FnMut(Extent)| {
-        let mut at = 0u64;
-        for extent in old {
+    // What is kept of the old extents between `from` and `to`, which only ever grow: so they are
+    // gone through once, however many pieces there are.
+    let (mut rest, mut at) = (old, 0u64);
+    let mut keep = |from: u64, to: u64, push: &mut dyn FnMut(Extent)| {
+        while let Some((extent, after)) = rest.split_first() {
             let (start, stop) = (at.max(from), (at + u64::from(extent.len)).min(to));
             if start < stop {
                 let skip = u32::try_from(start - at).expect("within an extent");
@@ -436,10 +437,11 @@ fn splice(old: &[Extent], pieces: &[Piece], size: u64) -> Option<Vec<Extent>> {
                     ..*extent
                 });
             }
-            at += u64::from(extent.len);
-            if at >= to {
+            if at + u64::from(extent.len) > to {
                 break;
             }
+            at += u64::from(extent.len);
+            rest = after;
         }
     };
     for piece in pieces {

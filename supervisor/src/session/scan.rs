@@ -270,7 +270,7 @@ impl Directory {
         match self.open_below(start) {
             Ok(fd) => {
                 // Ended early or not: what was found is what was wanted.
-                let _ = walk.start(&fd, below);
+                let _ = walk.start(fd, below);
             }
             Err(error) => match below {
                 Some(below) if !is_gone(&error) => {

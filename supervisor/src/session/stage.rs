@@ -4,7 +4,7 @@
 //! the way can lead out. The kernel is asked only for what is not so already: a restore of many
 //! small files shall cost hardly more than writing them. [`Stage::install`] puts it in place.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -29,6 +29,8 @@ pub(super) const STAGING: &str = "staging";
 /// At most this many directories are held open. Files come in the order of their paths, so that
 /// few are needed at a time.
 const OPEN_DIRS_MAX: usize = 64;
+/// Of the directories above one that is opened, at most this many are held as well.
+const HELD_ON_THE_WAY: usize = 16;
 
 const OPEN_DIR: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_DIRECTORY)
@@ -130,7 +132,7 @@ pub struct Stage {
     pub(super) root: PathBuf,
     path: PathBuf,
     fd: OwnedFd,
-    open: HashMap<Box<[u8]>, OwnedFd>,
+    open: BTreeMap<Box<[u8]>, OwnedFd>,
     dirs: Vec<(RelPath, Meta)>,
     creation: Creation,
     /// Once the journal names the staging directory it belongs to the journal.
@@ -161,7 +163,7 @@ impl Stage {
             root: root.to_path_buf(),
             path,
             fd,
-            open: HashMap::new(),
+            open: BTreeMap::new(),
             dirs: Vec::new(),
             creation,
             keep: false,
@@ -363,24 +365,37 @@ impl Stage {
         if dir.is_empty() {
             return Ok(&self.fd);
         }
-        if !self.open.contains_key(dir) {
-            if self.open.len() >= OPEN_DIRS_MAX {
-                self.open.clear();
-            }
-            let (above, name) = match dir.iter().rposition(|b| *b == b'/') {
-                Some(at) => (&dir[..at], &dir[at + 1..]),
-                None => (&[][..], dir),
-            };
-            let above = self.opened(above)?;
-            let opened = match openat(above, name, OPEN_DIR, Mode::empty()) {
+        if self.open.contains_key(dir) {
+            return Ok(&self.open[dir]);
+        }
+        let ends = dir.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        let ends: Vec<usize> = ends.map(|(at, _)| at).chain([dir.len()]).collect();
+        // From the nearest that is open. No recursion, and not all on the way are held: paths can be
+        // deeper than a stack, and than there are descriptors.
+        let known = ends
+            .iter()
+            .rposition(|end| self.open.contains_key(&dir[..*end]));
+        let mut above = known.and_then(|at| self.open.remove_entry(&dir[..ends[at]]));
+        if self.open.len() + HELD_ON_THE_WAY >= OPEN_DIRS_MAX {
+            self.open.clear();
+        }
+        for at in known.map_or(0, |at| at + 1)..ends.len() {
+            let path = &dir[..ends[at]];
+            let from = if at == 0 { 0 } else { ends[at - 1] + 1 };
+            let (parent, name) = (above.as_ref().map_or(&self.fd, |(_, fd)| fd), &path[from..]);
+            let opened = match openat(parent, name, OPEN_DIR, Mode::empty()) {
                 Err(Errno::ENOENT) => {
-                    mkdirat(above, name, Mode::S_IRWXU)?;
-                    openat(above, name, OPEN_DIR, Mode::empty())
+                    mkdirat(parent, name, Mode::S_IRWXU)?;
+                    openat(parent, name, OPEN_DIR, Mode::empty())
                 }
                 other => other,
             }?;
-            self.open.insert(dir.into(), opened);
+            let before = above.replace((path.into(), opened));
+            if at + HELD_ON_THE_WAY >= ends.len() {
+                self.open.extend(before);
+            }
         }
+        self.open.extend(above);
         Ok(&self.open[dir])
     }
 

@@ -56,11 +56,11 @@ impl Listing {
         Ok(listing)
     }
 
-    fn names(&self) -> impl Iterator<Item = &CStr> {
-        self.spans.iter().map(|span| {
-            CStr::from_bytes_with_nul(with_nul(&self.arena, *span))
-                .expect("the name came from a C string")
-        })
+    /// The `n`-th name.
+    fn name(&self, n: usize) -> Option<&CStr> {
+        let span = self.spans.get(n)?;
+        let name = CStr::from_bytes_with_nul(with_nul(&self.arena, *span));
+        Some(name.expect("the name came from a C string"))
     }
 
     fn sidecar(&self, name: &[u8], suffix: &[u8]) -> Option<&CStr> {
@@ -80,6 +80,16 @@ impl Listing {
 
 fn with_nul(arena: &[u8], (start, end): (u32, u32)) -> &[u8] {
     &arena[start as usize..end as usize]
+}
+
+/// A directory that is being walked.
+struct Level {
+    fd: OwnedFd,
+    listing: Listing,
+    /// Which of its names comes next.
+    next: usize,
+    /// How much of the walk's path is its own.
+    length: usize,
 }
 
 /// One scan under way.
@@ -107,55 +117,74 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Walks the open directory `at` and all below it.
-    pub(super) fn start(&mut self, fd: &OwnedFd, at: Option<&RelPath>) -> ControlFlow<()> {
+    /// Walks the open directory `at` and all below it. No recursion: directories can be nested deeper
+    /// than the stack of a thread.
+    pub(super) fn start(&mut self, fd: OwnedFd, at: Option<&RelPath>) -> ControlFlow<()> {
         if let Some(at) = at {
             self.path.extend_from_slice(at.as_bytes());
         }
-        self.directory(fd, at)
+        let mut open: Vec<Level> = self.enter(fd, at).into_iter().collect();
+        while let Some(level) = open.last_mut() {
+            self.path.truncate(level.length);
+            let Some(name) = level.listing.name(level.next) else {
+                open.pop();
+                continue;
+            };
+            level.next += 1;
+            if level.length > 0 {
+                self.path.push(b'/');
+            }
+            self.path.extend_from_slice(name.to_bytes());
+            if let Some((fd, path)) = self.entry(&level.fd, name, &level.listing)? {
+                open.extend(self.enter(fd, Some(&path)));
+            }
+        }
+        ControlFlow::Continue(())
     }
 
-    fn directory(&mut self, fd: &OwnedFd, at: Option<&RelPath>) -> ControlFlow<()> {
+    /// Lists the open directory `at`, whose path is the walk's.
+    fn enter(&mut self, fd: OwnedFd, at: Option<&RelPath>) -> Option<Level> {
         (self.entering)(at);
-        let listing = match Listing::read(fd) {
-            Ok(listing) => listing,
+        match Listing::read(&fd) {
+            Ok(listing) => Some(Level {
+                fd,
+                listing,
+                next: 0,
+                length: self.path.len(),
+            }),
             Err(error) => {
                 match at {
                     Some(at) => self.report.unreadable.push((at.clone(), error.to_string())),
                     None => self.report.root_unreadable = Some(error),
                 }
-                return ControlFlow::Continue(());
+                None
             }
-        };
-        let length = self.path.len();
-        for name in listing.names() {
-            if length > 0 {
-                self.path.push(b'/');
-            }
-            self.path.extend_from_slice(name.to_bytes());
-            self.entry(fd, name, &listing)?;
-            self.path.truncate(length);
         }
-        ControlFlow::Continue(())
     }
 
-    fn entry(&mut self, fd: &OwnedFd, name: &CStr, listing: &Listing) -> ControlFlow<()> {
+    /// Looks at one name; gives a directory that is to be walked.
+    fn entry(
+        &mut self,
+        fd: &OwnedFd,
+        name: &CStr,
+        listing: &Listing,
+    ) -> ControlFlow<(), Option<(OwnedFd, RelPath)>> {
         let stat = match fstatat(fd, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             // It vanished between the listing and now.
-            Err(Errno::ENOENT) => return ControlFlow::Continue(()),
+            Err(Errno::ENOENT) => return ControlFlow::Continue(None),
             Err(error) => {
                 if let Ok(path) = RelPath::new(self.path.as_slice())
                     && !self.profile.skips_entry(&self.path, false)
                 {
                     self.report.unreadable.push((path, error.desc().to_owned()));
                 }
-                return ControlFlow::Continue(());
+                return ControlFlow::Continue(None);
             }
         };
         let is_dir = kind_bits(&stat) == SFlag::S_IFDIR;
         if self.profile.skips_entry(&self.path, is_dir) {
-            return ControlFlow::Continue(());
+            return ControlFlow::Continue(None);
         }
         let Ok(path) = RelPath::new(self.path.as_slice()) else {
             // The only thing wrong with a listed path can be its length; what can be named of it
@@ -164,7 +193,7 @@ impl<'a> Walk<'a> {
             {
                 self.report.skip(dir, SkipReason::Unusable);
             }
-            return ControlFlow::Continue(());
+            return ControlFlow::Continue(None);
         };
         match examine(fd, name, &path, &stat) {
             Look::Found(mut found) => {
@@ -176,24 +205,24 @@ impl<'a> Walk<'a> {
                 }
                 (self.each)(found)?;
             }
-            Look::Absent => return ControlFlow::Continue(()),
+            Look::Absent => return ControlFlow::Continue(None),
             Look::Skipped(reason) => {
                 self.report.skip(path, reason);
-                return ControlFlow::Continue(());
+                return ControlFlow::Continue(None);
             }
             Look::Unreadable(error) => {
                 self.report.unreadable.push((path, error.to_string()));
-                return ControlFlow::Continue(());
+                return ControlFlow::Continue(None);
             }
         }
         if is_dir {
             match openat(fd.as_fd(), name, OPEN_DIR, Mode::empty()) {
-                Ok(below) => return self.directory(&below, Some(&path)),
+                Ok(below) => return ControlFlow::Continue(Some((below, path))),
                 Err(Errno::ENOENT) => {}
                 // Also where it was swapped for something else since: the next look tells.
                 Err(error) => self.report.unreadable.push((path, error.desc().to_owned())),
             }
         }
-        ControlFlow::Continue(())
+        ControlFlow::Continue(None)
     }
 }

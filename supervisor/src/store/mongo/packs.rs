@@ -201,6 +201,11 @@ impl MongoStore {
                     Err(error) if is_denied(&error) && self.may_read().await? => {
                         tracing::debug!("no right to create indexes; going on without");
                     }
+                    // Somebody put a piece there twice. Reading them goes by their keys.
+                    Err(error) if is_duplicate_key(&error) => {
+                        let name = collection.name();
+                        tracing::warn!(target: "boot", collection = name, "pieces of packs are there twice, so that they cannot have an index; going on without. See `sessionkeep verify`");
+                    }
                     Err(error) => return Err(error.into()),
                 }
             }
