@@ -17,14 +17,26 @@ mod mongod;
 mod process;
 #[path = "support/proxy.rs"]
 mod proxy;
+#[path = "support/small.rs"]
+mod small;
 #[path = "support/tree.rs"]
 mod tree;
 
 #[path = "faults/campaign.rs"]
 mod campaign;
+#[path = "faults/descriptors.rs"]
+mod descriptors;
 #[path = "faults/disk.rs"]
 mod disk;
+#[path = "faults/errors.rs"]
+mod errors;
+#[path = "faults/inotify.rs"]
+mod inotify;
 #[path = "faults/modes.rs"]
 mod modes;
+#[path = "faults/restore_errors.rs"]
+mod restore_errors;
 #[path = "faults/secrets.rs"]
 mod secrets;
+#[path = "faults/tree_shapes.rs"]
+mod tree_shapes;

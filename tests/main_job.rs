@@ -16,6 +16,8 @@ mod process;
 mod proxy;
 #[path = "support/replica_set.rs"]
 mod replica_set;
+#[path = "support/small.rs"]
+mod small;
 #[path = "support/tree.rs"]
 mod tree;
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::keeper::{IDLE, World, free_port};
 use super::raw::{damage_a_pack, damage_commit};
-use super::restore::noise;
+use super::small::noise;
 
 const LOGIN: &str = r#"{"me":"first"}"#;
 

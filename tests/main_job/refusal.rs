@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::keeper::{IDLE, World, free_port, http_json, send, wait_until};
 use super::raw::packs;
-use super::restore::noise;
+use super::small::noise;
 
 const LOGIN: &str = r#"{"me":"first"}"#;
 

@@ -57,7 +57,7 @@ impl Site {
         };
         let settings = config::load(&flags).expect("settings").settings;
         let directory = Directory::open(&dir, Profile::new(settings.profile)).expect("open");
-        let events = Arc::new(Mutex::new(Events::new().expect("inotify")));
+        let events = Arc::new(Mutex::new(Events::new()));
         let memory = MemoryStore::new();
         let store: Arc<dyn Store> = Arc::new(memory.clone());
         let replica = Replica::new(directory.clone(), events.clone());
