@@ -38,5 +38,7 @@ mod modes;
 mod restore_errors;
 #[path = "faults/secrets.rs"]
 mod secrets;
+#[path = "faults/sizes.rs"]
+mod sizes;
 #[path = "faults/tree_shapes.rs"]
 mod tree_shapes;

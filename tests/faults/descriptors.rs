@@ -26,11 +26,14 @@ fn limit(pid: u32, most: u64) {
     assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
 }
 
-/// How many it has open.
-fn open(pid: u32) -> u64 {
-    fs::read_dir(format!("/proc/{pid}/fd"))
-        .expect("list")
-        .count() as u64
+/// The limit under which it can open only so many more: the limit is one of numbers, and the lowest
+/// free ones come first.
+fn only(pid: u32, more: usize) -> u64 {
+    let list = fs::read_dir(format!("/proc/{pid}/fd")).expect("list");
+    let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    let open: Vec<u64> = list.flatten().filter_map(number).collect();
+    let mut free = (0..).filter(|number| !open.contains(number));
+    free.nth(more).expect("they do not end")
 }
 
 #[test]
@@ -43,7 +46,7 @@ fn a_watcher_without_descriptors_removes_nothing_and_catches_up() {
     let watcher = life.process("watcher");
     // With none at all, and with a few that let it get some of the way down.
     for spare in [0, 1, 2, 3] {
-        limit(watcher, open(watcher) + spare);
+        limit(watcher, only(watcher, spare));
         let content = format!("{{\"spare\":{spare}}}");
         world.write("creds.json", &content);
         let refused = life.log().matches("nothing is committed").count();
@@ -59,6 +62,13 @@ fn a_watcher_without_descriptors_removes_nothing_and_catches_up() {
         assert!(is_alive(life.process("gateway")));
     }
     let log = life.log();
+    let mut told = log
+        .lines()
+        .filter(|line| line.contains("nothing is committed"));
+    assert!(
+        told.all(|line| line.contains("Too many open files")),
+        "{log}"
+    );
     assert!(log.contains("Too many open files"), "{log}");
     limit(watcher, 1024);
     world.wait_until_saved();

@@ -86,7 +86,7 @@ impl Replica {
         }
         if let Some(error) = report.root_unreadable {
             warn!(target: "sync", %error, "the session directory cannot be read");
-            gather.out.refused = Some(Refusal::DirectoryGone);
+            gather.out.refused = Some(Refusal::DirectoryGone(error.to_string()));
             return Ok(Work::default());
         }
         self.report_passed_over(&report);

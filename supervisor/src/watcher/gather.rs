@@ -43,8 +43,8 @@ impl Replica {
     ) -> Result<Gathered> {
         let sink = Arc::new(Mutex::new(sink));
         let mut gather = Gather::begin(&sink, pass, progress)?;
-        if !self.directory.is_intact() {
-            gather.out.refused = Some(Refusal::DirectoryGone);
+        if let Err(error) = self.directory.intact() {
+            gather.out.refused = Some(Refusal::DirectoryGone(error.to_string()));
             return Ok(gather.out);
         }
         let work = match work.everything {
