@@ -45,7 +45,7 @@ fn there_and_back(world: &World) -> (u64, u64) {
     assert_eq!(ended.code, 0, "{}", ended.log);
     world.wipe();
     let mut life = world.script(IDLE).set("stop.total=100s").start();
-    let restorer = peak_until(&mut life, "restorer", "the directory is ready", 1);
+    let restorer = peak_until(&mut life, "restorer", "[BOOT] restored", 1);
     watcher = watcher.max(peak_until(&mut life, "watcher", "watcher is ready", 1));
     let ended = life.stop();
     assert_eq!(ended.code, 0, "{}", ended.log);

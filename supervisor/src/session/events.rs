@@ -61,6 +61,10 @@ impl Events {
     /// Watches nothing yet; and never will where the user has no inotify instance left, which
     /// [`Events::watch`] tells.
     #[must_use]
+    #[expect(
+        clippy::new_without_default,
+        reason = "it asks the kernel for something"
+    )]
     pub fn new() -> Self {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)
             .map_err(|errno| explain(errno, "fs.inotify.max_user_instances").to_string());

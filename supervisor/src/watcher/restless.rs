@@ -39,12 +39,11 @@ impl Restless {
     /// When it may be read again, where that is not now. At the end it always may.
     pub(super) fn not_yet(&self, path: &RelPath, pass: Pass) -> Option<FileOutcome> {
         let next = self.0.get(path)?.next;
-        (pass == Pass::Live && Instant::now() < next).then(|| {
-            FileOutcome::Later(Later {
-                when: next,
-                why: "it keeps changing",
-            })
-        })
+        let later = Later {
+            when: next,
+            why: "it keeps changing",
+        };
+        (pass == Pass::Live && Instant::now() < next).then_some(FileOutcome::Later(later))
     }
 
     /// Notes what reading it since `begun` came to, and says when to look again.

@@ -403,7 +403,7 @@ fn a_directory_that_was_replaced_is_not_committed() {
         fs::rename(&site.dir, site.dir.with_extension("away")).expect("rename");
         fs::create_dir(&site.dir).expect("create");
         let committed = site.commit(Work::everything(), Pass::Final).await;
-        assert_eq!(committed.refused, Some(Refusal::DirectoryGone(_)));
+        assert!(matches!(committed.refused, Some(Refusal::DirectoryGone(_))));
     });
 }
 
