@@ -28,6 +28,8 @@ mod proxy;
 mod raw;
 #[path = "../supervisor/examples/churn/shape.rs"]
 mod shape;
+#[path = "support/small.rs"]
+mod small;
 #[path = "support/tree.rs"]
 mod tree;
 
@@ -45,8 +47,12 @@ mod damage;
 mod damage_random;
 #[path = "faults/decoders.rs"]
 mod decoders;
+#[path = "faults/descriptors.rs"]
+mod descriptors;
 #[path = "faults/disk.rs"]
 mod disk;
+#[path = "faults/errors.rs"]
+mod errors;
 #[path = "faults/foreign.rs"]
 mod foreign;
 #[path = "faults/forge.rs"]
@@ -57,6 +63,8 @@ mod forged;
 mod forged_bombs;
 #[path = "faults/forged_chains.rs"]
 mod forged_chains;
+#[path = "faults/inotify.rs"]
+mod inotify;
 #[path = "faults/kills.rs"]
 mod kills;
 #[path = "faults/modes.rs"]
@@ -67,6 +75,8 @@ mod mutate;
 mod network;
 #[path = "faults/random_damage.rs"]
 mod random_damage;
+#[path = "faults/restore_errors.rs"]
+mod restore_errors;
 #[path = "faults/restores.rs"]
 mod restores;
 #[path = "faults/secrets.rs"]
@@ -75,7 +85,11 @@ mod secrets;
 mod sidecar;
 #[path = "faults/sidecar_defects.rs"]
 mod sidecar_defects;
+#[path = "faults/sizes.rs"]
+mod sizes;
 #[path = "faults/tamper.rs"]
 mod tamper;
 #[path = "faults/tls.rs"]
 mod tls;
+#[path = "faults/tree_shapes.rs"]
+mod tree_shapes;

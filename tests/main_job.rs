@@ -20,6 +20,8 @@ mod proxy;
 mod raw;
 #[path = "support/replica_set.rs"]
 mod replica_set;
+#[path = "support/small.rs"]
+mod small;
 #[path = "support/tree.rs"]
 mod tree;
 

@@ -30,7 +30,7 @@ pub const ALL: &[(u8, &str, &str)] = &[
     (
         INTERNAL,
         "an internal error, or a restore that failed",
-        "read the last error line; the directory is as it was",
+        "read the last error line; the directory is as it was, unless that says that a restore is half in place",
     ),
     (
         FLUSH_FAILED,

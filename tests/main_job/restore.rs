@@ -12,6 +12,7 @@ use rusqlite::Connection;
 use super::keeper::{IDLE, Tree, World};
 use super::noise::noise;
 use super::raw::packs;
+use super::small::Small;
 
 fn rich_tree(world: &World) {
     world.write("creds.json", r#"{"me":1}"#);
@@ -106,32 +107,6 @@ fn directories_come_back_with_their_times() {
     }
 }
 
-/// A small file system that is unmounted whatever happens.
-struct Small<'a>(&'a std::path::Path);
-
-impl<'a> Small<'a> {
-    /// `None` where this user may not mount.
-    fn mount(at: &'a std::path::Path, options: &str) -> Option<Self> {
-        fs::create_dir_all(at).expect("mkdir");
-        let done = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
-            .arg(at)
-            .stderr(std::process::Stdio::null())
-            .status();
-        done.is_ok_and(|status| status.success())
-            .then_some(Self(at))
-    }
-}
-
-impl Drop for Small<'_> {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount")
-            .arg("-l")
-            .arg(self.0)
-            .status();
-    }
-}
-
 #[test]
 fn a_disk_that_is_too_small_for_a_restore_keeps_what_it_holds() {
     let world = World::sqlite();
@@ -143,7 +118,6 @@ fn a_disk_that_is_too_small_for_a_restore_keeps_what_it_holds() {
     world.wipe();
     let dir = world.dir();
     let Some(_mounted) = Small::mount(&dir, "size=24m") else {
-        eprintln!("nothing can be mounted here: not tested");
         return;
     };
     world.write("creds.json", r#"{"me":"old"}"#);

@@ -80,7 +80,8 @@ impl Inject {
     fn arguments(&self) -> Vec<String> {
         let words = |option: &str, value: String| [option.to_owned(), value];
         let calls: Vec<&str> = self.faults.iter().map(|(calls, _)| &calls[..]).collect();
-        let mut arguments = vec!["-f".to_owned(), "-qq".to_owned()];
+        // Another start adds to the same log.
+        let mut arguments = ["-f", "-qq", "-A"].map(str::to_owned).to_vec();
         arguments.extend(words("-o", self.log.display().to_string()));
         arguments.extend(words("-e", format!("trace={}", calls.join(","))));
         arguments.extend(words("-e", "signal=none".to_owned()));

@@ -100,6 +100,20 @@ impl World {
         world
     }
 
+    /// The same on a disk, for what is too large for memory.
+    pub(crate) fn on_disk() -> Self {
+        let made = tempfile::Builder::new()
+            .prefix("sessionkeep-job-")
+            .tempdir();
+        let mut world = Self {
+            root: made.expect("make a directory"),
+            url: String::new(),
+            lives: AtomicU32::new(0),
+        };
+        world.url = format!("sqlite:{}", world.database_file().display());
+        world
+    }
+
     /// For what must hold whatever the store is.
     pub(crate) fn both() -> [Self; 2] {
         [Self::mongo(), Self::sqlite()]

@@ -25,6 +25,14 @@ fn stat(pid: u32) -> Option<(String, u32)> {
     Some((state, words.next()?.parse().ok()?))
 }
 
+/// The most memory that a process ever had, in bytes; 0 for one that has ended.
+pub(crate) fn peak_memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) << 10
+}
+
 /// A process and all that descend from it.
 pub(crate) fn with_descendants(root: u32) -> Vec<u32> {
     let pids = fs::read_dir("/proc").expect("/proc").flatten();

@@ -57,9 +57,12 @@ pub enum BootError {
     /// The marker cannot be used.
     #[error(transparent)]
     Marker(#[from] MarkerError),
-    /// The restored directory could not be built or put in place.
+    /// The restored directory could not be built.
     #[error("failed to restore; the directory is as it was")]
-    Stage(#[from] StageError),
+    Stage(#[source] StageError),
+    /// The restored directory is only partly in place.
+    #[error(transparent)]
+    HalfInPlace(StageError),
     /// The archive could not be read.
     #[error("failed to read the archive; the directory is as it was")]
     Archive(#[from] ArchiveError),
@@ -74,6 +77,15 @@ pub enum BootError {
     Name(#[from] NameError),
 }
 
+impl From<StageError> for BootError {
+    fn from(error: StageError) -> Self {
+        match error {
+            StageError::HalfInPlace(_) => Self::HalfInPlace(error),
+            other => Self::Stage(other),
+        }
+    }
+}
+
 impl BootError {
     /// The exit code that says so.
     #[must_use]
@@ -86,7 +98,9 @@ impl BootError {
             | Self::Directory { .. }
             | Self::Marker(_)
             | Self::Name(_) => exit::CONFIG,
-            Self::Stage(_) | Self::Archive(_) | Self::NothingWhole(_) => exit::INTERNAL,
+            Self::Stage(_) | Self::HalfInPlace(_) | Self::Archive(_) | Self::NothingWhole(_) => {
+                exit::INTERNAL
+            }
         }
     }
 }

@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+use tracing::info;
 
 use crate::entry::RelPath;
 
@@ -50,23 +51,27 @@ pub enum Hint {
 /// A set of watched directories.
 #[derive(Debug)]
 pub struct Events {
-    inotify: Inotify,
+    /// Or why there is none.
+    inotify: Result<Inotify, String>,
     /// `None` is the session directory itself.
     watched: HashMap<WatchDescriptor, Option<RelPath>>,
 }
 
 impl Events {
-    /// Watches nothing yet.
-    ///
-    /// # Errors
-    /// Where the user has no inotify instance left.
-    pub fn new() -> io::Result<Self> {
+    /// Watches nothing yet; and never will where the user has no inotify instance left, which
+    /// [`Events::watch`] tells.
+    #[must_use]
+    #[expect(
+        clippy::new_without_default,
+        reason = "it asks the kernel for something"
+    )]
+    pub fn new() -> Self {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)
-            .map_err(|errno| explain(errno, "fs.inotify.max_user_instances"))?;
-        Ok(Self {
+            .map_err(|errno| explain(errno, "fs.inotify.max_user_instances").to_string());
+        Self {
             inotify,
             watched: HashMap::new(),
-        })
+        }
     }
 
     /// Watches a directory, not what is below its own directories. Watching one again is harmless,
@@ -74,11 +79,15 @@ impl Events {
     /// watch.
     ///
     /// # Errors
-    /// Where the user has no watch left: rely on rescans then.
+    /// Where the user has no watch left, or no inotify instance: rely on rescans then.
     pub fn watch(&mut self, dir: &Directory, path: Option<&RelPath>) -> io::Result<()> {
+        let inotify = match &self.inotify {
+            Ok(inotify) => inotify,
+            Err(why) => return Err(io::Error::other(why.clone())),
+        };
         let added = match path {
-            Some(path) => self.inotify.add_watch(&path.under(dir.root()), MASK),
-            None => self.inotify.add_watch(dir.root(), ROOT_MASK),
+            Some(path) => inotify.add_watch(&path.under(dir.root()), MASK),
+            None => inotify.add_watch(dir.root(), ROOT_MASK),
         };
         match added {
             Ok(watch) => {
@@ -102,10 +111,11 @@ impl Events {
         self.watched.is_empty()
     }
 
-    /// Becomes readable when there is something to [`Events::read`]. Non-blocking.
+    /// Becomes readable when there is something to [`Events::read`]. Non-blocking. `None` where
+    /// there never will be.
     #[must_use]
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.inotify.as_fd()
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.inotify.as_ref().ok().map(AsFd::as_fd)
     }
 
     /// Hands over everything that has happened so far, until there is nothing more to read.
@@ -114,7 +124,10 @@ impl Events {
     /// What the kernel said; nothing is lost then that a scan would not find.
     pub fn read(&mut self, dir: &Directory, each: &mut dyn FnMut(Hint)) -> io::Result<()> {
         loop {
-            let events = match self.inotify.read_events() {
+            let Ok(inotify) = &self.inotify else {
+                return Ok(());
+            };
+            let events = match inotify.read_events() {
                 Ok(events) => events,
                 Err(Errno::EAGAIN) => return Ok(()),
                 Err(Errno::EINTR) => continue,
@@ -131,6 +144,7 @@ impl Events {
     fn hint(&mut self, profile: Profile, event: &InotifyEvent) -> Option<Hint> {
         let is = |flag| event.mask.intersects(flag);
         if is(AddWatchFlags::IN_Q_OVERFLOW) {
+            info!(target: "sync", "the kernel has dropped change notices; looking at everything");
             return Some(Hint::Overflow);
         }
         // Of a watch that was dropped, late events may still be in the queue.
@@ -197,7 +211,7 @@ impl Events {
     }
 
     fn forget_below(&mut self, dir: &RelPath) {
-        let inotify = &self.inotify;
+        let Ok(inotify) = &self.inotify else { return };
         self.watched.retain(|watch, path| {
             let stays = path.as_ref().is_none_or(|path| !path.is_within(dir));
             if !stays {
@@ -206,18 +220,6 @@ impl Events {
             }
             stays
         });
-    }
-}
-
-impl AsFd for Events {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd()
-    }
-}
-
-impl AsRawFd for Events {
-    fn as_raw_fd(&self) -> RawFd {
-        self.fd().as_raw_fd()
     }
 }
 

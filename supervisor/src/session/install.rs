@@ -201,8 +201,11 @@ impl Stage {
         let written = write_journal(&root, &journal);
         // Where only making it durable failed, it is there and counts.
         self.keep = root.join(STATE_DIR).join(JOURNAL).exists();
-        written?;
-        carry_out(&root, journal, step)
+        match written {
+            Ok(()) => carry_out(&root, journal, step),
+            Err(error) if self.keep => Err(error.half_in_place()),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -239,7 +242,11 @@ pub(super) fn recover_with(root: &Path, step: Step<'_>) -> Result<Recovered, Sta
     }
 }
 
-fn carry_out(root: &Path, mut journal: Journal, step: Step<'_>) -> Result<Installed, StageError> {
+fn carry_out(root: &Path, journal: Journal, step: Step<'_>) -> Result<Installed, StageError> {
+    steps(root, journal, step).map_err(StageError::half_in_place)
+}
+
+fn steps(root: &Path, mut journal: Journal, step: Step<'_>) -> Result<Installed, StageError> {
     let state = root.join(STATE_DIR);
     let staging = state.join(STAGING);
     let replaced = journal

@@ -208,7 +208,15 @@ impl Directory {
     /// Whether the path still is that very directory: neither unmounted nor replaced.
     #[must_use]
     pub fn is_intact(&self) -> bool {
-        self.open_root().is_ok()
+        self.intact().is_ok()
+    }
+
+    /// As [`Directory::is_intact`].
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn intact(&self) -> io::Result<()> {
+        self.open_root().map(drop)
     }
 
     fn open_root(&self) -> io::Result<OwnedFd> {

@@ -23,6 +23,10 @@ use super::scan::{Fingerprint, kind_bits, meta_of};
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// How much of a file is read in pieces between two looks whether it still is the same: what
+/// changes all the time shall not be read to its end in vain.
+const LOOK_EVERY: u64 = 1 << 20;
+
 /// Why a file could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -141,6 +145,11 @@ pub fn read_blocks(
         }
         each(offset, &buffer[..want]).map_err(ReadError::Io)?;
         offset += want as u64;
+        if offset / LOOK_EVERY != (offset - want as u64) / LOOK_EVERY
+            && Fingerprint::of(&fstat(&file)?) != Fingerprint::of(&before)
+        {
+            return Err(ReadError::Changed);
+        }
     }
     confirm(AT_FDCWD, path, &before)?;
     Ok((Fingerprint::of(&before), meta_of(&before)))

@@ -84,6 +84,12 @@ pub enum StageError {
         #[source]
         source: serde_json::Error,
     },
+    /// The journal is written, and what it says could not be carried out to its end.
+    #[error(
+        "failed to put the restored directory in place; start again, which goes on from here: \
+         until then old and new are both kept in `.sessionkeep`"
+    )]
+    HalfInPlace(#[source] Box<StageError>),
     /// Anything else that the file system refused.
     #[error("failed to {action} `{what}`")]
     Io {
@@ -108,6 +114,11 @@ impl StageError {
             what,
             source,
         }
+    }
+
+    /// Of a step that a journal says is to be done.
+    pub(super) fn half_in_place(self) -> Self {
+        Self::HalfInPlace(Box::new(self))
     }
 
     pub(super) fn sys(action: &'static str, what: impl ToString) -> impl FnOnce(Errno) -> Self {

@@ -86,20 +86,15 @@ impl Replica {
         }
         if let Some(error) = report.root_unreadable {
             warn!(target: "sync", %error, "the session directory cannot be read");
-            gather.out.refused = Some(Refusal::DirectoryGone);
+            gather.out.refused = Some(Refusal::DirectoryGone(error.to_string()));
             return Ok(Work::default());
         }
-        for (path, reason) in &report.skipped {
-            self.report_once(Some(path), "skipped", &reason.to_string());
-        }
+        self.report_passed_over(&report);
         let unreadable: Vec<RelPath> = report
             .unreadable
             .iter()
             .map(|(path, _)| path.clone())
             .collect();
-        for (path, why) in &report.unreadable {
-            self.report_once(Some(path), "unreadable", why);
-        }
         let bytes = fresh.iter().map(|found| found.print.size).sum();
         if fresh.len() as u64 >= SHOWN_FILES || bytes >= SHOWN_BYTES {
             gather.progress.begin(fresh.len() as u64, bytes);

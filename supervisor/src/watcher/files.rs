@@ -2,10 +2,12 @@
 //! Databases are for [`super::databases`].
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::databases::{Committed, Databases};
 use super::gathered::{Blocks, Pass};
+use super::restless::Restless;
 use crate::archive::blocks::{BlockMap, BlockReader, LARGE_BLOCK};
 use crate::archive::builder::{BlockFile, Builder};
 use crate::archive::{ArchiveError, Result};
@@ -86,6 +88,7 @@ pub(super) struct Later {
 #[derive(Debug, Default)]
 pub(super) struct Files {
     databases: Databases,
+    restless: Restless,
     /// Since when a file is torn.
     torn: HashMap<RelPath, Instant>,
 }
@@ -98,6 +101,12 @@ impl Files {
     /// Whether this was found to be a database.
     pub(super) fn is_database(&self, path: &RelPath) -> bool {
         self.databases.contains(path)
+    }
+
+    /// Whether it is not waited for that this stands still together with others: a database, whose
+    /// snapshots are each of one moment, or a large file that never does.
+    pub(super) fn stands_apart(&self, path: &RelPath) -> bool {
+        self.databases.contains(path) || self.restless.contains(path)
     }
 
     /// Whether an unchanged fingerprint proves that this is an unchanged database. Taking a
@@ -152,7 +161,7 @@ impl Files {
                 Ok(false) if found.print.size <= WHOLE_MAX => {}
                 Ok(false) => {
                     let before = before.map(|had| &had.map);
-                    return large(&file, found, known, before, pass, builder);
+                    return self.large(&file, found, known, before, pass, builder);
                 }
                 Err(error) => return Ok(failed(&error)),
             }
@@ -192,6 +201,28 @@ impl Files {
         })
     }
 
+    /// One of [`large`] files, unless it is too soon.
+    fn large(
+        &mut self,
+        file: &Path,
+        found: &Found,
+        known: Option<(u64, Digest)>,
+        before: Option<&BlockMap>,
+        pass: Pass,
+        builder: &mut Builder,
+    ) -> Result<FileOutcome> {
+        if let Some(later) = self.restless.not_yet(&found.path, pass) {
+            return Ok(later);
+        }
+        let begun = Instant::now();
+        let mut outcome = match self.restless.contains(&found.path).then(|| on_trial(file)) {
+            Some(Err(error)) => unread(error, pass),
+            _ => large(file, found, known, before, pass, builder)?,
+        };
+        self.restless.note(&found.path, begun, &mut outcome);
+        Ok(outcome)
+    }
+
     fn torn(&mut self, path: &RelPath, bytes: &[u8], pass: Pass) -> FileOutcome {
         let now = Instant::now();
         let since = *self.torn.entry(path.clone()).or_insert(now);
@@ -211,8 +242,13 @@ impl Files {
     }
 }
 
+/// Whether it stands still for as long as reading it takes.
+fn on_trial(path: &Path) -> std::result::Result<(), ReadError> {
+    stable::read_blocks(path, LARGE_BLOCK as usize, &mut |_, _| Ok(())).map(drop)
+}
+
 fn large(
-    path: &std::path::Path,
+    path: &Path,
     found: &Found,
     known: Option<(u64, Digest)>,
     before: Option<&BlockMap>,

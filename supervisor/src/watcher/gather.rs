@@ -19,7 +19,7 @@ use crate::archive::builder::{Builder, PackSink};
 use crate::archive::tree::Leaf;
 use crate::boot::progress::Progress;
 use crate::entry::{Kind, RelPath};
-use crate::session::{Found, FoundKind, Hint, Look, SkipReason, Stable};
+use crate::session::{Found, FoundKind, Hint, Look, ScanReport, SkipReason, Stable};
 
 /// How long a moment is waited for in which nothing was written while the changed files were read.
 /// A gateway that never pauses for that long is committed as it is.
@@ -43,8 +43,8 @@ impl Replica {
     ) -> Result<Gathered> {
         let sink = Arc::new(Mutex::new(sink));
         let mut gather = Gather::begin(&sink, pass, progress)?;
-        if !self.directory.is_intact() {
-            gather.out.refused = Some(Refusal::DirectoryGone);
+        if let Err(error) = self.directory.intact() {
+            gather.out.refused = Some(Refusal::DirectoryGone(error.to_string()));
             return Ok(gather.out);
         }
         let work = match work.everything {
@@ -85,7 +85,7 @@ impl Replica {
     /// one moment: the shorter the reading takes, the smaller a pause of the gateway's will do.
     ///
     /// Databases come last, and once: each is of one moment by itself, and a snapshot is both
-    /// paced and, to the kernel, a change.
+    /// paced and, to the kernel, a change. So do large files that never stand still.
     fn look_at_one_moment(
         &mut self,
         mut work: Work,
@@ -104,20 +104,21 @@ impl Replica {
                     self.look_below(path, gather)?;
                 }
                 for path in &work.paths {
-                    if !self.files.is_database(path) {
+                    if !self.files.stands_apart(path) {
                         let read = ahead.as_mut().and_then(|ahead| ahead.take(path));
                         self.look_at(path, read, gather)?;
                     }
                 }
                 if ahead.is_none() {
                     moved.add(self.overhear());
-                    let torn = |(path, _): &(RelPath, Instant)| !self.files.is_database(path);
+                    let torn = |(path, _): &(RelPath, Instant)| !self.files.stands_apart(path);
                     is_one_moment = moved.is_empty() && !gather.out.later.iter().any(torn);
                 }
                 if is_one_moment || moved.everything {
                     break;
                 }
-                if ends {
+                // Where the reading itself took so long, it is not done twice.
+                if ends || begun.elapsed() >= ONE_MOMENT_WITHIN {
                     debug!(target: "sync", "files never stood still; they are committed as they were read");
                     break;
                 }
@@ -128,14 +129,14 @@ impl Replica {
             work.add(moved);
         }
         for path in &work.paths {
-            if self.files.is_database(path) {
+            if self.files.stands_apart(path) {
                 self.look_at(path, None, gather)?;
             }
         }
         Ok(())
     }
 
-    /// What else has changed by now, databases aside.
+    /// What else has changed by now, leaving aside what stands apart.
     fn overhear(&mut self) -> Work {
         let mut moved = Work::default();
         let (overheard, files) = (&mut self.overheard, &self.files);
@@ -145,7 +146,7 @@ impl Replica {
             .unwrap_or_else(PoisonError::into_inner)
             .read(&self.directory, &mut |hint| {
                 overheard.add(Work::of(hint.clone()));
-                let aside = matches!(&hint, Hint::Closed(path) | Hint::Touched(path) if files.is_database(path));
+                let aside = matches!(&hint, Hint::Closed(path) | Hint::Touched(path) if files.stands_apart(path));
                 if !aside {
                     moved.add(Work::of(hint));
                 }
@@ -183,6 +184,7 @@ impl Replica {
         for found in fresh {
             self.found(found, Trust::Nothing, None, gather)?;
         }
+        self.report_passed_over(&report);
         if report.root_unreadable.is_none() && report.unreadable.is_empty() {
             gather.removed.extend(
                 self.tree
@@ -427,6 +429,16 @@ impl Replica {
                 };
                 gather.out.edits.push(Edit::Set(path, leaf));
             }
+        }
+    }
+
+    /// Reports what a scan found and could not take.
+    pub(super) fn report_passed_over(&mut self, report: &ScanReport) {
+        for (path, reason) in &report.skipped {
+            self.report_once(Some(path), "skipped", &reason.to_string());
+        }
+        for (path, why) in &report.unreadable {
+            self.report_once(Some(path), "unreadable", why);
         }
     }
 

@@ -11,8 +11,8 @@ use crate::session::{Directory, Look, Marker};
 /// Why nothing may be committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// The session directory is not the one that was opened, or cannot be read.
-    DirectoryGone,
+    /// The session directory is not the one that was opened, or cannot be read, and why.
+    DirectoryGone(String),
     /// Files are gone, and so is our own marker: not the gateway deleted them.
     Wiped,
     /// The last `creds.json` is gone, but was not deleted: something else stands in its place.
@@ -22,9 +22,10 @@ pub(super) enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::DirectoryGone => f.write_str(
-                "the session directory was unmounted, replaced or became unreadable while running; \
-                 the archive keeps its last state, restart to restore it",
+            Self::DirectoryGone(why) => write!(
+                f,
+                "the session directory was unmounted, replaced or became unreadable while running \
+                 ({why}); the archive keeps its last state, restart to restore it"
             ),
             Self::Wiped => f.write_str(
                 "the session directory was wiped from outside while running; \
@@ -57,8 +58,8 @@ pub(super) fn check(directory: &Directory, tree: &Tree<Seen>, edits: &[Edit]) ->
     if !removes && replaces.is_none() {
         return None;
     }
-    if !directory.is_intact() {
-        return Some(Refusal::DirectoryGone);
+    if let Err(error) = directory.intact() {
+        return Some(Refusal::DirectoryGone(error.to_string()));
     }
     if removes && matches!(Marker::read(directory.root()), Ok(None)) {
         return Some(Refusal::Wiped);

@@ -21,17 +21,21 @@ pub(super) struct Hints {
 enum State {
     Listening(AsyncFd<OwnedFd>),
     Paused(OwnedFd, Instant),
-    /// The descriptor could not be registered: nothing is heard any more, and rescans find it all.
+    /// There is no descriptor, or it could not be registered: nothing is heard (any more), and
+    /// rescans find it all.
     Deaf,
 }
 
 impl Hints {
-    /// Waits for notices on `fd`.
+    /// Waits for notices on `fd`, or for none.
     ///
     /// # Errors
     /// If it cannot be registered.
-    pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
-        let state = State::Listening(listen(fd)?);
+    pub(super) fn new(fd: Option<OwnedFd>) -> io::Result<Self> {
+        let state = match fd {
+            Some(fd) => State::Listening(listen(fd)?),
+            None => State::Deaf,
+        };
         Ok(Self { state })
     }
 

@@ -26,6 +26,7 @@ mod probe;
 mod read_ahead;
 mod replica;
 mod replicator;
+mod restless;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -93,7 +94,7 @@ impl End {
 /// Replicates until init says to flush, or until another instance owns the session.
 ///
 /// # Errors
-/// If the session directory cannot be opened or watched at all.
+/// If the session directory cannot be opened at all.
 pub async fn watch(
     settings: &Settings,
     store: Arc<dyn Store>,
@@ -102,13 +103,10 @@ pub async fn watch(
     shared: Shared,
 ) -> std::io::Result<End> {
     let directory = Directory::open(&settings.dir, Profile::new(settings.profile))?;
-    let events = Arc::new(Mutex::new(Events::new()?));
-    let fd = events
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .fd()
-        .try_clone_to_owned()?;
-    let hints = Hints::new(fd)?;
+    let events = Events::new();
+    let fd = events.fd().map(|fd| fd.try_clone_to_owned());
+    let hints = Hints::new(fd.transpose()?)?;
+    let events = Arc::new(Mutex::new(events));
     let replica = Replica::new(directory.clone(), events.clone());
     let mut watcher = Watcher {
         settings: settings.clone(),

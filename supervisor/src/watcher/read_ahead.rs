@@ -84,7 +84,7 @@ pub(super) struct ReadAhead {
 }
 
 impl ReadAhead {
-    /// Reads the files among `work`, databases aside; `None` where there is too much of it, or a
+    /// Reads the files among `work`, without what stands apart; `None` where there is too much of it, or a
     /// directory, which has to be listed first.
     pub(super) fn of(work: &Work, directory: &Directory, files: &Files) -> Option<Self> {
         if work.everything || !work.subtrees.is_empty() || work.paths.len() > FILES_MAX {
@@ -95,7 +95,7 @@ impl ReadAhead {
             torn: false,
         };
         let mut bytes = 0;
-        for path in work.paths.iter().filter(|path| !files.is_database(path)) {
+        for path in work.paths.iter().filter(|path| !files.stands_apart(path)) {
             // What is gone, or is no file, is looked at by name again, which takes no time.
             let Look::Found(found) = directory.look(path) else {
                 continue;

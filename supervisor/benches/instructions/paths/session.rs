@@ -50,7 +50,7 @@ pub(super) fn scan() {
 
 pub(super) fn hints() {
     let (dir, directory) = directory();
-    let mut events = Events::new().expect("inotify is there");
+    let mut events = Events::new();
     events.watch(&directory, None).expect("it can be watched");
     write_account(dir.path());
     let mut dirty = Dirty::default();

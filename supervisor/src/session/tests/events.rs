@@ -16,7 +16,7 @@ struct Watched {
 impl Watched {
     fn new(root: &Path) -> Self {
         let dir = opened(root);
-        let mut events = Events::new().expect("inotify");
+        let mut events = Events::new();
         dir.scan(
             None,
             &mut |path| events.watch(&dir, path).expect("watch"),

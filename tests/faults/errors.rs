@@ -1,0 +1,190 @@
+//! A disk that answers with errors while the gateway runs: what cannot be read or written stays as
+//! it was last stored, everything else goes on, and all is saved once the disk is well again.
+
+use std::fs;
+
+use rusqlite::Connection;
+
+use super::inject::Inject;
+use super::keeper::{IDLE, Life, Tree, World, is_alive};
+use super::noise::noise;
+
+const LOGIN: &str = r#"{"me":"first"}"#;
+const LATER: &str = r#"{"me":"later"}"#;
+
+/// A life that looks at everything each second.
+fn begin(world: &World) -> Life {
+    world.write("creds.json", LOGIN);
+    world.write("keys/one.json", "{}");
+    let life = world.script(IDLE).set("sync.rescan=1s").ready();
+    world.wait_until_saved();
+    life
+}
+
+/// Whether it warned of this path, with the kernel's word.
+fn warned(life: &Life, path: &str) -> bool {
+    life.log().lines().any(|line| {
+        line.contains("WARN")
+            && line.contains("entry cannot be read; its last committed state stays")
+            && line.contains(&format!("path={path} "))
+            && line.contains("Input/output error")
+    })
+}
+
+#[test]
+fn a_file_that_cannot_be_read_stays_as_it_was_stored_and_is_saved_once_it_can() {
+    // Opened, read, and looked at by its name alone.
+    for calls in ["openat", "read,pread64", "newfstatat"] {
+        let world = World::sqlite();
+        let Some(fault) = Inject::new(&world) else {
+            return;
+        };
+        let mut life = begin(&world);
+        let fault = fault
+            .fault(calls, "error=EIO")
+            .path(world.dir().join("creds.json"))
+            .path("creds.json");
+        let broken = fault.attach(life.process("watcher"));
+        world.write("creds.json", LATER);
+        world.write("keys/one.json", "[1]");
+        life.wait_for("entry cannot be read; its last committed state stays");
+        assert!(warned(&life, "creds.json"), "{calls}: {}", life.log());
+        world.wait_until_stored("keys/one.json", "[1]");
+        let stored = world.stored().expect("a tree");
+        assert_eq!(stored.text("creds.json"), LOGIN, "{calls}");
+        assert!(is_alive(life.process("gateway")));
+        assert!(fault.count() > 0, "{calls}");
+        drop(broken);
+        world.wait_until_saved();
+        assert_eq!(life.stop().code, 0);
+    }
+}
+
+#[test]
+fn a_large_file_whose_middle_cannot_be_read_is_not_stored_in_part() {
+    let world = World::sqlite();
+    let Some(fault) = Inject::new(&world) else {
+        return;
+    };
+    let old = noise(3 << 20);
+    world.write("large.bin", &old);
+    let mut life = begin(&world);
+    let fault = fault
+        .fault("pread64", "error=EIO:when=20+")
+        .path(world.dir().join("large.bin"));
+    let broken = fault.attach(life.process("watcher"));
+    let new: Vec<u8> = old.iter().map(|byte| byte ^ 0x55).collect();
+    world.write("large.bin", &new);
+    life.wait_for("entry cannot be read; its last committed state stays");
+    assert!(warned(&life, "large.bin"), "{}", life.log());
+    world.write("creds.json", LATER);
+    world.wait_until_stored("creds.json", LATER);
+    let stored = world.stored().expect("a tree");
+    assert_eq!(stored.content("large.bin"), Some(&old[..]));
+    drop(broken);
+    world.wait_until_stored("large.bin", &new);
+    assert_eq!(life.stop().code, 0);
+}
+
+#[test]
+fn a_database_whose_pages_cannot_be_read_stays_as_it_was_stored() {
+    let world = World::sqlite();
+    let Some(fault) = Inject::new(&world) else {
+        return;
+    };
+    fs::create_dir_all(world.dir()).expect("mkdir");
+    let path = world.dir().join("store.db");
+    let gateway = Connection::open(&path).expect("open");
+    gateway
+        .execute_batch("CREATE TABLE t (n); INSERT INTO t VALUES (1)")
+        .expect("fill");
+    let life = begin(&world);
+    let before = world.stored().expect("a tree");
+    let fault = fault.fault("pread64", "error=EIO").path(&path);
+    let broken = fault.attach(life.process("watcher"));
+    gateway
+        .execute_batch("INSERT INTO t VALUES (2)")
+        .expect("insert");
+    super::keeper::wait_until("it has tried", || fault.count() > 0);
+    world.write("creds.json", LATER);
+    world.wait_until_stored("creds.json", LATER);
+    let during = world.stored().expect("a tree");
+    assert_eq!(during.content("store.db"), before.content("store.db"));
+    drop(broken);
+    world.wait_until_saved();
+    assert_eq!(life.stop().code, 0);
+}
+
+#[test]
+fn a_directory_that_cannot_be_listed_is_not_taken_for_empty() {
+    for name in ["keys", ""] {
+        let world = World::sqlite();
+        let Some(fault) = Inject::new(&world) else {
+            return;
+        };
+        let mut life = begin(&world);
+        let before = world.stored();
+        let fault = fault
+            .fault("getdents64", "error=EIO")
+            .path(world.dir().join(name));
+        let broken = fault.attach(life.process("watcher"));
+        let told = match name {
+            "" => "the session directory cannot be read",
+            _ => "entry cannot be read; its last committed state stays",
+        };
+        life.wait_for(told);
+        assert!(life.log().contains("Input/output error"), "{}", life.log());
+        assert_eq!(world.stored(), before, "{name:?}");
+        world.write("keys/one.json", "[2]");
+        drop(broken);
+        world.wait_until_saved();
+        assert!(fault.count() > 0);
+        assert_eq!(life.stop().code, 0);
+    }
+}
+
+#[test]
+fn a_store_whose_disk_does_not_sync_acknowledges_nothing_and_one_commit_catches_up() {
+    let world = World::sqlite();
+    let Some(fault) = Inject::new(&world) else {
+        return;
+    };
+    let mut life = begin(&world);
+    let log = world.path("archive.db-wal");
+    let fault = fault.fault("fsync,fdatasync", "error=EIO").path(log);
+    let broken = fault.attach(life.process("watcher"));
+    world.write("creds.json", LATER);
+    life.wait_for("changes cannot be saved now; the gateway goes on");
+    assert!(is_alive(life.process("gateway")));
+    drop(broken);
+    life.wait_for("changes can be saved again");
+    world.wait_until_saved();
+    assert!(fault.count() > 0);
+    assert_eq!(life.stop().code, 0);
+    let verified = world.command(&["verify", "--all"]);
+    assert!(verified.status.success(), "{verified:?}");
+}
+
+#[test]
+fn a_marker_that_cannot_be_written_costs_nothing() {
+    let world = World::sqlite();
+    let Some(fault) = Inject::new(&world) else {
+        return;
+    };
+    let life = begin(&world);
+    let marker = world.dir().join(".sessionkeep/state.json.tmp");
+    let fault = fault.fault("fsync", "error=EIO").path(marker);
+    let _broken = fault.attach(life.process("watcher"));
+    world.write("creds.json", LATER);
+    let ended = life.stop();
+    assert_eq!(ended.code, 0, "{}", ended.log);
+    assert!(fault.count() > 0, "{}", ended.log);
+    let told = "the marker could not be written";
+    assert!(ended.log.contains(told), "{}", ended.log);
+    let before = Tree::of(&world.dir());
+    assert_eq!(world.stored().as_ref(), Some(&before));
+    let life = world.script(IDLE).ready();
+    assert!(world.replaced().is_empty());
+    assert_eq!(Tree::of(&world.dir()), before);
+    assert_eq!(life.stop().code, 0);
+}

@@ -1,0 +1,55 @@
+//! A small file system.
+#![allow(dead_code, reason = "each test program uses what it needs of it")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Something that is mounted, and unmounted whatever happens.
+pub(crate) struct Small(PathBuf);
+
+impl Small {
+    /// A file system in memory, with a size or a number of files among its `options`. `None` where
+    /// this user may not mount, which is said.
+    pub(crate) fn mount(at: &Path, options: &str) -> Option<Self> {
+        fs::create_dir_all(at).expect("mkdir");
+        let done = mount(at, &["-t", "tmpfs", "-o", options, "tmpfs"]);
+        if !done {
+            eprintln!("nothing can be mounted here: not tested");
+        }
+        done.then(|| Self(at.to_owned()))
+    }
+
+    /// A directory over itself, so that whoever goes there from now on can only read.
+    pub(crate) fn read_only(at: &Path) -> Option<Self> {
+        if !mount(at, &["--bind", at.to_str().expect("text")]) {
+            eprintln!("nothing can be mounted here: not tested");
+            return None;
+        }
+        let bound = Self(at.to_owned());
+        assert!(mount(at, &["-o", "remount,bind,ro"]), "not read-only");
+        Some(bound)
+    }
+
+    /// Other options for what is there.
+    #[track_caller]
+    pub(crate) fn change(&self, options: &str) {
+        let options = format!("remount,{options}");
+        assert!(mount(&self.0, &["-o", &options]), "{options}");
+    }
+}
+
+fn mount(at: &Path, words: &[&str]) -> bool {
+    let done = Command::new("mount")
+        .args(words)
+        .arg(at)
+        .stderr(Stdio::null())
+        .status();
+    done.is_ok_and(|status| status.success())
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
