@@ -63,6 +63,8 @@ mod forged;
 mod forged_bombs;
 #[path = "faults/forged_chains.rs"]
 mod forged_chains;
+#[path = "faults/forged_extents.rs"]
+mod forged_extents;
 #[path = "faults/inotify.rs"]
 mod inotify;
 #[path = "faults/kills.rs"]
