@@ -15,6 +15,10 @@ pub(super) const PLACES: [&str; 2] = ["sessionkeep.yaml", "/etc/sessionkeep.yaml
 /// Settings are a screenful; what is larger is another file.
 const SIZE_MAX: u64 = 256 * 1024;
 
+/// No setting is below more than a few brackets. The reader of YAML goes through all that are open at
+/// each next one: of a file full of them it would take half a minute to say that they are too many.
+const DEPTH_MAX: usize = 64;
+
 /// A value that the file gives.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -92,6 +96,10 @@ fn mapping(content: &[u8]) -> Result<Option<(&str, serde_yaml::Mapping)>, (Strin
     }
     let text = std::str::from_utf8(content)
         .map_err(|_| ("is no text in UTF-8".to_owned(), "save it as UTF-8"))?;
+    if depth(text) > DEPTH_MAX {
+        let reason = "is nested far deeper than any setting".to_owned();
+        return Err((reason, LINES));
+    }
     match serde_yaml::from_str::<Value>(text) {
         Ok(Value::Null) => Ok(None),
         Ok(Value::Mapping(map)) => Ok(Some((text, map))),
@@ -107,6 +115,20 @@ fn mapping(content: &[u8]) -> Result<Option<(&str, serde_yaml::Mapping)>, (Strin
             ))
         }
     }
+}
+
+/// How many brackets are open at a time, wherever they stand: what is in quotes is not told apart.
+fn depth(text: &str) -> usize {
+    let (mut open, mut deepest) = (0usize, 0);
+    for byte in text.bytes() {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(open);
+    }
+    deepest
 }
 
 struct Walk<'a> {
@@ -279,6 +301,16 @@ mod tests {
             assert!(!problems.is_empty(), "{text}");
             assert!(!problems.concat().contains("canary"), "{problems:?}");
         }
+    }
+
+    #[test]
+    fn a_file_that_is_nested_without_end_is_refused_and_not_worked_through() {
+        for open in ["[", "{", "{\"a\":", "- ["] {
+            let (_, problems) = read_text(&open.repeat(40_000));
+            assert!(problems[0].contains("nested far deeper"), "{problems:?}");
+        }
+        let (entries, problems) = read_text("http: {port: 0}\nhttp.token: '[[[{'\n");
+        assert_eq!((entries.len(), problems.len()), (2, 0), "{problems:?}");
     }
 
     proptest! {

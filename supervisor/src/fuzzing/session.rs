@@ -81,8 +81,11 @@ fn marker(input: &[u8]) -> bool {
     };
     let again = serde_json::to_vec(&marker).expect("string keys only");
     assert_eq!(Marker::decode(&again).as_ref().ok(), Some(&marker));
-    let named = Some(marker.instance).filter(|name| !name.is_empty() && !name.contains('\0'));
-    assert_eq!(predecessor, named, "init and restorer read another name");
+    // Init looks at less of it, and where it is in doubt waits for the lease.
+    assert!(
+        predecessor.is_none_or(|name| name == marker.instance),
+        "init and restorer read another name"
+    );
     true
 }
 

@@ -165,8 +165,10 @@ fn url(input: &[u8]) -> bool {
     };
     let shown = store_url::show(&choice);
     if let StoreChoice::Mongo(url) = &choice {
-        if let Some((user_info, _)) = text.rsplit_once('@') {
-            let password = user_info.rsplit(':').next().unwrap_or_default();
+        let (_, rest) = text.split_once("://").expect("it has a scheme");
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        if let Some((user, _)) = authority.rsplit_once('@') {
+            let password = user.rsplit(':').next().unwrap_or_default();
             assert!(password.len() < 8 || !shown.contains(password), "{shown}");
         }
         // Whatever it says, it is said without a word of the address.

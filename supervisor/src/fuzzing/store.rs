@@ -110,8 +110,10 @@ fn mongo_commit(input: &[u8]) -> bool {
     assert_eq!(read(&encoded(&again)).as_ref(), Some(&record));
     let _ = check_record(&record);
     record.header.digest = record.header.seal();
-    let is_of_its_body = record.header.body_hash == crate::entry::Digest::of(&record.body);
-    assert_eq!(check_record(&record).is_ok(), is_of_its_body);
+    if check_record(&record).is_ok() {
+        let of_its_body = crate::entry::Digest::of(&record.body);
+        assert_eq!(record.header.body_hash, of_its_body);
+    }
     true
 }
 

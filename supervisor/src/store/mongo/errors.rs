@@ -143,7 +143,7 @@ fn without_topology(words: String) -> String {
 
 /// What TLS says when it refuses a server, and what to do about it. The words are those of rustls, which
 /// the driver passes on as text.
-const TLS_ADVICE: [(&str, &str); 7] = [
+const TLS_ADVICE: [(&str, &str); 8] = [
     (
         "invalid peer certificate: UnknownIssuer",
         "no CA that we know signed the server's certificate; name the file of the one that did with \
@@ -158,6 +158,11 @@ const TLS_ADVICE: [(&str, &str); 7] = [
         "invalid peer certificate: CaUsedAsEndEntity",
         "the server shows the certificate of a CA as its own; give it one that a CA signed, and name \
          that CA's file with `tlsCAFile=/PATH/ca.pem` in the URL",
+    ),
+    (
+        "invalid peer certificate: BadSignature",
+        "the CA of `tlsCAFile` has the right name and did not sign the server's certificate; name the \
+         file of the one that signed it",
     ),
     (
         "invalid peer certificate: certificate expired",
