@@ -258,9 +258,10 @@ fn the_gateway_can_read_no_secret_out_of_our_processes() {
         let _ = fs::remove_dir_all(world.dir());
         let _ = fs::remove_file(world.path("go"));
         let script = format!("{nosy}; echo {number} > looked; {IDLE}");
-        let life = with_secrets(world.script(&script), &world)
+        let mut life = with_secrets(world.script(&script), &world)
             .before(&before)
-            .ready();
+            .start();
+        life.wait_for("watcher is ready");
         fs::write(world.path("go"), "").expect("write");
         world.wait_until_stored("looked", format!("{number}\n"));
         let seen = fs::read(world.path("seen")).expect("seen");
