@@ -13,6 +13,8 @@ mod example;
 mod inject;
 #[path = "support/keeper.rs"]
 mod keeper;
+#[path = "support/line.rs"]
+mod line;
 #[path = "support/mongod.rs"]
 mod mongod;
 #[path = "../supervisor/benches/compare/subject/node.rs"]

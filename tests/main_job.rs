@@ -8,6 +8,8 @@ mod built;
 mod example;
 #[path = "support/keeper.rs"]
 mod keeper;
+#[path = "support/line.rs"]
+mod line;
 #[path = "support/mongod.rs"]
 mod mongod;
 #[path = "support/noise.rs"]

@@ -2,7 +2,6 @@
 //! gateway does not notice, what is acknowledged stays, and once the line is good again all is
 //! saved; a start on a bad line waits for it or says so.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -11,43 +10,8 @@ use super::built;
 use super::campaign::{Tally, chance, rounds};
 use super::churned::{Journal, churning, newest_row, torn};
 use super::keeper::{Life, Tree, World, wait_until};
-use super::proxy::{Mode, Proxy};
-
-/// A world whose store is behind a line that makes trouble.
-struct Line {
-    world: World,
-    url: String,
-    proxy: Proxy,
-    // The proxy runs on it.
-    runtime: tokio::runtime::Runtime,
-}
-
-impl Line {
-    fn new() -> Self {
-        let world = World::mongo();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let (_, rest) = world.url.split_once("://").expect("an address");
-        let (host, database) = rest.split_once('/').expect("a database");
-        let target: SocketAddr = host.parse().expect("an address");
-        let proxy = runtime.block_on(Proxy::start(target));
-        let url = format!("mongodb://127.0.0.1:{}/{database}", proxy.port());
-        Self {
-            world,
-            url,
-            proxy,
-            runtime,
-        }
-    }
-
-    fn set(&self, mode: Mode) {
-        let _inside = self.runtime.enter();
-        self.proxy.set(mode);
-    }
-}
+use super::line::Line;
+use super::proxy::Mode;
 
 fn any_trouble(chance: &mut fastrand::Rng) -> Mode {
     match chance.u8(..7) {
@@ -67,12 +31,13 @@ const AT_MOST: Duration = Duration::from_secs(4);
 
 #[test]
 fn a_bad_line_costs_nothing_that_was_acknowledged_and_is_caught_up_with() {
-    let line = Line::new();
+    let world = World::mongo();
+    let line = Line::to(&world);
     let gateway: PathBuf = built::example("churn");
     let mut chance = chance("network");
     let mut tally = Tally::new("bad line: slow, narrow, cut, silent, half open");
     let start = || -> Life {
-        churning(&line.world, &gateway)
+        churning(&world, &gateway)
             .env("MONGO_URL", line.url.clone())
             .set("store.timeout=1s")
             .start()
@@ -80,8 +45,8 @@ fn a_bad_line_costs_nothing_that_was_acknowledged_and_is_caught_up_with() {
     let mut life = start();
     life.wait_for("watcher is ready");
     let identity = {
-        wait_until("the gateway runs", || Journal::read(&line.world).starts > 0);
-        Journal::read(&line.world).identities[0].clone()
+        wait_until("the gateway runs", || Journal::read(&world).starts > 0);
+        Journal::read(&world).identities[0].clone()
     };
     for round in 0..rounds(6, 300) {
         let trouble = any_trouble(&mut chance);
@@ -105,22 +70,20 @@ fn a_bad_line_costs_nothing_that_was_acknowledged_and_is_caught_up_with() {
             thread::sleep(AT_MOST.mul_f64(chance.f64()));
             line.set(Mode::Pass);
         }
-        let from = Journal::read(&line.world).newest;
+        let from = Journal::read(&world).newest;
         wait_until(&format!("{what}: the step {from} is saved"), || {
-            let tree = line.world.stored();
+            let tree = world.stored();
             tree.is_some_and(|tree| newest_step(&tree) >= from)
         });
-        let journal = Journal::read(&line.world);
+        let journal = Journal::read(&world);
         if journal.two > 0 {
             tally.double_owned(&what);
         }
         if journal.identities.len() > 1 {
             tally.lost(format!("{what}: another login was made"));
         }
-        let copy = line.world.path("copy");
-        let output = line
-            .world
-            .command(&["restore", "--to", copy.to_str().expect("text")]);
+        let copy = world.path("copy");
+        let output = world.command(&["restore", "--to", copy.to_str().expect("text")]);
         assert!(output.status.success(), "{what}: {output:?}");
         for wrong in torn(&copy, &Tree::of(&copy), &identity) {
             tally.torn(format!("{what}: {wrong}"));
@@ -130,15 +93,13 @@ fn a_bad_line_costs_nothing_that_was_acknowledged_and_is_caught_up_with() {
     }
     let ended = life.stop();
     assert_eq!(ended.code, 0, "{}", ended.log);
-    let stored = line.world.path("copy");
-    let output = line
-        .world
-        .command(&["restore", "--to", stored.to_str().expect("text")]);
+    let stored = world.path("copy");
+    let output = world.command(&["restore", "--to", stored.to_str().expect("text")]);
     assert!(output.status.success(), "{output:?}");
-    if newest_row(&stored) != newest_row(&line.world.dir()) {
+    if newest_row(&stored) != newest_row(&world.dir()) {
         tally.lost("the last transaction");
     }
-    let last = Journal::read(&line.world).newest;
+    let last = Journal::read(&world).newest;
     if newest_step(&Tree::of(&stored)) != last {
         tally.lost(format!("step {last}, the last one"));
     }

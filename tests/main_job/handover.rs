@@ -5,14 +5,14 @@
 //! when the last of its processes is gone, counts in a file of the session, and says what it found.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::keeper::{
     Setup, World, free_port, http_json, is_alive, send, wait_until, with_descendants,
 };
-use super::proxy::{Mode, Proxy};
+use super::line::Line;
+use super::proxy::Mode;
 
 /// Counts, faster than the watcher commits. What it had counted to is also written beside the
 /// session, where the next one of whatever instance compares it.
@@ -36,10 +36,10 @@ impl Stage {
     }
 
     /// One whose store is behind a line that can be cut, for those who want it to be.
-    fn with_a_line() -> (Self, Partition) {
+    fn with_a_line() -> (Self, Line) {
         let world = World::mongo();
-        let partition = Partition::of(&world);
-        (Self { world }, partition)
+        let line = Line::to(&world);
+        (Self { world }, line)
     }
 
     fn dir(&self, name: &str) -> PathBuf {
@@ -55,9 +55,9 @@ impl Stage {
     }
 
     /// The same, with the store behind a line that can be cut.
-    fn behind(&self, partition: &Partition, name: &str) -> Setup<'_> {
+    fn behind(&self, line: &Line, name: &str) -> Setup<'_> {
         self.instance(name)
-            .env("MONGO_URL", partition.url.clone())
+            .env("MONGO_URL", line.url.clone())
             .set("store.timeout=1s")
     }
 
@@ -340,53 +340,26 @@ fn a_clock_that_is_wrong_by_an_hour_is_nothing_to_a_lease() {
     }
 }
 
-/// A proxy between one instance and the store, with a runtime to run in.
-struct Partition {
-    proxy: Proxy,
-    url: String,
-    _runtime: tokio::runtime::Runtime,
-}
-
-impl Partition {
-    fn of(world: &World) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let (_, rest) = world.url.split_once("://").expect("a URL");
-        let (host, database) = rest.split_once('/').expect("a database");
-        let target: SocketAddr = host.parse().expect("an address");
-        let proxy = runtime.block_on(Proxy::start(target));
-        let url = format!("mongodb://127.0.0.1:{}/{database}", proxy.port());
-        Self {
-            proxy,
-            url,
-            _runtime: runtime,
-        }
-    }
-}
-
 #[test]
 fn an_owner_that_is_cut_off_goes_on_and_is_fenced_on_return_if_somebody_took_over() {
-    let (stage, partition) = Stage::with_a_line();
-    let mut first = stage.behind(&partition, "a").ready();
+    let (stage, line) = Stage::with_a_line();
+    let mut first = stage.behind(&line, "a").ready();
     stage.until_counted();
-    partition.proxy.set(Mode::BlackHole);
+    line.set(Mode::BlackHole);
     first.wait_for("changes cannot be saved now; the gateway goes on");
     stage.until_counted();
     // Nobody else wants it: back, and nothing has happened.
     std::thread::sleep(Duration::from_secs(4));
-    partition.proxy.set(Mode::Pass);
+    line.set(Mode::Pass);
     first.wait_for("changes can be saved again");
     let gateway = first.process("gateway");
     assert!(is_alive(gateway));
     // Now somebody does.
-    partition.proxy.set(Mode::BlackHole);
+    line.set(Mode::BlackHole);
     let mut second = stage.instance("b").start();
     second.wait_for("watcher is ready");
     assert!(is_alive(gateway), "an outage takes no gateway down");
-    partition.proxy.set(Mode::Pass);
+    line.set(Mode::Pass);
     let ended = first.end();
     assert_eq!(ended.code, 75, "{}", ended.log);
     assert!(!is_alive(gateway));
@@ -395,9 +368,9 @@ fn an_owner_that_is_cut_off_goes_on_and_is_fenced_on_return_if_somebody_took_ove
 
 #[test]
 fn with_outage_stop_a_gateway_that_is_cut_off_ends_before_another_can_begin() {
-    let (stage, partition) = Stage::with_a_line();
+    let (stage, line) = Stage::with_a_line();
     let mut first = stage
-        .behind(&partition, "a")
+        .behind(&line, "a")
         .set("store.outage=stop")
         .set("lease.ttl=6s")
         .ready();
@@ -408,14 +381,14 @@ fn with_outage_stop_a_gateway_that_is_cut_off_ends_before_another_can_begin() {
         .set("lease.ttl=6s")
         .start();
     second.wait_for("waiting for the session");
-    partition.proxy.set(Mode::BlackHole);
+    line.set(Mode::BlackHole);
     first.wait_for("stopping the gateway, as store.outage asks");
     second.wait_for("watcher is ready");
     stage.until_owner("b");
     stage.never_two();
     assert!(stage.moment("a", "ended") < stage.moment("b", "began"));
     // It is back, and waits its turn: nothing of what the other one commits is in danger.
-    partition.proxy.set(Mode::Pass);
+    line.set(Mode::Pass);
     stage.until_counted();
     assert_eq!(second.stop().code, 0);
     stage.until_owner("a");
@@ -427,17 +400,17 @@ fn with_outage_stop_a_gateway_that_is_cut_off_ends_before_another_can_begin() {
 
 #[test]
 fn with_outage_stop_and_nobody_else_the_gateway_goes_on_from_where_it_was() {
-    let (stage, partition) = Stage::with_a_line();
+    let (stage, line) = Stage::with_a_line();
     let mut first = stage
-        .behind(&partition, "a")
+        .behind(&line, "a")
         .set("store.outage=stop")
         .set("lease.ttl=6s")
         .ready();
     stage.until_counted();
-    partition.proxy.set(Mode::BlackHole);
+    line.set(Mode::BlackHole);
     first.wait_for("stopping the gateway, as store.outage asks");
     first.wait_for("to=Standby");
-    partition.proxy.set(Mode::Pass);
+    line.set(Mode::Pass);
     first.wait_for_count("watcher is ready", 2);
     stage.until_counted();
     assert_eq!(stage.owners(), ["a", "a"]);
@@ -447,7 +420,7 @@ fn with_outage_stop_and_nobody_else_the_gateway_goes_on_from_where_it_was() {
 
 #[test]
 fn where_the_last_changes_cannot_be_saved_the_session_is_not_handed_over() {
-    let (stage, partition) = Stage::with_a_line();
+    let (stage, line) = Stage::with_a_line();
     // It cuts itself off from the store as soon as it is told to stop.
     let script = COUNTER.replace(
         "trap '",
@@ -458,7 +431,7 @@ fn where_the_last_changes_cannot_be_saved_the_session_is_not_handed_over() {
         .script(&script)
         .dir(stage.dir("a"))
         .env("I", "a")
-        .env("MONGO_URL", partition.url.clone())
+        .env("MONGO_URL", line.url.clone())
         .set("store.timeout=1s")
         .set("lease.ttl=30s")
         .set("stop.flush=2s")
@@ -469,13 +442,13 @@ fn where_the_last_changes_cannot_be_saved_the_session_is_not_handed_over() {
     wait_until("the gateway is told to stop", || {
         stage.world.path("cut").exists()
     });
-    partition.proxy.set(Mode::BlackHole);
+    line.set(Mode::BlackHole);
     fs::write(stage.world.path("is-cut"), "").expect("write");
     wait_until("the gateway is started again", || {
         stage.owners() == ["a", "a"]
     });
     assert!(first.log().contains("the session is not handed over"));
-    partition.proxy.set(Mode::Pass);
+    line.set(Mode::Pass);
     stage.until_counted();
     stage.nothing_lost();
     assert_eq!(second.stop().code, 143);
