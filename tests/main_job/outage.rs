@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::keeper::{World, example_gateway, free_port, http, http_json, wait_until};
+use super::keeper::{IDLE, World, example_gateway, free_port, http, http_json, wait_until};
+use super::line::Line;
 use super::mongod::Mongod;
+use super::noise::noise;
+use super::proxy::Mode;
 
 /// How long the database is away.
 const OUTAGE: Duration = Duration::from_secs(30);
@@ -24,6 +27,31 @@ fn a_stop_while_the_store_is_waited_for_is_immediate_and_starts_no_gateway() {
     assert!(ended.took < Duration::from_secs(5), "{:?}", ended.took);
     assert!(!world.path("ran").exists(), "{}", ended.log);
     assert!(!world.dir().join(".sessionkeep/state.json").exists());
+}
+
+#[test]
+fn a_restore_that_the_store_does_not_answer_to_its_end_is_begun_anew() {
+    let world = World::mongo();
+    let life = world.script(IDLE).ready();
+    world.write("creds.json", r#"{"me":1}"#);
+    world.write("large.bin", noise(8 << 20));
+    world.wait_until_saved();
+    assert_eq!(life.stop().code, 0);
+    world.wipe();
+    let line = Line::to(&world);
+    // Small answers come in time, and pieces of a pack do not.
+    line.set(Mode::Bandwidth(100_000));
+    let mut life = world
+        .script(IDLE)
+        .env("MONGO_URL", line.url.clone())
+        .set("store.timeout=1s")
+        .start();
+    life.wait_for("the store stopped answering; beginning anew");
+    line.set(Mode::Pass);
+    life.wait_for("watcher is ready");
+    assert_eq!(world.read("creds.json"), r#"{"me":1}"#);
+    world.wait_until_saved();
+    drop(life);
 }
 
 #[test]

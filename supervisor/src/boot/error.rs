@@ -87,12 +87,19 @@ impl From<StageError> for BootError {
 }
 
 impl BootError {
+    /// Whether the same boot may succeed later without anybody mending anything: the store answered,
+    /// and then it did not.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Archive(error) if error.is_transient())
+    }
+
     /// The exit code that says so.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::StoreUnavailable { .. } => exit::STORE_UNAVAILABLE,
-            Self::Archive(error) if error.is_transient() => exit::STORE_UNAVAILABLE,
+            _ if self.is_transient() => exit::STORE_UNAVAILABLE,
             Self::Owned { .. } | Self::Fenced { .. } => exit::FENCED,
             Self::StoreRefused { .. }
             | Self::Directory { .. }

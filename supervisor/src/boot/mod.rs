@@ -30,6 +30,7 @@ use crate::entry::Digest;
 use crate::human::Chain;
 use crate::session::{Directory, Marker, Mode, Profile, Recovered, clear_scratch, marker, recover};
 use crate::store::keeper::{Attention, LeaseKeeper};
+use crate::store::retry::Backoff;
 use crate::store::{Header, Seq, Store};
 
 use attach::{Head, Identity};
@@ -70,13 +71,39 @@ pub enum Target {
     Commit(Seq),
 }
 
-/// Boots: brings directory and store together, and leaves the lease with `who`.
+/// Boots: brings directory and store together, and leaves the lease with `who`. What fails because
+/// the store stopped answering in the middle of it is begun anew, for as long as `store.wait` says.
 ///
 /// `standby` is told when waiting for another instance begins and ends.
 ///
 /// # Errors
 /// [`BootError`]; the directory is then as it was.
 pub async fn boot(
+    settings: &Settings,
+    store: &Arc<dyn Store>,
+    who: &Identity,
+    target: Target,
+    progress: &Progress,
+    standby: &mut (dyn FnMut(bool) + Send),
+) -> Result<Booted, BootError> {
+    let (mut failed_first, mut attempt) = (None, 0);
+    loop {
+        let error = match try_once(settings, store, who, target, progress, standby).await {
+            Err(error) if error.is_transient() => error,
+            other => return other,
+        };
+        let since: Instant = *failed_first.get_or_insert_with(Instant::now);
+        let pause = Backoff::STORE.jittered(attempt);
+        attempt += 1;
+        if since.elapsed().saturating_add(pause) >= settings.store.wait {
+            return Err(error);
+        }
+        warn!(target: "boot", error = %Chain(&error), limit = ?settings.store.wait, "the store stopped answering; beginning anew");
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn try_once(
     settings: &Settings,
     store: &Arc<dyn Store>,
     who: &Identity,
