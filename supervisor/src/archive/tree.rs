@@ -4,7 +4,7 @@
 //! that is a directory stands with its own root. Roots are kept, so that a commit costs the hashing
 //! of the directories on the way to what it changed, not of the whole tree.
 //!
-//! Kept compact, because the watcher holds one of these for as long as it lives: a [`Folder`] for
+//! Kept compact, because the watcher holds one of these for as long as it lives: a `Folder` for
 //! each directory, so that a path's directory part is stored once.
 
 use std::collections::BTreeMap;

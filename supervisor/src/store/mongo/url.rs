@@ -25,7 +25,7 @@ pub(super) fn parse(url: &str) -> Result<ConnectionString> {
 /// and so ends in a panic that quotes the password.
 fn breaks_the_driver(url: &str) -> bool {
     url.match_indices('%').any(|(at, _)| {
-        let rest = url[at + 1..].as_bytes();
+        let rest = &url.as_bytes()[at + 1..];
         !rest[..rest.len().min(2)].is_ascii()
     })
 }
