@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use futures_util::io::AsyncWriteExt as _;
 use mongodb::bson::{DateTime, Document, doc};
 
 use super::keeper::{Tree, World};
@@ -46,6 +47,25 @@ impl Sidecar {
             }
         });
         drop(uploading);
+    }
+
+    /// By two sidecars, as from two containers.
+    pub(crate) fn upload_twice_at_once(&self) {
+        let begin = || self.command("upload", &self.world.dir()).spawn();
+        let both = [begin(), begin()].map(|child| Running(child.expect("run node")));
+        for mut one in both {
+            one.0.wait().expect("it ends");
+        }
+    }
+
+    /// A file under a name that no directory of ours gave it.
+    pub(crate) fn store(&self, name: &str, content: &[u8]) {
+        on_mongo(&self.world.url, async |database| {
+            let bucket = database.gridfs_bucket(None);
+            let mut sink = bucket.open_upload_stream(name).await.expect("a stream");
+            sink.write_all(content).await.expect("write");
+            sink.close().await.expect("close");
+        });
     }
 
     /// Into an empty directory. Whether the sidecar was content with it, and what is there now.

@@ -12,6 +12,7 @@ use rusqlite::Connection;
 
 use super::built;
 use super::churned::{Journal, churning, torn};
+use super::forge::{Swap, compressed, file, forge};
 use super::keeper::{IDLE, Tree, World, send, wait_until};
 use super::mongod::Mongod;
 use super::node;
@@ -356,6 +357,59 @@ fn modes_times_links_and_empty_directories_come_back() {
     assert!(!tree.has("empty") && !tree.has("link"), "{tree:?}");
     let name = b"creds.json";
     assert_ne!(tree.take(name), was.take(name), "mode and time were kept");
+}
+
+#[test]
+fn a_stored_name_that_leads_out_is_not_written() {
+    let content = br#"{"by":"an intruder"}"#;
+    for world in World::both() {
+        let frame = compressed(content);
+        let listed = file("aa/x.json", content, content.len() as u64, &frame);
+        // The type of a path has no way to name what lies above.
+        let swap: Swap<'_> = Some((b"aa/x.json", b"../x.json"));
+        forge(&world, vec![listed], frame, swap);
+        let ended = world.script("touch \"$P/ran\"").run_to_end();
+        assert_eq!(ended.code, 70, "{}", ended.log);
+        assert!(!world.path("x.json").exists() && !world.path("ran").exists());
+    }
+    let sidecar = Sidecar::new();
+    sidecar.store("../x.json", content);
+    assert!(sidecar.restore().0);
+    let outside = fs::read(sidecar.world.path("x.json")).ok();
+    assert_eq!(
+        outside.as_deref(),
+        Some(&content[..]),
+        "the sidecar refused"
+    );
+}
+
+#[test]
+fn two_writers_at_once_make_no_name_vanish() {
+    for world in World::both() {
+        fs::create_dir_all(world.dir()).expect("mkdir");
+        write_generation(&world, 1);
+        let mut first = world.script(IDLE).ready();
+        world.wait_until_saved();
+        // Another container with the same files, that writes all of them as well.
+        let other = world.path("other");
+        for number in 0..FILES {
+            fs::create_dir_all(&other).expect("mkdir");
+            fs::write(other.join(format!("key-{number}.json")), "{}").expect("write");
+        }
+        let second = world.script(IDLE).dir(other).ready();
+        first.wait_for("to=Standby");
+        let tree = world.stored().expect("a tree");
+        assert_eq!(generations(&tree), (FILES, 1));
+        assert_eq!(second.stop().code, 0);
+        drop(first);
+    }
+    let sidecar = Sidecar::new();
+    write_generation(&sidecar.world, 1);
+    // Each deletes what it takes for an older revision, which may be the other one's newer.
+    wait_until("a name is gone", || {
+        sidecar.upload_twice_at_once();
+        generations(&sidecar.restore().1).0 < FILES
+    });
 }
 
 #[test]
