@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
@@ -118,12 +118,17 @@ impl Events {
         self.inotify.as_ref().ok().map(AsFd::as_fd)
     }
 
-    /// Hands over everything that has happened so far, until there is nothing more to read.
+    /// Hands over everything that has happened so far. What happens meanwhile is for the next call:
+    /// a writer that is faster than this would otherwise keep the caller here for ever.
     ///
     /// # Errors
     /// What the kernel said; nothing is lost then that a scan would not find.
     pub fn read(&mut self, dir: &Directory, each: &mut dyn FnMut(Hint)) -> io::Result<()> {
-        loop {
+        let mut left = match &self.inotify {
+            Ok(inotify) => queued(inotify)?,
+            Err(_) => return Ok(()),
+        };
+        while left > 0 {
             let Ok(inotify) = &self.inotify else {
                 return Ok(());
             };
@@ -134,11 +139,13 @@ impl Events {
                 Err(error) => return Err(error.into()),
             };
             for event in events {
+                left = left.saturating_sub(size_of_event(&event));
                 if let Some(hint) = self.hint(dir.profile, &event) {
                     each(hint);
                 }
             }
         }
+        Ok(())
     }
 
     fn hint(&mut self, profile: Profile, event: &InotifyEvent) -> Option<Hint> {
@@ -221,6 +228,23 @@ impl Events {
             stays
         });
     }
+}
+
+/// How many bytes of events wait to be read.
+fn queued(inotify: &Inotify) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int to the place it is given, which lives until the call returns.
+    Errno::result(unsafe {
+        libc::ioctl(inotify.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut bytes)
+    })?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
+/// What the event took of the queue, at least: its name is padded, see inotify(7). Too little
+/// means to read on for a little; too much would leave events behind that nobody is woken for.
+fn size_of_event(event: &InotifyEvent) -> usize {
+    let name = event.name.as_ref().map_or(0, |name| name.len() + 1);
+    size_of::<libc::inotify_event>() + name
 }
 
 /// The kernel says "no space left" and "too many open files" where a limit of inotify is meant.

@@ -19,8 +19,11 @@ use crate::entry::Meta;
 
 use super::scan::{Fingerprint, kind_bits, meta_of};
 
-/// How often [`read_whole`] tries, and how long it lets a writer go on in between.
-const TRIES: u32 = 3;
+/// How often [`read_whole`] tries, and how long it lets a writer go on in between. Tries follow each
+/// other at once at first: who rewrites a small file without a pause leaves gaps of microseconds,
+/// which a reader that has just slept misses nearly always, and one that is awake meets soon.
+const ROUNDS: u32 = 3;
+const TRIES_PER_ROUND: u32 = 32;
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// How much of a file is read in pieces between two looks whether it still is the same: what
@@ -66,7 +69,8 @@ pub struct Stable {
     pub meta: Meta,
 }
 
-/// Reads a file of at most `limit` bytes into memory, three times where it changes meanwhile.
+/// Reads a file of at most `limit` bytes into memory, again and again for some milliseconds where it
+/// changes meanwhile.
 ///
 /// # Errors
 /// [`ReadError`]; a file over the limit is [`io::ErrorKind::FileTooLarge`].
@@ -74,9 +78,11 @@ pub fn read_whole(path: &Path, limit: u64) -> Result<Stable, ReadError> {
     let mut tries = 1;
     loop {
         match read_once(path, limit) {
-            Err(ReadError::Changed) if tries < TRIES => {
+            Err(ReadError::Changed) if tries < ROUNDS * TRIES_PER_ROUND => {
+                if tries % TRIES_PER_ROUND == 0 {
+                    std::thread::sleep(PAUSE);
+                }
                 tries += 1;
-                std::thread::sleep(PAUSE);
             }
             other => return other,
         }

@@ -215,9 +215,16 @@ impl Files {
             return Ok(later);
         }
         let begun = Instant::now();
-        let mut outcome = match self.restless.contains(&found.path).then(|| on_trial(file)) {
-            Some(Err(error)) => unread(error, pass),
-            _ => large(file, found, known, before, pass, builder)?,
+        let is_on_trial = pass == Pass::Live && self.restless.contains(&found.path);
+        let trial = is_on_trial.then(|| self.restless.on_trial(&found.path, file));
+        let mut outcome = if let Some(Err(error)) = trial {
+            unread(error, pass)
+        } else {
+            let outcome = large(file, found, known, before, pass, builder)?;
+            if matches!(outcome, FileOutcome::Later(_)) {
+                self.restless.was_sent_in_vain(&found.path);
+            }
+            outcome
         };
         self.restless.note(&found.path, begun, &mut outcome);
         Ok(outcome)
@@ -240,11 +247,6 @@ impl Files {
         };
         FileOutcome::NotWhole(words.into())
     }
-}
-
-/// Whether it stands still for as long as reading it takes.
-fn on_trial(path: &Path) -> std::result::Result<(), ReadError> {
-    stable::read_blocks(path, LARGE_BLOCK as usize, &mut |_, _| Ok(())).map(drop)
 }
 
 fn large(

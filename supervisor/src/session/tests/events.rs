@@ -148,3 +148,24 @@ fn a_flood_ends_in_an_overflow() {
         "it goes on"
     );
 }
+
+#[test]
+fn a_writer_that_is_faster_than_the_reader_does_not_keep_it() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let root = dir.path();
+    let mut watched = Watched::new(root);
+    let write = |number: u32| fs::write(root.join(format!("f{}", number % 2)), "x").expect("write");
+    write(0);
+    let mut count = 0;
+    let mut each = |_| {
+        count += 1;
+        assert!(count < 1000, "it reads on and on");
+        write(count);
+    };
+    let read = watched.events.read(&watched.dir, &mut each);
+    read.expect("read");
+    assert!(count > 0);
+    // And what came meanwhile is there for the next time, to the last event.
+    assert!(!watched.hints().is_empty());
+    assert!(watched.hints().is_empty());
+}
