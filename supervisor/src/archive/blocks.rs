@@ -89,6 +89,23 @@ impl BlockMap {
         }
     }
 
+    /// A copy for another size of the file, with no more memory than it needs: growing a copy would
+    /// take as much again, at each commit of a database that grows.
+    #[must_use]
+    pub fn resized(&self, size: u64) -> Self {
+        let count = usize::try_from(size.div_ceil(u64::from(self.block))).unwrap_or(usize::MAX);
+        let kept = &self.values[..count.min(self.values.len())];
+        let mut values = Vec::with_capacity(count);
+        values.extend_from_slice(kept);
+        let mut map = Self {
+            values,
+            groups: self.groups.clone(),
+            ..*self
+        };
+        map.resize(size);
+        map
+    }
+
     /// The block size in bytes.
     #[must_use]
     pub fn block(&self) -> u32 {
@@ -353,7 +370,11 @@ mod tests {
                 let size = size * 1000;
                 let (from, old) = (content.len() / 1024, content.len());
                 content.resize(size as usize, 7);
+                let resized = map.resized(size);
                 map.resize(size);
+                prop_assert_eq!(&resized, &map);
+                prop_assert_eq!(&resized.groups, &map.groups);
+                map = resized;
                 let mut dirty: Vec<usize> = (from.min(content.len() / 1024)..content.len().div_ceil(1024)).collect();
                 if content.len() < old {
                     dirty.extend(content.len().div_ceil(1024).checked_sub(1));

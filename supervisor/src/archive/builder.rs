@@ -192,7 +192,7 @@ impl Builder {
 
     /// Begins a file of `size` bytes that is `before`, the newest version of it in the archive, but
     /// for some blocks, which follow.
-    pub fn begin_patch(&mut self, path: &RelPath, before: BlockMap, size: u64) -> BlockPatch {
+    pub fn begin_patch(&mut self, path: &RelPath, before: &BlockMap, size: u64) -> BlockPatch {
         let at = self.push(Change::Patch {
             path: path.clone(),
             meta: NO_META,
@@ -200,8 +200,7 @@ impl Builder {
             hash: Digest::default(),
             pieces: Vec::new(),
         });
-        let mut map = before;
-        map.resize(size);
+        let map = before.resized(size);
         BlockPatch { at, map }
     }
 

@@ -1,8 +1,8 @@
 //! Compresses frames, beside whoever fills them.
 //!
-//! A commit of one frame is compressed where it is built. Once a frame is full there is more to
-//! come, and from then on a thread compresses each while the next is filled: reading a directory and
-//! compressing what was read take about as long as each other.
+//! A commit of few frames is compressed where it is built. Where there are more, a thread compresses
+//! each while the next is filled: reading a directory and compressing what was read take about as
+//! long as each other.
 
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -14,6 +14,10 @@ use super::format::ZSTD_LEVEL;
 
 /// What compressing takes; the tables are on the heap.
 const STACK: usize = 256 << 10;
+
+/// So many frames are compressed before a thread is worth starting: a commit of everyday load has
+/// one or two.
+const FRAMES_WITHOUT: u32 = 3;
 
 /// A frame, before and after.
 #[derive(Debug, Default)]
@@ -40,6 +44,8 @@ pub(super) struct Frames {
     thread: Option<Thread>,
     /// A frame that was compressed at once, or whose thread could not be had.
     ready: Option<io::Result<Job>>,
+    /// How many frames were compressed without a thread.
+    without: u32,
 }
 
 struct Thread {
@@ -58,13 +64,14 @@ impl Frames {
             zstd: Some(zstd),
             thread: None,
             ready: None,
+            without: 0,
         })
     }
 
     /// Begins to compress a frame, beside the caller where `more` are to come. The one before it
     /// must have been taken by [`Frames::end`].
     pub(super) fn begin(&mut self, mut job: Job, more: bool) {
-        if more && self.thread.is_none() {
+        if more && self.thread.is_none() && self.without >= FRAMES_WITHOUT {
             self.start();
         }
         match (&self.thread, &mut self.zstd) {
@@ -75,6 +82,7 @@ impl Frames {
             }
             (None, Some(zstd)) => {
                 let done = job.compress(zstd);
+                self.without += 1;
                 self.ready = Some(done.map(|()| job));
             }
             (None, None) => self.ready = Some(Err(gone())),
@@ -141,7 +149,7 @@ mod tests {
             .collect();
         let mut frames = Frames::new().expect("allocates");
         let mut packed = Vec::new();
-        for more in [false, true, true, false] {
+        for more in [false, true, true, true, true, false] {
             let job = Job {
                 raw: raw.clone(),
                 ..Job::default()

@@ -240,11 +240,12 @@ fn queued(inotify: &Inotify) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
-/// What the event took of the queue, at least: its name is padded, see inotify(7). Too little
-/// means to read on for a little; too much would leave events behind that nobody is woken for.
+/// What the event took of the queue: its name ends with a zero and is padded to a multiple of what
+/// comes before it (inotify(7), and `round_event_name_len` in the kernel since 2.6.36).
 fn size_of_event(event: &InotifyEvent) -> usize {
+    let head = size_of::<libc::inotify_event>();
     let name = event.name.as_ref().map_or(0, |name| name.len() + 1);
-    size_of::<libc::inotify_event>() + name
+    head + name.next_multiple_of(head)
 }
 
 /// The kernel says "no space left" and "too many open files" where a limit of inotify is meant.

@@ -99,6 +99,13 @@ impl Databases {
         self.paces.contains_key(path)
     }
 
+    /// Until when there is no snapshot of this, where that is soon. Where it is not, it is looked at all
+    /// the same: it may have been deleted.
+    pub(super) fn too_soon(&self, path: &RelPath, now: Instant) -> Option<Instant> {
+        let next = self.paces.get(path)?.next?;
+        (now < next && next <= now + PACE_SOON).then_some(next)
+    }
+
     /// Whether its last snapshot found nothing new; `None` for what is no database.
     pub(super) fn is_settled(&self, path: &RelPath) -> Option<bool> {
         self.paces.get(path).map(|pace| pace.settled)
@@ -346,9 +353,9 @@ impl<'a> Reading<'a> {
             .into_iter()
             .flat_map(|block| block * per_block + 1..=(block + 1) * per_block)
             .take_while(|page| *page <= last);
-        let mut patch =
-            self.builder
-                .begin_patch(&self.found.path, before.map.clone(), image.size());
+        let mut patch = self
+            .builder
+            .begin_patch(&self.found.path, &before.map, image.size());
         let (builder, failure) = (&mut *self.builder, &mut self.failure);
         let mut block: Vec<u8> = Vec::with_capacity(PAGE_BLOCK as usize);
         let taken = snapshot.some_pages(pages, &mut |offset, page| {

@@ -108,20 +108,34 @@ impl Dirty {
             return;
         }
         self.work.add(work);
-        self.first = match (self.first, since) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
+        self.first = earlier(self.first, since);
         self.last = self.last.or(self.first);
     }
 
     /// Looks at `path` again at `when`.
     pub fn look_later(&mut self, path: RelPath, when: Instant, since: Option<Instant>) {
         self.later.entry(when).or_default().insert(path);
-        self.later_since = match (self.later_since, since) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
+        self.later_since = earlier(self.later_since, since);
+    }
+
+    /// Puts off single paths for which `until` names a time.
+    pub fn put_off(&mut self, until: impl Fn(&RelPath) -> Option<Instant>) {
+        let (since, later) = (self.first, &mut self.later);
+        let mut any = false;
+        self.work.paths.retain(|path| {
+            let Some(when) = until(path) else {
+                return true;
+            };
+            later.entry(when).or_default().insert(path.clone());
+            any = true;
+            false
+        });
+        if any {
+            self.later_since = earlier(self.later_since, since);
+        }
+        if self.work.is_empty() {
+            (self.first, self.last) = (None, None);
+        }
     }
 
     /// When the next commit is due: once it has been quiet for `quiet`, at latest `max_delay` after
@@ -133,10 +147,7 @@ impl Dirty {
             _ => None,
         };
         let later = self.later.first_key_value().map(|(when, _)| *when);
-        match (settled, later) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        earlier(settled, later)
     }
 
     /// Takes out all that is due at `now`, with the moment since when it has been waiting.
@@ -147,10 +158,7 @@ impl Dirty {
         let waiting = self.later.split_off(&(now + Duration::from_nanos(1)));
         for paths in std::mem::replace(&mut self.later, waiting).into_values() {
             work.paths.extend(paths);
-            since = match (since, self.later_since) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            };
+            since = earlier(since, self.later_since);
         }
         if self.later.is_empty() {
             self.later_since = None;
@@ -159,19 +167,17 @@ impl Dirty {
         (work, since)
     }
 
-    /// The single paths that have changed; `None` where more than those is to be looked at.
+    /// Whether single paths are all there is, each of them such a one.
     #[must_use]
-    pub fn paths(&self) -> Option<&BTreeSet<RelPath>> {
-        (!self.work.everything && self.work.subtrees.is_empty()).then_some(&self.work.paths)
+    pub fn is_only(&self, such: impl Fn(&RelPath) -> bool) -> bool {
+        let mut paths = self.work.paths.iter().chain(self.later.values().flatten());
+        !self.work.everything && self.work.subtrees.is_empty() && paths.all(such)
     }
 
     /// Since when anything is waiting.
     #[must_use]
     pub fn since(&self) -> Option<Instant> {
-        match (self.first, self.later_since) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        earlier(self.first, self.later_since)
     }
 
     /// How many paths are waiting; `None` where it is everything.
@@ -179,6 +185,13 @@ impl Dirty {
     pub fn count(&self) -> Option<usize> {
         let later: usize = self.later.values().map(BTreeSet::len).sum();
         (!self.work.everything).then_some(self.work.paths.len() + self.work.subtrees.len() + later)
+    }
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }
 
@@ -251,5 +264,30 @@ mod tests {
         assert_eq!(dirty.take(t0 + QUIET).0, Work::default());
         assert_eq!(dirty.take(t0 + MAX).0.paths, [path("slow")].into());
         assert_eq!(dirty.since(), None);
+    }
+
+    #[test]
+    fn what_is_put_off_keeps_its_age_and_the_rest_its_time() {
+        let t0 = Instant::now();
+        let mut dirty = Dirty::default();
+        let is_slow = |p: &RelPath| *p == path("slow");
+        let put_off = |dirty: &mut Dirty| dirty.put_off(|p| is_slow(p).then_some(t0 + MAX));
+        dirty.hint(Hint::Touched(path("slow")), t0);
+        put_off(&mut dirty);
+        assert_eq!(dirty.since(), Some(t0));
+        assert_eq!(dirty.due(QUIET, MAX), Some(t0 + MAX));
+        assert!(dirty.is_only(is_slow));
+        dirty.hint(Hint::Touched(path("slow")), t0 + QUIET);
+        dirty.hint(Hint::Touched(path("fast")), t0 + QUIET);
+        assert!(!dirty.is_only(is_slow));
+        put_off(&mut dirty);
+        assert_eq!(dirty.count(), Some(2));
+        assert_eq!(dirty.due(QUIET, MAX), Some(t0 + QUIET * 2));
+        assert_eq!(dirty.take(t0 + QUIET * 2).0.paths, [path("fast")].into());
+        let (work, since) = dirty.take(t0 + MAX);
+        assert_eq!((work.paths, since), ([path("slow")].into(), Some(t0)));
+        dirty.add(Work::everything(), t0);
+        put_off(&mut dirty);
+        assert_eq!(dirty.since(), Some(t0), "everything is not put off");
     }
 }

@@ -103,6 +103,11 @@ impl Files {
         self.databases.contains(path)
     }
 
+    /// See [`Databases::too_soon`].
+    pub(super) fn too_soon(&self, path: &RelPath, now: Instant) -> Option<Instant> {
+        self.databases.too_soon(path, now)
+    }
+
     /// Whether it is not waited for that this stands still together with others: a database, whose
     /// snapshots are each of one moment, or a large file that never does.
     pub(super) fn stands_apart(&self, path: &RelPath) -> bool {

@@ -230,8 +230,16 @@ impl Watcher {
 
     /// Whether nothing but databases has changed.
     fn only_databases_wait(&mut self) -> bool {
-        let (paths, replica) = (self.dirty.paths(), self.replicator.replica());
-        paths.is_some_and(|paths| replica.is_some_and(|replica| replica.only_databases(paths)))
+        let replica = self.replicator.replica();
+        replica.is_some_and(|replica| self.dirty.is_only(|path| replica.is_database(path)))
+    }
+
+    /// Leaves alone for now what would only be found to be too soon.
+    fn put_off(&mut self) {
+        if let Some(replica) = self.replicator.replica() {
+            let now = Instant::now();
+            self.dirty.put_off(|path| replica.too_soon(path, now));
+        }
     }
 
     /// How long after a look at everything the next one comes.
@@ -276,6 +284,7 @@ impl Watcher {
         if gone {
             warn!(target: "sync", "the session directory itself was moved or deleted");
         }
+        self.put_off();
         !waiting || self.dirty.count() != count
     }
 
@@ -295,10 +304,14 @@ impl Watcher {
         // Events may have come since the last look: they join this commit.
         self.read_hints();
         let (work, since) = self.dirty.take(Instant::now());
+        if work.is_empty() && self.outage.is_none() && !self.replicator.is_pending() {
+            return Ok(());
+        }
         let outcome = self.replicator.commit(work.clone(), Pass::Live).await;
         if let Some(replica) = self.replicator.replica() {
             let overheard = replica.take_overheard();
             self.dirty.add(overheard, Instant::now());
+            self.put_off();
         }
         let committed = match outcome {
             Ok(committed) => committed,

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::RandomState;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use super::dirty::Work;
 use super::everywhere::Scan;
@@ -86,10 +87,16 @@ impl Replica {
         self.files.set_gateway(pid);
     }
 
-    /// Whether all of these were found to be databases.
+    /// Whether this was found to be a database.
     #[must_use]
-    pub(super) fn only_databases(&self, paths: &BTreeSet<RelPath>) -> bool {
-        paths.iter().all(|path| self.files.is_database(path))
+    pub(super) fn is_database(&self, path: &RelPath) -> bool {
+        self.files.is_database(path)
+    }
+
+    /// Until when it is too soon to look at this.
+    #[must_use]
+    pub(super) fn too_soon(&self, path: &RelPath, now: Instant) -> Option<Instant> {
+        self.files.too_soon(path, now)
     }
 
     /// Files that a gather found and that are committed, per top directory, for the status.
