@@ -91,8 +91,8 @@ fn area(target: &str) -> &str {
     }
 }
 
-const OURS: [&str; 8] = [
-    "init", "boot", "sync", "store", "http", "gate", "cli", "log",
+const OURS: [&str; 10] = [
+    "init", "boot", "sync", "store", "http", "gate", "cli", "log", "incident", "notify",
 ];
 
 impl<S: Sink> Subscriber for Logger<S> {

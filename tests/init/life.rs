@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use crate::terminal::Pty;
 use sessionkeep::config::{
-    Conflict, GatewaySettings, HistorySettings, HttpSettings, LeaseSettings, LogFormat, LogLevel,
-    LogSettings, ProfileName, RestartPolicy, RestartSettings, Settings, StopSettings, StoreChoice,
-    StoreSettings, SyncSettings, Unreachable,
+    AlarmSettings, Conflict, GatewaySettings, HeartbeatSettings, HistorySettings, HttpSettings,
+    LeaseSettings, LogFormat, LogLevel, LogSettings, ProfileName, RestartPolicy, RestartSettings,
+    Settings, StopSettings, StoreChoice, StoreSettings, SyncSettings, Unreachable, WebhookSettings,
 };
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
@@ -91,11 +91,25 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         },
         gateway: GatewaySettings {
             probe: Some("http://127.0.0.1/ping".to_owned()),
+            api_key: None,
         },
         http: HttpSettings {
             port: 0,
             bind: None,
             token: None,
+            username: "admin".to_owned(),
+            password: None,
+        },
+        webhook: WebhookSettings {
+            url: None,
+            secret: None,
+        },
+        heartbeat: HeartbeatSettings {
+            url: None,
+            every: Duration::from_secs(60),
+        },
+        alarm: AlarmSettings {
+            lag: Duration::from_secs(60),
         },
         log: LogSettings {
             level: LogLevel::Info,

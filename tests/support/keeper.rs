@@ -189,6 +189,7 @@ impl World {
             environment: vec![("MONGO_URL".into(), self.url.clone())],
             command: command.iter().map(|word| (*word).to_owned()).collect(),
             before: Vec::new(),
+            profile: "generic",
         }
     }
 
@@ -285,9 +286,16 @@ pub(crate) struct Setup<'a> {
     environment: Vec<(String, String)>,
     command: Vec<String>,
     before: Vec<String>,
+    profile: &'static str,
 }
 
 impl Setup<'_> {
+    /// Another profile than `generic`.
+    pub(crate) fn profile(mut self, profile: &'static str) -> Self {
+        self.profile = profile;
+        self
+    }
+
     /// A setting, which wins over an earlier one of its key.
     pub(crate) fn set(mut self, setting: &str) -> Self {
         let key = |text: &str| text.split('=').next().unwrap_or_default().to_owned();
@@ -332,7 +340,7 @@ impl Setup<'_> {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).arg("run");
         command
-            .args(["--profile", "generic", "--dir"])
+            .args(["--profile", self.profile, "--dir"])
             .arg(&self.dir);
         for setting in &self.settings {
             command.arg("--set").arg(setting);

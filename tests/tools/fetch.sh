@@ -3,7 +3,9 @@
 #   .cache/mongod/mongod       MongoDB's server
 #   .cache/neonize/neonize.so  the whatsmeow library
 #   .cache/bin/node            Node.js 20 or newer: the machine's, or a fetched one
-#   node_modules of tests/gateways/baileys, and of the sidecar that is the counter-example
+#   .cache/schemathesis        what checks JSON answers against their description
+#   node_modules of tests/gateways/baileys, of tests/http/page (what looks at the dashboard in a
+#   browser), and of the sidecar that is the counter-example
 # Safe to run at any time, also twice at once; takes no time when everything is there.
 # It installs nothing on the machine: what is missing there, it says.
 set -euo pipefail
@@ -11,6 +13,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 cache=$PWD/.cache
 bot=$PWD/tests/gateways/baileys
+page=$PWD/tests/http/page
 sidecar=$PWD/supervisor/benches/peers/sidecar
 mkdir -p "$cache/bin"
 
@@ -27,11 +30,12 @@ done
 exec 9>"$cache/lock"
 flock 9
 
-stamp=$(cat tests/tools/fetch.sh tests/tools/wheels*.txt {"$bot","$sidecar"}/package-lock.json | sha256sum | cut -d' ' -f1)-$(uname -m)
+stamp=$(cat tests/tools/fetch.sh tests/tools/{wheels*,schemathesis}.txt {"$bot","$page","$sidecar"}/package-lock.json | sha256sum | cut -d' ' -f1)-$(uname -m)
 complete() {
     [ "$(cat "$cache/stamp" 2>/dev/null)" = "$stamp" ] &&
         [ -x "$cache/mongod/mongod" ] && [ -f "$cache/neonize/neonize.so" ] &&
-        "$cache/bin/node" --version >/dev/null 2>&1 && [ -d "$bot/node_modules" ] && [ -d "$sidecar/node_modules" ]
+        "$cache/bin/node" --version >/dev/null 2>&1 && [ -d "$bot/node_modules" ] && [ -d "$sidecar/node_modules" ] &&
+        [ -d "$page/node_modules" ] && "$cache/schemathesis/bin/schemathesis" --version >/dev/null 2>&1
 }
 if complete; then
     say "everything is there"
@@ -97,8 +101,14 @@ else
     npm=("$cache/bin/node" "$cache/node/lib/node_modules/npm/bin/npm-cli.js")
 fi
 
-say "Baileys, and the sidecar's libraries"
-for place in "$bot" "$sidecar"; do
+say "schemathesis"
+rm -rf "$cache/schemathesis"
+python3 -m venv "$cache/schemathesis" >/dev/null 2>&1 ||
+    give_up "this machine's Python has no venv" "on Debian: apt install python3-venv"
+"$cache/schemathesis/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r tests/tools/schemathesis.txt
+
+say "Baileys, and the libraries of the sidecar and of the page's test"
+for place in "$bot" "$page" "$sidecar"; do
     (cd "$place" && PATH="$cache/bin:$PATH" "${npm[@]}" ci --no-progress --loglevel=error)
 done
 

@@ -27,7 +27,7 @@ struct Counts {
 }
 
 /// How far it has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Reading {
     /// Files done.
     pub files: u64,

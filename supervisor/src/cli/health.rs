@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::config::{self, Flags, HttpSettings};
 
@@ -29,8 +31,9 @@ pub(super) struct Args {
 
 /// For the whole of it: Docker's own limit is 30 s, and other hosts' a few.
 const LIMIT: Duration = Duration::from_secs(3);
-/// An answer is some hundred bytes; what is longer is not ours.
-const ANSWER_MAX: u64 = 64 * 1024;
+/// The status of many sessions with many incidents is some hundred kilobytes; what is longer is not
+/// ours.
+const ANSWER_MAX: u64 = 4 << 20;
 
 pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let http = match config::load(flags) {
@@ -89,11 +92,14 @@ pub(super) fn ask(http: &HttpSettings, path: &str) -> anyhow::Result<Answer> {
     let deadline = Instant::now() + LIMIT;
     let mut stream = TcpStream::connect_timeout(&address, LIMIT)
         .with_context(|| format!("failed to connect to {address}"))?;
-    let authorization = http
-        .token
-        .as_ref()
-        .map(|token| format!("Authorization: Bearer {}\r\n", token.expose()))
-        .unwrap_or_default();
+    let authorization = match (&http.token, &http.password) {
+        (Some(token), _) => format!("Authorization: Bearer {}\r\n", token.expose()),
+        (None, Some(password)) => {
+            let pair = format!("{}:{}", http.username, password.expose());
+            format!("Authorization: Basic {}\r\n", STANDARD.encode(pair))
+        }
+        (None, None) => String::new(),
+    };
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: application/json\r\n{authorization}Connection: close\r\n\r\n"
     );
@@ -211,6 +217,8 @@ mod tests {
             port,
             bind: None,
             token: None,
+            username: String::new(),
+            password: None,
         }
     }
 
@@ -259,6 +267,8 @@ mod tests {
             port: 0,
             bind: None,
             token: None,
+            username: String::new(),
+            password: None,
         };
         assert!(
             format!("{:#}", ask(&off, "/health").expect_err("off")).contains("http.port is off")
@@ -279,6 +289,8 @@ mod tests {
                 port: 1,
                 bind,
                 token: None,
+                username: String::new(),
+                password: None,
             })
             .to_string()
         };

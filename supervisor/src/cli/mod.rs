@@ -4,6 +4,7 @@ mod completions;
 mod config;
 mod context;
 mod doctor;
+pub(crate) mod glance;
 pub(crate) mod health;
 mod lease;
 mod log;
@@ -11,7 +12,7 @@ mod restore;
 mod run;
 mod show;
 mod standalone;
-pub(crate) mod status;
+mod status;
 mod verify;
 mod watch;
 

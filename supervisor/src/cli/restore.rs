@@ -16,17 +16,19 @@ use crate::boot::decide::{Remote, decide};
 use crate::boot::progress::Progress;
 use crate::boot::restore::{FallBack, newest_readable, stage_newest_whole};
 use crate::boot::survey::survey;
-use crate::boot::{self, Booted, Target};
+use crate::boot::{self, BootError, Booted, Target};
 use crate::config::{Conflict, Flags, Settings};
 use crate::control::{
     CONTROL_FD_ENV, HTTP_FD_ENV, INSTANCE_ENV, Lifecycle, MADE_WAY_ENV, PREDECESSOR_ENV, ToInit,
     encode,
 };
 use crate::human::{Bytes, Chain, Took};
+use crate::outward::Outward;
 use crate::session::{Directory, Profile};
+use crate::status::incidents::Kind;
+use crate::status::{Lease, Past, Shared};
 use crate::store::Seq;
 use crate::watcher::link::inherited_fd;
-use crate::watcher::status::Shared;
 
 use super::context;
 use super::standalone;
@@ -236,28 +238,21 @@ async fn under_init(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode
         false => settings.clone(),
     };
     let store = context::open(settings).await?;
-    let shared = Shared::new(
-        store.describe(),
-        settings.archive.to_string(),
-        who.instance.to_string(),
-        if made_way {
-            Lifecycle::Standby
-        } else {
-            Lifecycle::Restoring
-        },
-    );
-    if let Some(fd) = inherited_fd(HTTP_FD_ENV) {
-        crate::http::serve(fd, shared.clone(), settings.http.token.clone())
-            .context("failed to answer HTTP")?;
-    }
+    let (state, lease) = match made_way {
+        true => (Lifecycle::Standby, Lease::Waiting),
+        false => (Lifecycle::Restoring, Lease::None),
+    };
+    let shared = Shared::new(settings, store.describe(), who.instance.to_string(), state);
+    shared.update(|status| status.lease = lease);
+    let outward = Outward::start(settings, &shared, inherited_fd(HTTP_FD_ENV))
+        .context("failed to start answering HTTP")?;
     let mut control = inherited_fd(CONTROL_FD_ENV).map(UnixStream::from);
     let mut standby = |waiting: bool| {
         shared.update(|status| {
-            status.state = if waiting {
-                Lifecycle::Standby
-            } else {
-                Lifecycle::Restoring
-            }
+            (status.state, status.lease) = match waiting {
+                true => (Lifecycle::Standby, Lease::Waiting),
+                false => (Lifecycle::Restoring, Lease::None),
+            };
         });
         if let Some(control) = &mut control
             && let Err(error) = control.write_all(&encode(&ToInit::Standby { waiting }))
@@ -267,6 +262,7 @@ async fn under_init(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode
     };
     let target = args.seq.map_or(Target::Newest, Target::Commit);
     let progress = Progress::default();
+    shared.follow(&progress);
     let booted = progress
         .show(
             "restoring",
@@ -274,6 +270,25 @@ async fn under_init(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode
         )
         .await;
     store.close().await;
+    match &booted {
+        Ok(booted) if booted.plan.is_none() => {
+            let detail =
+                "it did not answer at the start, which went on with the directory as it was";
+            shared.incident(Kind::StoreUnreachable, "", detail);
+        }
+        Ok(booted) => {
+            Past::note_restore(&settings.dir, booted.took, booted.files);
+            shared.over(Kind::StoreUnreachable, "");
+            if !booted.damage.is_empty() {
+                shared.incident(Kind::DamagedHead, "", &booted.damage.join("; "));
+            }
+        }
+        Err(error @ BootError::StoreUnavailable { .. }) => {
+            shared.incident(Kind::StoreUnreachable, "", &Chain(error).to_string());
+        }
+        Err(_) => {}
+    }
+    outward.finish();
     match booted {
         Ok(booted) => {
             log_booted(&booted);

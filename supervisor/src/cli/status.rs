@@ -1,26 +1,35 @@
 //! `sessionkeep status`: the state of the session and its archive.
 
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::config::{Flags, Settings};
-use crate::human::{Bytes, Moment, Took};
+use crate::human::{Bytes, Moment};
 use crate::store::{Header, Lease, Usage};
 
-use super::{context, health, lease, log};
+use super::{context, glance, health, lease, log};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
+  sessionkeep status --watch
   sessionkeep status --json")]
 pub(super) struct Args {
-    /// Print JSON
+    /// Print JSON; with --watch, one object a line
     #[arg(long)]
     pub(super) json: bool,
+    /// Show it anew every second, until interrupted
+    #[arg(long)]
+    pub(super) watch: bool,
 }
+
+/// How often it is shown anew, and how often the store is asked meanwhile.
+const EVERY: Duration = Duration::from_secs(1);
+const STORE_EVERY: Duration = Duration::from_secs(10);
 
 /// What the store says.
 struct Stored {
@@ -31,31 +40,62 @@ struct Stored {
 
 pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let settings = context::settings(flags)?;
-    // Two sources, and either may be missing: the running instance, and the store.
-    let running = health::ask(&settings.http, "/status")
-        .ok()
-        .filter(|answer| answer.status == 200)
-        .and_then(|answer| serde_json::from_str::<Value>(&answer.body).ok());
-    let stored = if settings.is_file_mode() {
-        None
-    } else {
-        Some(context::block_on(read(&settings))?)
-    };
-    if args.json {
-        let stored = stored.map(|stored| match stored {
-            Ok(stored) => json!({
-                "head": stored.head.as_ref().map(log::as_json),
-                "lease": stored.lease.as_ref().map(lease::as_json),
-                "usage": { "commits": stored.usage.commits, "commit_bytes": stored.usage.commit_bytes,
-                           "packs": stored.usage.packs, "pack_bytes": stored.usage.pack_bytes },
-            }),
-            Err(error) => json!({ "error": format!("{error:#}") }),
-        });
-        super::print_json(&json!({ "running": running, "stored": stored }))?;
-    } else {
-        super::print(&told(&settings, running.as_ref(), stored.as_ref()))?;
+    let mut stored = ask_store(&settings)?;
+    let mut asked = Instant::now();
+    loop {
+        // Two sources, and either may be missing: the running instance, and the store.
+        let running = health::ask(&settings.http, "/status")
+            .ok()
+            .filter(|answer| answer.status == 200)
+            .and_then(|answer| serde_json::from_str::<Value>(&answer.body).ok());
+        show(args, &settings, running.as_ref(), stored.as_ref())?;
+        if !args.watch {
+            return Ok(ExitCode::SUCCESS);
+        }
+        std::thread::sleep(EVERY);
+        if asked.elapsed() >= STORE_EVERY {
+            stored = ask_store(&settings)?;
+            asked = Instant::now();
+        }
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+/// `None` in file mode.
+fn ask_store(settings: &Settings) -> anyhow::Result<Option<anyhow::Result<Stored>>> {
+    if settings.is_file_mode() {
+        return Ok(None);
+    }
+    Ok(Some(context::block_on(read(settings))?))
+}
+
+fn show(
+    args: &Args,
+    settings: &Settings,
+    running: Option<&Value>,
+    stored: Option<&anyhow::Result<Stored>>,
+) -> anyhow::Result<()> {
+    if !args.json {
+        let text = told(settings, running, stored);
+        // Home, and the rest of the screen cleared: no flicker, and a pipe gets plain text.
+        let is_screen = args.watch && std::io::stdout().is_terminal();
+        let begin = if is_screen { "\x1b[H\x1b[J" } else { "" };
+        let end = if args.watch && !is_screen { "\n" } else { "" };
+        return super::print(&format!("{begin}{text}{end}"));
+    }
+    let stored = stored.map(|stored| match stored {
+        Ok(stored) => json!({
+            "head": stored.head.as_ref().map(log::as_json),
+            "lease": stored.lease.as_ref().map(lease::as_json),
+            "usage": { "commits": stored.usage.commits, "commit_bytes": stored.usage.commit_bytes,
+                       "packs": stored.usage.packs, "pack_bytes": stored.usage.pack_bytes },
+        }),
+        Err(error) => json!({ "error": format!("{error:#}") }),
+    });
+    let both = json!({ "running": running, "stored": stored });
+    match args.watch {
+        true => super::print(&format!("{both}\n")),
+        false => super::print_json(&both),
+    }
 }
 
 async fn read(settings: &Settings) -> anyhow::Result<Stored> {
@@ -70,13 +110,6 @@ async fn read(settings: &Settings) -> anyhow::Result<Stored> {
     Ok(stored)
 }
 
-/// How long changes have been waiting, as the running instance says.
-pub(crate) fn lag(status: &Value) -> Duration {
-    let seconds = status["lag_seconds"].as_f64().unwrap_or_default();
-    // Whoever listens on that port may answer anything.
-    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
-}
-
 fn told(
     settings: &Settings,
     running: Option<&Value>,
@@ -84,25 +117,7 @@ fn told(
 ) -> String {
     let mut text = format!("archive    {}\n", settings.archive);
     match running {
-        Some(status) => {
-            let lag = lag(status);
-            let saved = if lag > Duration::ZERO {
-                format!("changes waiting since {}", Took(lag))
-            } else {
-                "everything saved".to_owned()
-            };
-            let _ = writeln!(
-                text,
-                "running    {}, {saved}",
-                status["state"].as_str().unwrap_or("?")
-            );
-            if let Some(problem) = status["problem"]
-                .as_str()
-                .filter(|problem| !problem.is_empty())
-            {
-                let _ = writeln!(text, "problem    {problem}");
-            }
-        }
+        Some(status) => text.push_str(&glance::told(status)),
         None => text.push_str("running    no instance answers here\n"),
     }
     match stored {
@@ -137,23 +152,4 @@ fn told(
         }
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lag_that_no_clock_can_count_is_told_all_the_same() {
-        for (answer, expected) in [
-            (json!({ "lag_seconds": 1.5 }), Duration::from_millis(1500)),
-            (json!({ "lag_seconds": 1e300 }), Duration::MAX),
-            (json!({ "lag_seconds": -1e300 }), Duration::ZERO),
-            (json!({ "lag_seconds": "?" }), Duration::ZERO),
-            (json!([]), Duration::ZERO),
-        ] {
-            assert_eq!(lag(&answer), expected, "{answer}");
-            let _ = Took(lag(&answer)).to_string();
-        }
-    }
 }

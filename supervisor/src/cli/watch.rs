@@ -6,10 +6,11 @@ use anyhow::Context as _;
 
 use crate::config::{Flags, Settings};
 use crate::control::{HTTP_FD_ENV, INSTANCE_ENV, Lifecycle};
+use crate::outward::Outward;
+use crate::status::{Lease, Shared};
 use crate::store::InstanceId;
 use crate::watcher::link::{Link, inherited_fd};
-use crate::watcher::status::Shared;
-use crate::{boot, http, store, watcher};
+use crate::{boot, store, watcher};
 
 use super::standalone;
 
@@ -43,29 +44,35 @@ pub(super) fn main(_: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
             false => super::context::open(&settings).await?.describe(),
         };
         let shared = Shared::new(
+            &settings,
             describe,
-            settings.archive.to_string(),
             instance.to_string(),
             Lifecycle::Running,
         );
-        if let Some(fd) = http_fd {
-            http::serve(fd, shared.clone(), settings.http.token.clone())
-                .context("failed to answer HTTP")?;
+        if !settings.is_file_mode() {
+            // The restorer has left it to this process, or it is about to be taken.
+            shared.update(|status| status.lease = Lease::Held);
         }
+        let outward = Outward::start(&settings, &shared, http_fd)
+            .context("failed to start answering HTTP")?;
         let link = match &lock {
             None => Link::inherit().context("failed to take up the channel to init")?,
             Some(_) => standalone::link(settings.stop.flush)?,
         };
         if settings.is_file_mode() {
-            return Ok(watcher::watch_nothing(&settings, link, shared).await);
+            let end = watcher::watch_nothing(&settings, link, shared).await;
+            outward.finish();
+            return Ok(end);
         }
         let store = store::open(&settings.store.choice, settings.store.timeout)?;
         if let Some(lock) = &lock {
             come_to_one_state(&settings, &store, &instance, lock).await?;
         }
-        watcher::watch(&settings, store, instance, link, shared)
+        let end = watcher::watch(&settings, store, instance, link, shared)
             .await
-            .with_context(|| format!("failed to watch {}", settings.dir.display()))
+            .with_context(|| format!("failed to watch {}", settings.dir.display()));
+        outward.finish();
+        end
     })??;
     Ok(ExitCode::from(end.exit_code()))
 }

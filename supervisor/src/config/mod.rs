@@ -18,10 +18,13 @@ mod suggest;
 
 pub use flags::Flags;
 pub use model::{
-    Conflict, GatewaySettings, HistorySettings, HttpSettings, LeaseSettings, LogFormat, LogLevel,
-    LogSettings, OutagePolicy, ProfileName, RestartPolicy, RestartSettings, Secret, Settings,
-    StopSettings, StoreChoice, StoreSettings, SyncSettings, Unreachable,
+    AlarmSettings, Conflict, GatewaySettings, HeartbeatSettings, HistorySettings, HttpSettings,
+    LeaseSettings, LogFormat, LogLevel, LogSettings, OutagePolicy, ProfileName, RestartPolicy,
+    RestartSettings, Secret, Settings, StopSettings, StoreChoice, StoreSettings, SyncSettings,
+    Unreachable, WebhookSettings,
 };
 pub use problem::{ConfigErrors, Problem};
 pub use reference::page as reference;
+#[cfg(test)]
+pub(crate) use registry::defaults;
 pub use sources::{Loaded, Origin, Source, load, load_init_only};

@@ -194,6 +194,8 @@ pub struct RestartSettings {
 pub struct GatewaySettings {
     /// URL whose answer shows that the gateway is up; `None`: it is up when it runs.
     pub probe: Option<String>,
+    /// The key of the gateway's own API, for the state of its sessions and the code to scan.
+    pub api_key: Option<Secret>,
 }
 
 /// `http.*`
@@ -203,8 +205,45 @@ pub struct HttpSettings {
     pub port: u16,
     /// Address to listen on; `None`: all addresses with a token, loopback without.
     pub bind: Option<std::net::IpAddr>,
-    /// What a client must present for all but the health endpoints.
+    /// What a client must present for all but the health endpoints; or [`HttpSettings::password`].
     pub token: Option<Secret>,
+    /// The user that goes with the password.
+    pub username: String,
+    /// What a person must present for all but the health endpoints; or [`HttpSettings::token`].
+    pub password: Option<Secret>,
+}
+
+impl HttpSettings {
+    /// Whether anything has to be presented at all.
+    #[must_use]
+    pub fn is_protected(&self) -> bool {
+        self.token.is_some() || self.password.is_some()
+    }
+}
+
+/// `webhook.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebhookSettings {
+    /// Where incidents are told; a secret, since whoever knows it may post there.
+    pub url: Option<Secret>,
+    /// The key that the messages are signed with.
+    pub secret: Option<Secret>,
+}
+
+/// `heartbeat.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeartbeatSettings {
+    /// What is asked for while all is well, so that silence is an alarm; a secret like a webhook.
+    pub url: Option<Secret>,
+    /// How often.
+    pub every: Duration,
+}
+
+/// `alarm.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlarmSettings {
+    /// Changes that wait for longer than this are an incident, and not healthy.
+    pub lag: Duration,
 }
 
 /// `log.*`
@@ -246,6 +285,12 @@ pub struct Settings {
     pub gateway: GatewaySettings,
     /// `http.*`
     pub http: HttpSettings,
+    /// `webhook.*`
+    pub webhook: WebhookSettings,
+    /// `heartbeat.*`
+    pub heartbeat: HeartbeatSettings,
+    /// `alarm.*`
+    pub alarm: AlarmSettings,
     /// `log.*`
     pub log: LogSettings,
     /// `history.*`

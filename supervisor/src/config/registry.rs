@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::model::{
-    Conflict, GatewaySettings, HistorySettings, HttpSettings, LeaseSettings, LogFormat, LogLevel,
-    LogSettings, OutagePolicy, ProfileName, RestartPolicy, RestartSettings, Secret, Settings,
-    StopSettings, StoreChoice, StoreSettings, SyncSettings, Unreachable,
+    AlarmSettings, Conflict, GatewaySettings, HeartbeatSettings, HistorySettings, HttpSettings,
+    LeaseSettings, LogFormat, LogLevel, LogSettings, OutagePolicy, ProfileName, RestartPolicy,
+    RestartSettings, Secret, Settings, StopSettings, StoreChoice, StoreSettings, SyncSettings,
+    Unreachable, WebhookSettings,
 };
 use super::{duration, store_url, suggest};
 
@@ -73,6 +74,9 @@ pub(super) struct Setting {
     /// The value in force, as it may be shown.
     pub(super) show: fn(&Settings) -> String,
 }
+
+/// What a secret takes that is no address: any text, blanks included.
+pub(super) const SECRET_TEXT: &str = "a secret text";
 
 /// What most rows have in common.
 const ROW: Setting = Setting {
@@ -311,11 +315,27 @@ pub(super) const ALL: &[Setting] = &[
         ..ROW
     },
     Setting {
+        key: "gateway.api_key",
+        env: "SESSIONKEEP_GATEWAY_API_KEY",
+        aliases: &["WAHA_API_KEY", "WHATSAPP_API_KEY"],
+        sharing: Sharing::WithGateway,
+        takes: SECRET_TEXT,
+        default: Default::Depends("none"),
+        meaning: "WAHA's key, to ask for the state of its sessions and the QR code to scan",
+        secret: true,
+        set: |s, v| {
+            s.gateway.api_key = Some(Secret::new(v));
+            Ok(())
+        },
+        show: |s| hidden(s.gateway.api_key.as_ref()),
+        ..ROW
+    },
+    Setting {
         key: "http.port",
         env: "SESSIONKEEP_HTTP_PORT",
         takes: "a port or `off`",
         default: Default::Is("3001"),
-        meaning: "where sessionkeep answers questions about health and status",
+        meaning: "where sessionkeep shows the dashboard, and answers about health, status and metrics",
         set: |s, v| {
             s.http.port = if v.eq_ignore_ascii_case("off") {
                 0
@@ -335,7 +355,7 @@ pub(super) const ALL: &[Setting] = &[
         env: "SESSIONKEEP_HTTP_BIND",
         takes: "an IP address or `auto`",
         default: Default::Is("auto"),
-        meaning: "the address it listens on; `auto`: all with a token, loopback without",
+        meaning: "the address it listens on; `auto`: all with a token or a password, loopback without",
         set: |s, v| {
             s.http.bind = if v.eq_ignore_ascii_case("auto") {
                 None
@@ -356,7 +376,7 @@ pub(super) const ALL: &[Setting] = &[
         key: "http.token",
         env: "SESSIONKEEP_HTTP_TOKEN",
         aliases: &["ADMIN_TOKEN"],
-        takes: "a secret text",
+        takes: SECRET_TEXT,
         default: Default::Depends("none"),
         meaning: "what a client must present for all but the health pages",
         secret: true,
@@ -364,10 +384,100 @@ pub(super) const ALL: &[Setting] = &[
             s.http.token = Some(Secret::new(v));
             Ok(())
         },
-        show: |s| match s.http.token {
-            Some(_) => "[redacted]".to_owned(),
-            None => "none".to_owned(),
+        show: |s| hidden(s.http.token.as_ref()),
+        ..ROW
+    },
+    Setting {
+        key: "http.username",
+        env: "SESSIONKEEP_HTTP_USERNAME",
+        aliases: &["WAHA_DASHBOARD_USERNAME"],
+        sharing: Sharing::WithGateway,
+        takes: "a name",
+        default: Default::Is("admin"),
+        meaning: "the user that goes with `http.password`",
+        set: |s, v| {
+            // A browser sends the user, a colon, and the password.
+            if v.is_empty() || v.contains([':', '/']) || v.chars().any(char::is_control) {
+                return Err(Invalid::new(
+                    "is not usable as a user's name",
+                    "leave out `:` and `/`",
+                ));
+            }
+            v.clone_into(&mut s.http.username);
+            Ok(())
         },
+        show: |s| s.http.username.clone(),
+        ..ROW
+    },
+    Setting {
+        key: "http.password",
+        env: "SESSIONKEEP_HTTP_PASSWORD",
+        aliases: &["WAHA_DASHBOARD_PASSWORD"],
+        sharing: Sharing::WithGateway,
+        takes: SECRET_TEXT,
+        default: Default::Depends("none"),
+        meaning: "what a person types to see the dashboard; `http.token` serves as well",
+        secret: true,
+        set: |s, v| {
+            s.http.password = Some(Secret::new(v));
+            Ok(())
+        },
+        show: |s| hidden(s.http.password.as_ref()),
+        ..ROW
+    },
+    Setting {
+        key: "webhook.url",
+        env: "SESSIONKEEP_WEBHOOK_URL",
+        takes: "an `http://` or `https://` address or `off`",
+        default: Default::Depends("`off`"),
+        meaning: "where incidents are posted to, as JSON",
+        secret: true,
+        set: |s, v| address(v).map(|v| s.webhook.url = v),
+        show: |s| hidden(s.webhook.url.as_ref()),
+        ..ROW
+    },
+    Setting {
+        key: "webhook.secret",
+        env: "SESSIONKEEP_WEBHOOK_SECRET",
+        takes: SECRET_TEXT,
+        default: Default::Depends("none"),
+        meaning: "signs what is posted there: HMAC-SHA256, in `X-Sessionkeep-Signature`",
+        secret: true,
+        set: |s, v| {
+            s.webhook.secret = Some(Secret::new(v));
+            Ok(())
+        },
+        show: |s| hidden(s.webhook.secret.as_ref()),
+        ..ROW
+    },
+    Setting {
+        key: "heartbeat.url",
+        env: "SESSIONKEEP_HEARTBEAT_URL",
+        aliases: &["HEARTBEAT_URL"],
+        takes: "an `http://` or `https://` address or `off`",
+        default: Default::Depends("`off`"),
+        meaning: "asked for as long as all is well, for a service that alarms when that ends",
+        secret: true,
+        set: |s, v| address(v).map(|v| s.heartbeat.url = v),
+        show: |s| hidden(s.heartbeat.url.as_ref()),
+        ..ROW
+    },
+    Setting {
+        key: "heartbeat.every",
+        env: "SESSIONKEEP_HEARTBEAT_EVERY",
+        default: Default::Is("1m"),
+        meaning: "how often `heartbeat.url` is asked for",
+        set: |s, v| span(v, Duration::from_secs(1)).map(|v| s.heartbeat.every = v),
+        show: |s| duration::show(s.heartbeat.every),
+        ..ROW
+    },
+    Setting {
+        key: "alarm.lag",
+        env: "SESSIONKEEP_ALARM_LAG",
+        default: Default::Is("1m"),
+        meaning: "changes that wait for longer than this to be saved are an incident",
+        set: |s, v| span(v, Duration::from_secs(1)).map(|v| s.alarm.lag = v),
+        show: |s| duration::show(s.alarm.lag),
         ..ROW
     },
     Setting {
@@ -528,6 +638,38 @@ fn probe(text: &str) -> Result<Option<String>, Invalid> {
     Ok(Some(text.to_owned()))
 }
 
+/// An address that something is sent to, such as `https://host/path?key`.
+fn address(text: &str) -> Result<Option<Secret>, Invalid> {
+    if text.eq_ignore_ascii_case("off") {
+        return Ok(None);
+    }
+    let rest = ["http://", "https://"]
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme));
+    let parsed = text.parse::<hyper::Uri>();
+    let names_host = parsed.is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()));
+    let user = rest.is_some_and(|rest| {
+        rest.split(['/', '?'])
+            .next()
+            .is_some_and(|a| a.contains('@'))
+    });
+    if rest.is_none_or(str::is_empty) || !names_host || user {
+        return Err(Invalid::new(
+            "is no address that can be used",
+            "write one that begins with `http://` or `https://` and names a host, without a user name, or `off`",
+        ));
+    }
+    Ok(Some(Secret::new(text)))
+}
+
+/// Whether a secret is set, and no more.
+fn hidden(secret: Option<&Secret>) -> String {
+    match secret {
+        Some(_) => "[redacted]".to_owned(),
+        None => "none".to_owned(),
+    }
+}
+
 /// Some put a key into the query.
 fn probe_shown(url: &str) -> String {
     match url.split_once('?') {
@@ -547,7 +689,7 @@ pub(super) fn env_names(setting: &Setting) -> impl Iterator<Item = &'static str>
 }
 
 /// The settings with every default in force that depends on nothing.
-pub(super) fn defaults() -> Settings {
+pub(crate) fn defaults() -> Settings {
     let mut settings = Settings {
         dir: "session".into(),
         archive: "default".parse().expect("the name is well formed"),
@@ -578,11 +720,27 @@ pub(super) fn defaults() -> Settings {
             attempts: 0,
             jitter: Duration::ZERO,
         },
-        gateway: GatewaySettings { probe: None },
+        gateway: GatewaySettings {
+            probe: None,
+            api_key: None,
+        },
         http: HttpSettings {
             port: 0,
             bind: None,
             token: None,
+            username: String::new(),
+            password: None,
+        },
+        webhook: WebhookSettings {
+            url: None,
+            secret: None,
+        },
+        heartbeat: HeartbeatSettings {
+            url: None,
+            every: Duration::ZERO,
+        },
+        alarm: AlarmSettings {
+            lag: Duration::ZERO,
         },
         log: LogSettings {
             level: LogLevel::Info,

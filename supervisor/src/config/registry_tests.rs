@@ -23,6 +23,7 @@ fn every_value_that_the_documentation_names_is_taken() {
                 "mongodb://…" => "mongodb://h/db",
                 "mongodb+srv://…" => "mongodb+srv://h/db",
                 "http://" => "http://h/",
+                "https://" => "https://h/",
                 value => value,
             };
             let result = (setting.set)(&mut defaults(), value);

@@ -400,7 +400,7 @@ impl Given {
                 continue;
             };
             // Blanks around a value come with quoting; in a secret they may be meant.
-            let text = if setting.key == "http.token" {
+            let text = if setting.secret && setting.takes == registry::SECRET_TEXT {
                 text
             } else {
                 text.trim()

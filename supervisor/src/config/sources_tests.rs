@@ -4,6 +4,7 @@ use super::*;
 use crate::config::{Conflict, LogLevel, Secret, StoreChoice};
 
 const CANARY: &str = "canary-4711";
+const CANARY_URL: &str = "https://h/canary-4711";
 
 /// One load, with everything it looks at.
 #[derive(Default)]
@@ -113,7 +114,9 @@ fn every_setting_can_be_set_in_every_place() {
             "gateway.probe" => "http://127.0.0.1:1/x",
             "http.port" => "4000",
             "http.bind" => "0.0.0.0",
-            "http.token" => CANARY,
+            "http.username" => "me",
+            "webhook.url" | "heartbeat.url" => CANARY_URL,
+            _ if setting.takes == registry::SECRET_TEXT => CANARY,
             key if setting.takes == "a time span" => match key {
                 "stop.flush" => "2s",
                 "lease.ttl" => "31s",

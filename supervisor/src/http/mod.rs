@@ -1,115 +1,123 @@
-//! Health and status over HTTP, on the socket that init holds and its children answer.
+//! The pages: health, status, metrics, and the dashboard, on the socket that init holds.
+//!
+//! | path | for | open to all |
+//! |---|---|---|
+//! | `/health`, `/livez`, `/readyz` | whoever polls: Docker, hosts, Kubernetes | yes |
+//! | `/status`, `/history` | JSON with everything there is to know | |
+//! | `/metrics` | Prometheus | |
+//! | `/` with `/page.css`, `/page.js`, `/events` | a person | |
+//! | `/sessions/{name}/qr` | the QR code to scan | |
+//! | `/openapi.json` | tools | |
+//!
+//! Requests only read. Nothing here waits for a commit, and no commit for anything here.
 
-use std::net::TcpListener as StdListener;
-use std::os::fd::OwnedFd;
+mod access;
+mod health;
+mod live;
+mod metrics;
+mod page;
+mod qr;
+mod server;
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderValue, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
-use serde_json::json;
-use tokio::net::TcpListener;
-use tracing::warn;
 
-use crate::config::Secret;
-use crate::control::Lifecycle;
-use crate::watcher::status::{Shared, Status};
+use crate::config::Settings;
+use crate::outward::waha::Waha;
+use crate::status::Shared;
 
-/// With changes waiting for longer than this, the state is not healthy.
-const LAG_MAX_SECONDS: f64 = 60.0;
+use access::Access;
+pub use server::serve;
 
-#[derive(Clone)]
-struct Served {
+/// What requests are answered from.
+#[derive(Debug, Clone)]
+pub struct Site(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     shared: Shared,
-    token: Option<Secret>,
+    access: Access,
+    waha: Option<Waha>,
+    registry: prometheus_client::registry::Registry,
+    live: live::Seats,
 }
 
-/// Answers on the inherited socket until the runtime ends.
-///
-/// # Errors
-/// If the descriptor is no listening socket.
-pub fn serve(socket: OwnedFd, shared: Shared, token: Option<Secret>) -> std::io::Result<()> {
-    let listener = StdListener::from(socket);
-    listener.set_nonblocking(true)?;
-    let listener = TcpListener::from_std(listener)?;
-    let app = Router::new()
-        .route("/health", get(health))
+impl Site {
+    /// Of these settings; `waha` is asked for QR codes.
+    #[must_use]
+    pub fn new(settings: &Settings, shared: Shared, waha: Option<Waha>) -> Self {
+        Self(Arc::new(Inner {
+            access: Access::new(&settings.http, shared.clone()),
+            registry: metrics::registry(&shared),
+            shared,
+            waha,
+            live: live::Seats::default(),
+        }))
+    }
+}
+
+/// All paths.
+fn router(site: &Site) -> Router {
+    let closed = Router::new()
+        .route("/", get(page::html))
+        .route("/page.css", get(page::css))
+        .route("/page.js", get(page::js))
+        .route("/icon.svg", get(page::icon))
+        .route("/openapi.json", get(page::openapi))
         .route("/status", get(status))
-        .with_state(Served { shared, token });
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, app).await {
-            warn!(target: "http", %error, "no longer answering");
-        }
-    });
-    Ok(())
+        .route("/history", get(history))
+        .route("/events", get(live::events))
+        .route("/metrics", get(metrics::metrics))
+        .route("/sessions/{name}/qr", get(qr::qr))
+        .route_layer(middleware::from_fn_with_state(site.clone(), access::guard));
+    Router::new()
+        .route("/health", get(health::health))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .merge(closed)
+        .fallback(nothing_here)
+        .layer(middleware::from_fn_with_state(site.clone(), finish))
+        .with_state(site.clone())
 }
 
-/// Whether all is well, and if not, why.
-///
-/// # Errors
-/// What is wrong, in words.
-pub fn verdict(status: &Status) -> Result<&'static str, String> {
-    match status.state {
-        Lifecycle::Fenced => return Err("another instance took the session over".into()),
-        Lifecycle::Standby => return Ok("standby"),
-        Lifecycle::Preflight | Lifecycle::Restoring => return Ok("starting"),
-        _ => {}
-    }
-    if status.lag_seconds > LAG_MAX_SECONDS {
-        return Err(format!(
-            "changes have been waiting to be saved for {:.0} s; {}",
-            status.lag_seconds, status.problem
-        ));
-    }
-    if status.state == Lifecycle::Running && status.gateway_answers == Some(false) {
-        return Err("the gateway does not answer".into());
-    }
-    Ok(if status.state == Lifecycle::Starting {
-        "starting"
-    } else {
-        "ok"
-    })
+async fn status(State(site): State<Site>) -> Response {
+    Json(site.0.shared.read()).into_response()
 }
 
-async fn health(State(served): State<Served>) -> Response {
-    let status = served.shared.read();
-    let (code, word, reason) = match verdict(&status) {
-        Ok(word) => (StatusCode::OK, word, String::new()),
-        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy", reason),
+async fn history(State(site): State<Site>) -> Response {
+    Json(serde_json::json!({ "samples": site.0.shared.history() })).into_response()
+}
+
+async fn nothing_here() -> Response {
+    let words = "nothing is here; see / for the dashboard, /health and /status for JSON\n";
+    (axum::http::StatusCode::NOT_FOUND, words).into_response()
+}
+
+/// What every answer has: nothing of it is kept by a browser or a proxy, or shown inside of another
+/// page, and it is counted.
+async fn finish(
+    State(site): State<Site>,
+    request: axum::extract::Request,
+    next: middleware::Next,
+) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    let mut put = |name, value| {
+        headers
+            .entry(name)
+            .or_insert(HeaderValue::from_static(value));
     };
-    let body = json!({
-        "status": word,
-        "reason": reason,
-        "state": status.state,
-        "store_reachable": status.store_reachable,
-        "lag_seconds": status.lag_seconds,
-    });
-    (code, Json(body)).into_response()
-}
-
-async fn status(State(served): State<Served>, headers: HeaderMap) -> Response {
-    if let Some(token) = &served.token
-        && !presents(&headers, token)
-    {
-        let advice = "present the token: Authorization: Bearer ADMIN_TOKEN\n";
-        return (
-            StatusCode::UNAUTHORIZED,
-            [(header::WWW_AUTHENTICATE, "Bearer")],
-            advice,
-        )
-            .into_response();
-    }
-    Json(served.shared.read()).into_response()
-}
-
-/// Compared by hash, so that the time it takes tells nothing about the token.
-fn presents(headers: &HeaderMap, token: &Secret) -> bool {
-    headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "))
-        .is_some_and(|given| {
-            blake3::hash(given.as_bytes()) == blake3::hash(token.expose().as_bytes())
-        })
+    put(header::CACHE_CONTROL, "no-store");
+    put(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    put(header::X_FRAME_OPTIONS, "DENY");
+    put(header::REFERRER_POLICY, "no-referrer");
+    put(header::CONTENT_SECURITY_POLICY, page::POLICY);
+    site.0.shared.meters().answered(response.status().as_u16());
+    response
 }

@@ -21,6 +21,7 @@ const OUR_PREFIXES: &[&str] = &["SESSIONKEEP_", "_SESSIONKEEP_"];
 /// own.)
 const OURS: &[&str] = &[
     "ADMIN_TOKEN",
+    "HEARTBEAT_URL",
     "LISTEN_FDNAMES",
     "LISTEN_FDS",
     "LISTEN_PID",
@@ -155,6 +156,7 @@ mod tests {
             "MONGO_ENABLED",
             "WHATSAPP_SESSIONS_MONGO_URL",
             "ADMIN_TOKEN",
+            "HEARTBEAT_URL",
             "LISTEN_FDS",
             "LISTEN_PID",
             "LISTEN_FDNAMES",

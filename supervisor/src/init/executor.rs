@@ -308,7 +308,13 @@ impl<'a> Executor<'a> {
 
     fn preflight_session(&mut self) -> Result<(), PreflightError> {
         match listeners::open(&self.settings.http) {
-            Ok(listener) => self.http = listener,
+            Ok(listener) => {
+                let http = &self.settings.http;
+                if listener.is_some() && http.bind.is_none() && !http.is_protected() {
+                    info!(target: "init", port = http.port, "health and dashboard are for this container alone; set ADMIN_TOKEN to reach them from outside");
+                }
+                self.http = listener;
+            }
             Err(error) => {
                 let port = self.settings.http.port;
                 warn!(target: "init", port, %error, "cannot listen for HTTP; going on without");

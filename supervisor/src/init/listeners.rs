@@ -12,12 +12,12 @@ pub(super) fn open(settings: &HttpSettings) -> io::Result<Option<TcpListener>> {
         return Ok(None);
     }
     let at = |ip: IpAddr| TcpListener::bind(SocketAddr::new(ip, settings.port));
-    let listener = match (settings.bind, &settings.token) {
+    let listener = match (settings.bind, settings.is_protected()) {
         (Some(ip), _) => at(ip)?,
         // Without a token nothing but this container may ask.
-        (None, None) => at(Ipv4Addr::LOCALHOST.into())?,
+        (None, false) => at(Ipv4Addr::LOCALHOST.into())?,
         // The IPv6 wildcard takes both kinds; a kernel without IPv6 has only the other.
-        (None, Some(_)) => match at(Ipv6Addr::UNSPECIFIED.into()) {
+        (None, true) => match at(Ipv6Addr::UNSPECIFIED.into()) {
             Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
                 at(Ipv4Addr::UNSPECIFIED.into())?
             }
@@ -42,6 +42,8 @@ mod tests {
             port,
             bind: None,
             token: token.map(Secret::new),
+            username: "admin".into(),
+            password: None,
         };
         let busy = open(&settings(None, port)).expect_err("the port is taken");
         assert_eq!(busy.kind(), io::ErrorKind::AddrInUse);

@@ -25,6 +25,7 @@ pub mod frozen;
 pub mod install;
 pub mod json;
 pub mod marker;
+pub mod own_file;
 pub mod profile;
 pub mod scan;
 pub mod sqlite;

@@ -22,12 +22,12 @@ mod guard;
 mod hints;
 mod lease;
 pub mod link;
+mod logins;
 mod probe;
 mod read_ahead;
 mod replica;
 mod replicator;
 mod restless;
-pub mod status;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +43,8 @@ use crate::exit;
 use crate::human::{Chain, Took};
 use crate::memory::give_back;
 use crate::session::{Directory, Events, Hint, Profile};
+use crate::status::incidents::Kind;
+use crate::status::{self, ErrorKind, Past, Shared, ShownCommit};
 use crate::store::keeper::LeaseKeeper;
 use crate::store::retry::Backoff;
 use crate::store::{InstanceId, Store};
@@ -52,10 +54,10 @@ use gathered::Pass;
 use hints::Hints;
 use lease::{Told, Trouble};
 use link::Link;
+use logins::Logins;
 use probe::{Answer, Probe};
 use replica::Replica;
-use replicator::{OUTAGE_POLL_MAX, Replicator, StepError};
-use status::{Shared, ShownCommit, ShownSession};
+use replicator::{Committed, OUTAGE_POLL_MAX, Replicator, StepError};
 
 /// What is left of the flush's deadline for letting go of the lease and for the answer.
 const FLUSH_MARGIN: Duration = Duration::from_millis(100);
@@ -64,6 +66,13 @@ const FLUSH_MARGIN: Duration = Duration::from_millis(100);
 /// known to be written: their snapshots are further apart, and who writes all the time would
 /// otherwise wake the watcher each time. Another file that changes meanwhile is heard of that much later.
 const HINTS_PAUSE: Duration = Duration::from_millis(80);
+
+/// An outage of the store that lasts for so long is an incident; a server that is started again is not.
+const OUTAGE_TOLD: Duration = Duration::from_secs(5);
+
+/// With so many files it is listed after each commit what each session holds; with more, when
+/// everything is looked at and when a session is new.
+const LISTED_MAX: u64 = 2000;
 
 /// How long after the last commit memory is given back that it needed and waiting does not.
 const REST: Duration = Duration::from_secs(5);
@@ -124,6 +133,7 @@ pub async fn watch(
         announced: false,
         probe: None,
         told: Told::default(),
+        logins: Logins::default(),
     };
     watcher.dirty.add(Work::everything(), Instant::now());
     let end = watcher.run(hints).await;
@@ -174,6 +184,7 @@ struct Watcher {
     announced: bool,
     probe: Option<Probe>,
     told: Told,
+    logins: Logins,
 }
 
 impl Watcher {
@@ -296,7 +307,10 @@ impl Watcher {
                     self.recovered();
                     self.dirty.add(Work::everything(), Instant::now());
                     let epoch = self.replicator.epoch();
-                    self.shared.update(|status| status.epoch = epoch);
+                    self.shared.update(|status| {
+                        (status.epoch, status.lease) = (epoch, status::Lease::Held);
+                    });
+                    self.shared.over(Kind::Fenced, "");
                 }
                 Err(error) => return self.failed(error),
             }
@@ -322,6 +336,7 @@ impl Watcher {
         };
         self.recovered();
         if let Some(refusal) = &committed.refused {
+            self.shared.meters().error(ErrorKind::Refused);
             error!(target: "sync", reason = %refusal, "nothing is committed");
             let words = refusal.to_string();
             self.shared.update(|status| status.problem = words);
@@ -330,17 +345,16 @@ impl Watcher {
             return Ok(());
         }
         self.blocked_until = None;
-        for (path, when) in committed.later {
-            self.dirty.look_later(path, when, since);
+        for (path, when) in &committed.later {
+            self.dirty.look_later(path.clone(), *when, since);
         }
-        self.show(
-            committed.header.as_ref().map(ShownCommit::from),
-            committed.not_whole,
-            work.everything,
-        );
+        self.show(&committed, work.everything, since);
         if !self.announced {
             self.announced = true;
             info!(target: "sync", "ready for changes");
+            // Whatever was left unsaved or damaged before is in the store now.
+            self.shared.over(Kind::FlushFailed, "");
+            self.shared.over(Kind::DamagedHead, "");
             self.link.send(ToInit::Ready).await;
         }
         match self.replicator.keep_short().await {
@@ -364,6 +378,13 @@ impl Watcher {
             self.outage = Some(Instant::now());
             warn!(target: "sync", error = %words, "changes cannot be saved now; the gateway goes on, and they are kept for later");
         }
+        self.shared.meters().error(ErrorKind::Store);
+        if self
+            .outage
+            .is_some_and(|since| since.elapsed() >= OUTAGE_TOLD)
+        {
+            self.shared.incident(Kind::StoreUnreachable, "", &words);
+        }
         self.blocked_until =
             Some(Instant::now() + Backoff::STORE.jittered(self.failures).min(OUTAGE_POLL_MAX));
         self.failures = self.failures.saturating_add(1);
@@ -383,36 +404,62 @@ impl Watcher {
         if let Some(since) = self.outage.take() {
             info!(target: "sync", after = %Took(since.elapsed()), "changes can be saved again");
         }
+        self.shared.over(Kind::StoreUnreachable, "");
         self.shared.update(|status| {
             status.store_reachable = true;
             status.problem.clear();
         });
     }
 
-    fn show(&mut self, head: Option<ShownCommit>, not_whole: u64, everything: bool) {
+    fn show(&mut self, committed: &Committed, everything: bool, since: Option<Instant>) {
+        let commit = committed.header.as_ref().map(ShownCommit::from);
         let current = self.replicator.head().map(ShownCommit::from);
+        let profile = self.settings.profile;
         let Some(replica) = self.replicator.replica() else {
             return;
         };
         let summary = replica.summary();
-        // Walking the whole tree for each small commit would cost more than the commit.
-        let sessions = everything.then(|| replica.sessions());
+        let known = self.shared.session_keys();
+        let is_new = committed.sessions.iter().any(|key| !known.contains(key));
+        // Walking a large tree for each small commit would cost more than the commit.
+        let listed = everything || is_new || summary.files <= LISTED_MAX;
+        let sessions = listed.then(|| replica.sessions(profile));
+        let all_credentials = (!self.announced).then(|| replica.credentials());
+        let credentials = all_credentials.as_ref().unwrap_or(&committed.credentials);
+        self.logins
+            .look(&self.directory, profile, credentials, &self.shared);
+        if let Some(commit) = &commit {
+            let lag = since.map_or(committed.took, |since| since.elapsed());
+            self.shared.committed(commit, committed.took, lag);
+        }
+        if committed.not_whole > 0 {
+            self.shared.meters().error(ErrorKind::NotWhole);
+        }
         self.shared.update(|status| {
             (status.files, status.bytes) = (summary.files, summary.bytes);
-            if let Some(sessions) = sessions {
-                status.not_whole = not_whole;
-                status.sessions = sessions
-                    .into_iter()
-                    .map(|(name, (files, bytes))| (name, ShownSession { files, bytes }))
-                    .collect();
+            if everything {
+                status.not_whole = committed.not_whole;
             }
-            status.commits += u64::from(head.is_some());
-            status.head = head.or(current);
+            if let Some(sessions) = sessions {
+                status.sessions = status::still_told(sessions, &status.sessions);
+            }
+            let time_ms = commit.as_ref().map_or(0, |commit| commit.time_ms);
+            for key in &committed.sessions {
+                if let Some(session) = status.sessions.get_mut(key) {
+                    session.last_change_ms = session.last_change_ms.max(time_ms);
+                }
+            }
+            status.head = commit.or(current);
         });
     }
 
     async fn fenced(&mut self, reason: String) -> End {
         error!(target: "sync", reason, "another instance owns this session; stopping the gateway");
+        self.shared.meters().error(ErrorKind::Fenced);
+        self.shared.update(|status| {
+            (status.state, status.lease) = (Lifecycle::Fenced, status::Lease::Lost);
+        });
+        self.shared.incident(Kind::Fenced, "", &reason);
         self.link.send(ToInit::LeaseLost { reason }).await;
         End::Fenced
     }
@@ -437,7 +484,9 @@ impl Watcher {
                 if let Some(why) = why {
                     warn!(target: "sync", why, "everything is saved, but the lease could not be released; it will expire");
                 }
-                info!(target: "sync", seq, took = %Took(begun.elapsed()), "everything is saved");
+                let took = begun.elapsed();
+                info!(target: "sync", seq, took = %Took(took), "everything is saved");
+                Past::note_flush(&self.settings.dir, took);
                 self.link.send(ToInit::Flushed { seq }).await;
                 End::Done
             }
@@ -502,6 +551,10 @@ impl Watcher {
     async fn flush_failed(&mut self, reason: String) -> End {
         let waiting = self.dirty.count();
         error!(target: "sync", reason, ?waiting, "the last changes could not be saved; the directory holds them, keep it");
+        self.shared.meters().error(ErrorKind::Flush);
+        self.shared.incident(Kind::FlushFailed, "", &reason);
+        // Whatever happens next, it is known of.
+        self.shared.ledger().save();
         self.link.send(ToInit::FlushFailed { reason }).await;
         End::FlushFailed
     }
@@ -527,6 +580,9 @@ fn note_lifecycle(
         another = status.gateway_pid != gateway_pid;
         (status.state, status.gateway_pid, status.gateway_restarts) =
             (state, gateway_pid, restarts);
+        if another {
+            status.gateway_started_ms = gateway_pid.map(|_| crate::human::Moment::now().0);
+        }
     });
     if another {
         *probe = match (&settings.gateway.probe, gateway_pid) {
@@ -547,6 +603,7 @@ async fn next_answer(probe: &mut Option<Probe>) -> Answer {
 }
 
 async fn note_answer(answer: Answer, shared: &Shared, link: &mut Link) {
+    shared.meters().probed(answer.up);
     shared.update(|status| status.gateway_answers = Some(answer.up));
     if answer.first {
         link.send(ToInit::GatewayReady).await;

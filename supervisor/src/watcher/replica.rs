@@ -16,8 +16,11 @@ use super::gathered::{Blocks, Edit, Gathered, Seen};
 use crate::archive::ArchiveError;
 use crate::archive::tree::{Leaf, Tree};
 use crate::archive::writer::Summary;
+use crate::boot::survey::CREDENTIALS;
+use crate::config::ProfileName;
 use crate::entry::{Kind, RelPath};
 use crate::session::{Directory, Events};
+use crate::status::{ShownSession, group};
 
 /// The directory as committed.
 #[derive(Debug)]
@@ -99,21 +102,24 @@ impl Replica {
         self.files.too_soon(path, now)
     }
 
-    /// Files that a gather found and that are committed, per top directory, for the status.
+    /// What is committed, session by session.
     #[must_use]
-    pub(super) fn sessions(&self) -> BTreeMap<String, (u64, u64)> {
-        let mut sessions = BTreeMap::new();
-        for (path, leaf) in self.tree.iter() {
-            if let Kind::File { size, .. } = leaf.kind {
-                let dir = path
-                    .parent()
-                    .map_or_else(|| ".".to_owned(), |dir| dir.to_string());
-                let entry: &mut (u64, u64) = sessions.entry(dir).or_default();
-                entry.0 += 1;
-                entry.1 += size;
-            }
-        }
-        sessions
+    pub(super) fn sessions(&self, profile: ProfileName) -> BTreeMap<String, ShownSession> {
+        let files = self.tree.iter().filter_map(|(path, leaf)| {
+            let Kind::File { size, .. } = leaf.kind else {
+                return None;
+            };
+            let changed = u64::try_from(leaf.meta.mtime_ns / 1_000_000).unwrap_or(0);
+            Some((path, size, changed))
+        });
+        group(profile, files)
+    }
+
+    /// The committed files of credentials.
+    #[must_use]
+    pub(super) fn credentials(&self) -> Vec<RelPath> {
+        let paths = self.tree.iter().map(|(path, _)| path);
+        paths.filter(|path| path.name() == CREDENTIALS).collect()
     }
 
     /// Makes what was gathered the known state.

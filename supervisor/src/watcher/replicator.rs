@@ -2,13 +2,14 @@
 //!
 //! It knows no timers and no events; the loop in [`super`] decides when.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info, warn};
 
 use super::dirty::Work;
-use super::gathered::{Gathered, Pass};
+use super::gathered::{Edit, Gathered, Pass};
 use super::replica::{Replica, thread_failed};
 use crate::archive::upload::Upload;
 use crate::archive::version::Version;
@@ -17,11 +18,13 @@ use crate::archive::{ArchiveError, checkpoint, collect};
 use crate::boot::attach::{Head, Identity, raise_barrier, take_lease};
 use crate::boot::decide::{Plan, Remote, decide};
 use crate::boot::progress::Progress;
-use crate::boot::survey::survey;
-use crate::config::{Conflict, Settings};
+use crate::boot::survey::{CREDENTIALS, survey};
+use crate::config::{Conflict, ProfileName, Settings};
+use crate::entry::RelPath;
 use crate::human;
 use crate::memory::give_back;
 use crate::session::{Marker, Mode, marker};
+use crate::status::session_of;
 use crate::store::keeper::{Attention, LeaseKeeper};
 use crate::store::{Header, InstanceId, Store};
 
@@ -45,11 +48,40 @@ pub(super) struct Committed {
     /// The commit; `None` where nothing differed.
     pub header: Option<Header>,
     /// What is to be looked at again, and when.
-    pub later: Vec<(crate::entry::RelPath, Instant)>,
+    pub later: Vec<(RelPath, Instant)>,
     /// Files that are not whole.
     pub not_whole: u64,
     /// Why nothing may be committed, where that is so.
     pub refused: Option<super::guard::Refusal>,
+    /// Which sessions it changes; none where it changes very much.
+    pub sessions: BTreeSet<String>,
+    /// Credentials that it changes, and directories that it removes.
+    pub credentials: Vec<RelPath>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Beyond so many changes it is not listed which sessions they are of.
+const LISTED_MAX: usize = 1000;
+
+impl Committed {
+    /// Lists what `edits` change.
+    fn list(&mut self, edits: &[Edit], profile: ProfileName) {
+        let path_of = |edit: &Edit| match edit {
+            Edit::Set(path, _) | Edit::Remove(path) => path.clone(),
+        };
+        if edits.len() <= LISTED_MAX {
+            let paths = edits.iter().map(path_of);
+            self.sessions = paths
+                .filter_map(|path| session_of(profile, &path))
+                .collect();
+        }
+        let of_interest = |edit: &&Edit| match edit {
+            Edit::Set(path, _) => path.name() == CREDENTIALS,
+            Edit::Remove(_) => true,
+        };
+        self.credentials = edits.iter().filter(of_interest).map(path_of).collect();
+    }
 }
 
 /// What is held while attached to the archive.
@@ -272,6 +304,9 @@ impl Replicator {
             later: std::mem::take(&mut gathered.later),
             not_whole: gathered.not_whole,
             refused: gathered.refused.take(),
+            sessions: BTreeSet::new(),
+            credentials: Vec::new(),
+            took: Duration::ZERO,
         };
         if committed.refused.is_some() {
             return Ok(committed);
@@ -280,6 +315,7 @@ impl Replicator {
             replica.refresh(&mut gathered);
             return Ok(committed);
         };
+        committed.list(&gathered.edits, self.settings.profile);
         replica.apply(&mut gathered);
         let (files, large) = (gathered.files, built.stored > (4 << 20));
         // A first upload's is as large as the tree, and is not to be there when memory is given back.
@@ -298,6 +334,7 @@ impl Replicator {
                 hold.anew = false;
                 info!(target: "sync", seq = header.seq, files, bytes = %human::Bytes(header.bytes), took = %human::Took(begun.elapsed()), "committed");
                 committed.header = Some(*header);
+                committed.took = begun.elapsed();
                 if large {
                     give_back();
                 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use sessionkeep::config::{self, Flags, Secret};
 use sessionkeep::control::{Lifecycle, MonotonicMs, ToWatcher};
+use sessionkeep::status::Shared;
 use sessionkeep::store::{MemoryStore, Store};
 use sessionkeep::watcher::link::Link;
-use sessionkeep::watcher::status::Shared;
 use sessionkeep::watcher::{End, watch};
 
 use super::session::write_accounts;
@@ -33,12 +33,8 @@ pub(super) fn flush() {
     let memory = MemoryStore::new();
     let store: Arc<dyn Store> = Arc::new(memory.clone());
     let (init, link) = Link::local();
-    let shared = Shared::new(
-        "memory".to_owned(),
-        settings.archive.to_string(),
-        "bench-1".to_owned(),
-        Lifecycle::Running,
-    );
+    let (store_name, life) = ("memory".to_owned(), "bench-1".to_owned());
+    let shared = Shared::new(&settings, store_name, life, Lifecycle::Running);
     let instance = "bench-1".parse().expect("a name");
 
     let runtime = runtime();

@@ -1,0 +1,452 @@
+//! What goes wrong: since when, in plain words, with the remedy; kept across restarts in the session
+//! directory's own folder, and told to whoever is to be told.
+//!
+//! An incident begins once and ends once. It is known by its kind and its subject, so that noticing the
+//! same trouble again changes nothing.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::lock;
+use crate::human::{Moment, Took};
+use crate::session::own_file;
+
+/// The file's name in `.sessionkeep/`.
+const FILE: &str = "incidents.json";
+/// How many are remembered.
+const KEPT: usize = 50;
+/// What was not told within a day is told no more: it would alarm about the past.
+const TOLD_WITHIN_MS: u64 = 24 * 3600 * 1000;
+/// A file that is larger than this is none of ours.
+const FILE_MAX: u64 = 1 << 20;
+/// The version of the file's format.
+const VERSION: u32 = 1;
+
+/// What can go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Another instance took the session over.
+    Fenced,
+    /// Changes have been waiting to be saved for longer than `alarm.lag`.
+    Lagging,
+    /// The last changes before a stop could not be saved.
+    FlushFailed,
+    /// The gateway ends again and again.
+    GatewayRestarting,
+    /// A stored commit is damaged, and was passed over.
+    DamagedHead,
+    /// The store does not answer.
+    StoreUnreachable,
+    /// A session that was logged in is not any more.
+    LoggedOut,
+    /// There is hardly any room left for the session directory.
+    DiskFull,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Fenced,
+        Self::Lagging,
+        Self::FlushFailed,
+        Self::GatewayRestarting,
+        Self::DamagedHead,
+        Self::StoreUnreachable,
+        Self::LoggedOut,
+        Self::DiskFull,
+    ];
+
+    /// In one word, as in JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Fenced => "fenced",
+            Self::Lagging => "lagging",
+            Self::FlushFailed => "flush_failed",
+            Self::GatewayRestarting => "gateway_restarting",
+            Self::DamagedHead => "damaged_head",
+            Self::StoreUnreachable => "store_unreachable",
+            Self::LoggedOut => "logged_out",
+            Self::DiskFull => "disk_full",
+        }
+    }
+
+    /// What is wrong, for a person.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Fenced => "Another container has taken this session over",
+            Self::Lagging => "Changes are not being saved",
+            Self::FlushFailed => "The last changes before a stop were not saved",
+            Self::GatewayRestarting => "The gateway ends again and again",
+            Self::DamagedHead => "A damaged version was found in the database",
+            Self::StoreUnreachable => "The database does not answer",
+            Self::LoggedOut => "A number was logged out",
+            Self::DiskFull => "The disk is nearly full",
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::Fenced => {
+                "Run one container for each number. If this one was to go on, stop the other: it takes \
+                 the session back by itself."
+            }
+            Self::Lagging => {
+                "The gateway goes on, and nothing is lost as long as this disk stays. Do not restart \
+                 the container; see whether the database is up and reachable, and has room."
+            }
+            Self::FlushFailed => {
+                "Start it again on the same disk: it saves what is left there. If the disk is gone, \
+                 what was written last is lost; see whether the stop may take longer (stop.total, and \
+                 the host's own limit)."
+            }
+            Self::GatewayRestarting => {
+                "Read the gateway's own lines in the log from before it ended: the cause stands there. \
+                 Often it is memory (code 137) or a setting of the gateway."
+            }
+            Self::DamagedHead => {
+                "The newest whole version was restored instead, and the login is kept. Run `sessionkeep \
+                 verify`, and see whether the database lost data, such as by a full disk."
+            }
+            Self::StoreUnreachable => {
+                "The gateway goes on, and changes are kept for later. See whether the database is \
+                 running and reachable from here: `sessionkeep doctor` tells what is in the way."
+            }
+            Self::LoggedOut => {
+                "Scan the QR code with the phone: WhatsApp, Settings, Linked devices. If nobody has \
+                 logged it out, look for a second device or container with the same session."
+            }
+            Self::DiskFull => {
+                "Make room on the disk that holds the session directory. A gateway that cannot write \
+                 loses its keys."
+            }
+        }
+    }
+}
+
+/// One incident as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incident {
+    /// Which of all.
+    pub id: String,
+    /// What is wrong.
+    pub kind: Kind,
+    /// With what: a session's name; empty where there is but one.
+    #[serde(default)]
+    pub subject: String,
+    /// The particulars, in words.
+    pub detail: String,
+    /// Since when, in milliseconds since 1970.
+    pub since_ms: u64,
+    /// Until when; `None` while it lasts.
+    pub until_ms: Option<u64>,
+    /// Whether its begin was told, and its end.
+    #[serde(default)]
+    pub told: (bool, bool),
+}
+
+/// One incident as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Shown {
+    /// Which of all.
+    pub id: String,
+    /// What is wrong, in one word.
+    pub kind: Kind,
+    /// With what.
+    pub subject: String,
+    /// What is wrong, for a person.
+    pub title: &'static str,
+    /// The particulars.
+    pub detail: String,
+    /// What to do.
+    pub remedy: &'static str,
+    /// Since when, in milliseconds since 1970.
+    pub since_ms: u64,
+    /// Until when; `null` while it lasts.
+    pub until_ms: Option<u64>,
+}
+
+impl From<&Incident> for Shown {
+    fn from(of: &Incident) -> Self {
+        Self {
+            id: of.id.clone(),
+            kind: of.kind,
+            subject: of.subject.clone(),
+            title: of.kind.title(),
+            detail: of.detail.clone(),
+            remedy: of.kind.remedy(),
+            since_ms: of.since_ms,
+            until_ms: of.until_ms,
+        }
+    }
+}
+
+/// What is told: that an incident began, or that it is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It began.
+    Opened,
+    /// It is over.
+    Closed,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    version: u32,
+    /// The oldest first.
+    incidents: VecDeque<Incident>,
+    #[serde(skip)]
+    unsaved: bool,
+    /// How many have begun since this process started, by kind.
+    #[serde(skip)]
+    begun: [u64; Kind::ALL.len()],
+}
+
+/// All incidents of late.
+#[derive(Debug)]
+pub struct Ledger {
+    dir: PathBuf,
+    kept: Mutex<Kept>,
+    changed: watch::Sender<()>,
+}
+
+impl Ledger {
+    /// Of the session directory `dir`, with what was kept there. A file that cannot be read is left
+    /// out of account: it holds nothing that anything depends on.
+    #[must_use]
+    pub fn open(dir: &Path) -> Self {
+        let read = own_file::read(dir, FILE, FILE_MAX).ok().flatten();
+        let kept = read.as_deref().and_then(decode).unwrap_or_default();
+        Self {
+            dir: dir.to_owned(),
+            kept: Mutex::new(kept),
+            changed: watch::Sender::new(()),
+        }
+    }
+
+    /// An incident begins, unless it lasts already.
+    pub fn begin(&self, kind: Kind, subject: &str, detail: &str) {
+        let mut kept = lock(&self.kept);
+        let lasts = |incident: &Incident| {
+            incident.until_ms.is_none() && incident.kind == kind && incident.subject == subject
+        };
+        if kept.incidents.iter().any(lasts) {
+            return;
+        }
+        let now = Moment::now().0;
+        let mut number = [0; 4];
+        // Only so that two of one millisecond differ.
+        let _ = getrandom::fill(&mut number);
+        kept.incidents.push_back(Incident {
+            id: format!("{now:013}-{}", hex::encode(number)),
+            kind,
+            subject: subject.to_owned(),
+            detail: detail.to_owned(),
+            since_ms: now,
+            until_ms: None,
+            told: (false, false),
+        });
+        if kept.incidents.len() > KEPT {
+            kept.incidents.pop_front();
+        }
+        kept.begun[kind as usize] += 1;
+        kept.unsaved = true;
+        drop(kept);
+        warn!(target: "incident", kind = kind.word(), subject, detail, remedy = kind.remedy(), "{}", kind.title());
+        self.changed.send_replace(());
+    }
+
+    /// An incident is over, if it lasts.
+    pub fn end(&self, kind: Kind, subject: &str) {
+        let mut kept = lock(&self.kept);
+        let now = Moment::now().0;
+        let mut after = None;
+        for incident in &mut kept.incidents {
+            if incident.until_ms.is_none() && incident.kind == kind && incident.subject == subject {
+                incident.until_ms = Some(now.max(incident.since_ms));
+                after = Some(now.saturating_sub(incident.since_ms));
+            }
+        }
+        let Some(after) = after else { return };
+        kept.unsaved = true;
+        drop(kept);
+        let after = Took(std::time::Duration::from_millis(after));
+        info!(target: "incident", kind = kind.word(), subject, %after, "over: {}", kind.title());
+        self.changed.send_replace(());
+    }
+
+    /// The newest first.
+    #[must_use]
+    pub fn shown(&self) -> Vec<Shown> {
+        let kept = lock(&self.kept);
+        kept.incidents.iter().rev().map(Shown::from).collect()
+    }
+
+    /// How many of this kind last, and how many have begun since this process started.
+    #[must_use]
+    pub fn counts(&self, kind: Kind) -> (u64, u64) {
+        let kept = lock(&self.kept);
+        let lasts = |of: &&Incident| of.kind == kind && of.until_ms.is_none();
+        let lasting = kept.incidents.iter().filter(lasts).count() as u64;
+        (lasting, kept.begun[kind as usize])
+    }
+
+    /// The subjects of this kind that last.
+    #[must_use]
+    pub fn lasting(&self, kind: Kind) -> Vec<String> {
+        let kept = lock(&self.kept);
+        let lasts = |of: &&Incident| of.kind == kind && of.until_ms.is_none();
+        let subjects = kept.incidents.iter().filter(lasts);
+        subjects.map(|of| of.subject.clone()).collect()
+    }
+
+    /// Tells of each change from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Whether there is something to [`Ledger::save`].
+    #[must_use]
+    pub fn is_unsaved(&self) -> bool {
+        lock(&self.kept).unsaved
+    }
+
+    /// What is to be told next.
+    #[must_use]
+    pub fn untold(&self) -> Option<(Incident, Phase)> {
+        let kept = lock(&self.kept);
+        let now = Moment::now().0;
+        kept.incidents.iter().find_map(|incident| {
+            let recent = |at: u64| now.saturating_sub(at) < TOLD_WITHIN_MS;
+            match (incident.told, incident.until_ms) {
+                ((false, _), _) if recent(incident.since_ms) => {
+                    Some((incident.clone(), Phase::Opened))
+                }
+                ((true, false), Some(until)) if recent(until) => {
+                    Some((incident.clone(), Phase::Closed))
+                }
+                _ => None,
+            }
+        })
+    }
+
+    /// Notes that it was told.
+    pub fn told(&self, id: &str, phase: Phase) {
+        let mut kept = lock(&self.kept);
+        for incident in &mut kept.incidents {
+            if incident.id == id {
+                match phase {
+                    Phase::Opened => incident.told.0 = true,
+                    Phase::Closed => incident.told.1 = true,
+                }
+            }
+        }
+        kept.unsaved = true;
+        drop(kept);
+        self.changed.send_replace(());
+    }
+
+    /// Writes down what has changed. Blocks for as long as the disk takes.
+    pub fn save(&self) {
+        let bytes = {
+            let mut kept = lock(&self.kept);
+            if !std::mem::take(&mut kept.unsaved) {
+                return;
+            }
+            kept.version = VERSION;
+            serde_json::to_vec_pretty(&*kept).expect("incidents have string keys only")
+        };
+        if let Err(error) = own_file::write(&self.dir, FILE, &bytes) {
+            warn!(target: "incident", %error, "incidents cannot be written down; a restart forgets them");
+        }
+    }
+}
+
+fn decode(bytes: &[u8]) -> Option<Kept> {
+    let mut kept: Kept = serde_json::from_slice(bytes).ok()?;
+    if kept.version > VERSION {
+        return None;
+    }
+    let surplus = kept.incidents.len().saturating_sub(KEPT);
+    kept.incidents.drain(..surplus);
+    Some(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_incident_begins_once_and_ends_once_and_may_come_again() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let ledger = Ledger::open(dir.path());
+        ledger.begin(Kind::LoggedOut, "a", "x");
+        ledger.begin(Kind::LoggedOut, "a", "y");
+        ledger.begin(Kind::LoggedOut, "b", "x");
+        assert_eq!(ledger.counts(Kind::LoggedOut), (2, 2));
+        ledger.end(Kind::LoggedOut, "a");
+        ledger.end(Kind::LoggedOut, "a");
+        ledger.end(Kind::Fenced, "");
+        assert_eq!(ledger.lasting(Kind::LoggedOut), ["b"]);
+        ledger.begin(Kind::LoggedOut, "a", "again");
+        let shown = ledger.shown();
+        assert_eq!((shown.len(), shown[0].detail.as_str()), (3, "again"));
+    }
+
+    #[test]
+    fn what_was_not_told_is_told_by_the_next_process_and_only_once() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let ledger = Ledger::open(dir.path());
+        ledger.begin(Kind::FlushFailed, "", "no answer");
+        let (first, phase) = ledger.untold().expect("its begin");
+        assert_eq!(phase, Phase::Opened);
+        ledger.end(Kind::FlushFailed, "");
+        ledger.save();
+        let next = Ledger::open(dir.path());
+        assert_eq!(next.untold().expect("still").0.id, first.id);
+        next.told(&first.id, Phase::Opened);
+        let (again, phase) = next.untold().expect("its end");
+        assert_eq!(
+            (again.id.as_str(), phase),
+            (first.id.as_str(), Phase::Closed)
+        );
+        next.told(&first.id, Phase::Closed);
+        next.save();
+        assert_eq!(Ledger::open(dir.path()).untold(), None);
+        assert_eq!(Ledger::open(dir.path()).shown(), next.shown());
+    }
+
+    #[test]
+    fn old_news_is_not_told_and_a_foreign_file_is_passed_over() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let ledger = Ledger::open(dir.path());
+        ledger.begin(Kind::Lagging, "", "x");
+        lock(&ledger.kept).incidents[0].since_ms -= TOLD_WITHIN_MS + 1;
+        assert_eq!(ledger.untold(), None);
+        ledger.save();
+        for foreign in [&b"{"[..], b"[]", b"{\"version\":99,\"incidents\":[]}"] {
+            own_file::write(dir.path(), FILE, foreign).expect("write");
+            assert!(Ledger::open(dir.path()).shown().is_empty());
+        }
+    }
+
+    #[test]
+    fn the_number_of_those_that_are_kept_is_bounded() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let ledger = Ledger::open(dir.path());
+        for n in 0..KEPT * 2 {
+            ledger.begin(Kind::LoggedOut, &n.to_string(), "x");
+        }
+        assert_eq!(ledger.shown().len(), KEPT);
+    }
+}

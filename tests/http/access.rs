@@ -1,0 +1,211 @@
+//! Who may see what, with the real program.
+
+use std::io::Write;
+use std::net::UdpSocket;
+
+use super::ask::{connect, exchange, get};
+use super::keeper::{IDLE, Life, World, free_port};
+
+const TOKEN: &str = "canary-of-the-token";
+const PASSWORD: &str = "canary-of-the-password";
+const OPEN: [&str; 3] = ["/health", "/livez", "/readyz"];
+const CLOSED: [&str; 10] = [
+    "/",
+    "/page.js",
+    "/page.css",
+    "/icon.svg",
+    "/openapi.json",
+    "/status",
+    "/history",
+    "/events",
+    "/metrics",
+    "/sessions/x/qr",
+];
+
+fn protected(world: &World, port: u16) -> Life {
+    world
+        .script(IDLE)
+        .set(&format!("http.port={port}"))
+        .env("ADMIN_TOKEN", TOKEN)
+        .env("WAHA_DASHBOARD_USERNAME", "me")
+        .env("WAHA_DASHBOARD_PASSWORD", PASSWORD)
+        .ready()
+}
+
+#[test]
+fn all_but_the_health_pages_want_the_token_or_the_password() {
+    use base64::Engine as _;
+    let basic = |pair: &str| {
+        let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
+        format!("Authorization: Basic {encoded}")
+    };
+    let world = World::sqlite();
+    let port = free_port();
+    let life = protected(&world, port);
+    for path in OPEN {
+        assert_eq!(get(port, path, &[]).code, 200, "{path}");
+    }
+    for path in CLOSED {
+        let answer = get(port, path, &[]);
+        assert_eq!(answer.code, 401, "{path}");
+        assert!(
+            answer
+                .header("www-authenticate")
+                .is_some_and(|how| how.starts_with("Basic"))
+        );
+        assert!(!answer.text().contains("sessionkeep_") && answer.body.len() < 200);
+    }
+    let bearer = format!("Authorization: Bearer {TOKEN}");
+    for right in [
+        bearer.clone(),
+        basic(&format!("me:{PASSWORD}")),
+        basic(&format!("x:{TOKEN}")),
+    ] {
+        for path in ["/", "/status", "/metrics"] {
+            assert_eq!(get(port, path, &[&right]).code, 200, "{path} with {right}");
+        }
+    }
+    // A token in the address is none.
+    assert_eq!(get(port, &format!("/status?token={TOKEN}"), &[]).code, 401);
+    let ended = life.stop();
+    assert_eq!(ended.code, 0, "{}", ended.log);
+    for secret in [TOKEN, PASSWORD] {
+        assert!(!ended.log.contains(secret), "{}", ended.log);
+    }
+}
+
+#[test]
+fn who_guesses_has_to_wait_and_the_health_pages_do_not() {
+    let world = World::sqlite();
+    let port = free_port();
+    let life = protected(&world, port);
+    let codes: Vec<u16> = (0..30)
+        .map(|n| {
+            get(
+                port,
+                "/status",
+                &[&format!("Authorization: Bearer guess-{n}")],
+            )
+            .code
+        })
+        .collect();
+    assert_eq!(
+        codes.iter().filter(|code| **code == 401).count(),
+        10,
+        "{codes:?}"
+    );
+    let refused = get(
+        port,
+        "/status",
+        &[&format!("Authorization: Bearer {TOKEN}")],
+    );
+    assert_eq!(refused.code, 429);
+    let wait: u64 = refused
+        .header("retry-after")
+        .expect("when")
+        .parse()
+        .expect("seconds");
+    assert!((1..=6).contains(&wait), "{wait}");
+    assert_eq!(get(port, "/health", &[]).code, 200);
+    assert_eq!(life.stop().code, 0);
+}
+
+#[test]
+fn without_a_secret_it_listens_on_loopback_only_and_says_so() {
+    let world = World::sqlite();
+    let port = free_port();
+    let life = world.script(IDLE).set(&format!("http.port={port}")).ready();
+    assert!(
+        life.log()
+            .contains("set ADMIN_TOKEN to reach them from outside"),
+        "{}",
+        life.log()
+    );
+    assert_eq!(get(port, "/status", &[]).code, 200);
+    // A page elsewhere that has a visitor's browser ask here, under its own name.
+    let rebound =
+        format!("GET /status HTTP/1.1\r\nHost: evil.example:{port}\r\nConnection: close\r\n\r\n");
+    assert_eq!(
+        exchange(port, rebound.as_bytes()).expect("an answer").code,
+        403
+    );
+    if let Some(address) = own_address() {
+        assert!(
+            std::net::TcpStream::connect((address, port)).is_err(),
+            "{address} answers"
+        );
+    }
+    assert_eq!(life.stop().code, 0);
+}
+
+/// An address of this machine that is not loopback, where it has one. Nothing is sent.
+fn own_address() -> Option<std::net::IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback() && !address.is_unspecified()).then_some(address)
+}
+
+#[test]
+fn bad_requests_are_refused_and_harm_nobody() {
+    let world = World::sqlite();
+    let port = free_port();
+    let life = world.script(IDLE).set(&format!("http.port={port}")).ready();
+    let long = format!(
+        "GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "x".repeat(64 << 10)
+    );
+    let many = format!(
+        "GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n",
+        "A: b\r\n".repeat(5000)
+    );
+    let requests: [&[u8]; 8] = [
+        b"\r\n\r\n\0\xff\xfe",
+        b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+        b"GET  HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"POST /status HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n",
+        b"GET /status HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\nzz",
+        long.as_bytes(),
+        many.as_bytes(),
+    ];
+    for request in requests {
+        let mut stream = connect(port).expect("connect");
+        // Whether it is answered or cut off is its own affair.
+        let _ = stream.write_all(request);
+        drop(stream);
+        assert_eq!(get(port, "/health", &[]).code, 200);
+    }
+    let method = |method: &str| {
+        let request = format!(
+            "{method} /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        );
+        exchange(port, request.as_bytes()).expect("an answer").code
+    };
+    assert_eq!([method("POST"), method("DELETE"), method("PUT")], [405; 3]);
+    assert!(!life.log().contains("panicked"), "{}", life.log());
+    assert_eq!(life.stop().code, 0);
+}
+
+#[test]
+fn every_answer_forbids_what_a_page_must_not_do() {
+    let world = World::sqlite();
+    let port = free_port();
+    let life = world.script(IDLE).set(&format!("http.port={port}")).ready();
+    for path in ["/", "/health", "/status", "/nothing", "/page.js"] {
+        let answer = get(port, path, &[]);
+        let policy = answer.header("content-security-policy").expect("a policy");
+        assert!(
+            policy.starts_with("default-src 'none'") && !policy.contains("unsafe"),
+            "{policy}"
+        );
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
+    }
+    let page = get(port, "/", &[]).text();
+    for inline in ["style=", "onclick", "<style", "javascript:"] {
+        assert!(!page.contains(inline), "{inline}");
+    }
+    assert!(!page.contains("://"), "it refers to somewhere else");
+    assert_eq!(life.stop().code, 0);
+}
