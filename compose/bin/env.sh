@@ -3,6 +3,8 @@
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 secrets=(WAHA_API_KEY WAHA_DASHBOARD_PASSWORD MONGO_ROOT_PASSWORD MONGO_APP_PASSWORD)
+# What an .env may be without.
+optional=(ADMIN_TOKEN GRAFANA_PASSWORD)
 
 if [ -f .env ]; then
     for name in "${secrets[@]}"; do
@@ -16,7 +18,7 @@ umask 077
 part=$(mktemp .env.XXXXXX)
 trap 'rm -f "$part"' EXIT
 while IFS= read -r line || [ -n "$line" ]; do
-    for name in "${secrets[@]}"; do
+    for name in "${secrets[@]}" "${optional[@]}"; do
         # Hexadecimal, so that it needs no escaping in an address, in YAML or in a shell.
         [ "$line" != "$name=" ] || line=$name=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
     done

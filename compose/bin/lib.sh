@@ -71,6 +71,13 @@ confirm() {
     [ "$answer" = yes ] || give_up "nothing was changed"
 }
 
+# own_page SERVICE: the address of sessionkeep's dashboard.
+own_page() {
+    local address
+    address=$(docker compose port "$1" 3001)
+    printf 'http://%s/' "${address/0.0.0.0/127.0.0.1}"
+}
+
 # await_ready SERVICE: until its gateway answers. Tells the log's end if that takes too long.
 await_ready() {
     local service=$1 begun=$SECONDS told='' container state line

@@ -29,8 +29,10 @@ if [ "$service" = waha ]; then
     address=$(docker compose port waha 3000)
     printf "\n%s\n" "WAHA is up. Dashboard: http://${address/0.0.0.0/127.0.0.1}/dashboard"
     say "  user and password: WAHA_DASHBOARD_USERNAME and WAHA_DASHBOARD_PASSWORD in .env; the API's key: WAHA_API_KEY"
-    next_step "open it, start the session \"default\", and scan the QR code with the phone. From then on a restart needs no scan: make persistence-test shows it."
+    say "what is kept and how safe it is, with the QR code to scan: $(own_page "$service"), same user and password"
+    next_step "open the first, start the session \"default\", and scan the QR code with the phone. From then on a restart needs no scan: make persistence-test shows it."
 else
     printf "\n%s\n" "$service is up."
+    say "what is kept and how safe it is: $(own_page "$service"); user and password: WAHA_DASHBOARD_USERNAME and WAHA_DASHBOARD_PASSWORD in .env"
     next_step "make logs, where the QR code is if it needs one; then make persistence-test"
 fi

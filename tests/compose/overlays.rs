@@ -9,7 +9,7 @@ use crate::stack::{Stack, text};
 use crate::told::case;
 
 /// What people combine.
-const COMBINATIONS: [&[&str]; 15] = [
+const COMBINATIONS: [&[&str]; 17] = [
     &[],
     &["backup"],
     &["dev"],
@@ -25,6 +25,8 @@ const COMBINATIONS: [&[&str]; 15] = [
     &["whatsmeow"],
     &["whatsmeow", "backup", "dev"],
     &["whatsmeow", "external-mongo"],
+    &["observability"],
+    &["observability", "backup", "baileys"],
 ];
 
 /// In what the gateways' services must agree.
