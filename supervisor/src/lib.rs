@@ -54,6 +54,9 @@
 //! | [`watcher`] | the lease, the end of the chain, the marker in `.sessionkeep` |
 //! | [`store`] | durability, and which of two writers was first |
 //!
+//! How it stands is in [`status`]; [`outward`] and [`http`] show it, ask the gateway, and tell webhooks,
+//! in a thread of their own.
+//!
 //! [`session`] knows directories and no store, [`store`] knows records and no directory;
 //! [`archive`] knows the format between them, and [`control`] the words that processes exchange.
 //!

@@ -216,6 +216,8 @@ struct Kept {
 pub struct Ledger {
     dir: PathBuf,
     kept: Mutex<Kept>,
+    /// Held while it is written down: two at once would write into each other's file.
+    saving: Mutex<()>,
     changed: watch::Sender<()>,
 }
 
@@ -229,6 +231,7 @@ impl Ledger {
         Self {
             dir: dir.to_owned(),
             kept: Mutex::new(kept),
+            saving: Mutex::new(()),
             changed: watch::Sender::new(()),
         }
     }
@@ -358,6 +361,7 @@ impl Ledger {
 
     /// Writes down what has changed. Blocks for as long as the disk takes.
     pub fn save(&self) {
+        let _saving = lock(&self.saving);
         let bytes = {
             let mut kept = lock(&self.kept);
             if !std::mem::take(&mut kept.unsaved) {
