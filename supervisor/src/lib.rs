@@ -54,8 +54,8 @@
 //! | [`watcher`] | the lease, the end of the chain, the marker in `.sessionkeep` |
 //! | [`store`] | durability, and which of two writers was first |
 //!
-//! How it stands is in [`status`]; [`outward`] and [`http`] show it, ask the gateway, and tell webhooks,
-//! in a thread of their own.
+//! How it stands is in [`status`]. [`http`] shows it; [`outward`] asks the gateway and tells webhooks; both
+//! run in the thread of [`outside`].
 //!
 //! [`session`] knows directories and no store, [`store`] knows records and no directory;
 //! [`archive`] knows the format between them, and [`control`] the words that processes exchange.
@@ -90,7 +90,9 @@ pub mod human;
 pub mod init;
 pub mod log;
 mod memory;
+pub mod outside;
 pub mod outward;
+pub mod progress;
 mod secrecy;
 pub mod session;
 pub mod status;

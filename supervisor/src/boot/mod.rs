@@ -12,7 +12,6 @@ pub mod attach;
 pub mod decide;
 mod error;
 mod heal;
-pub mod progress;
 pub mod restore;
 pub mod survey;
 
@@ -33,10 +32,10 @@ use crate::store::keeper::{Attention, LeaseKeeper};
 use crate::store::retry::Backoff;
 use crate::store::{Header, Seq, Store};
 
+use crate::progress::Progress;
 use attach::{Head, Identity};
 use decide::{KeepReason, Local, Plan, Remote, decide};
 pub use error::BootError;
-use progress::Progress;
 use restore::{FallBack, Staged, stage_newest_whole};
 use survey::{CREDENTIALS, survey};
 

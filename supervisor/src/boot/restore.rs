@@ -15,7 +15,7 @@ use crate::session::{Stage, StageError, StagedFile};
 use crate::store::{ArchiveName, Header, Seq, Store};
 
 use super::error::BootError;
-use super::progress::Progress;
+use crate::progress::Progress;
 
 /// For at most this many requests at a time connections are opened while the tree is read.
 const WARM_MAX: u64 = 5;

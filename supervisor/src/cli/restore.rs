@@ -13,7 +13,6 @@ use tracing::{error, info, warn};
 use crate::archive::version::Version;
 use crate::boot::attach::Identity;
 use crate::boot::decide::{Remote, decide};
-use crate::boot::progress::Progress;
 use crate::boot::restore::{FallBack, newest_readable, stage_newest_whole};
 use crate::boot::survey::survey;
 use crate::boot::{self, BootError, Booted, Target};
@@ -23,7 +22,8 @@ use crate::control::{
     encode,
 };
 use crate::human::{Bytes, Chain, Took};
-use crate::outward::Outward;
+use crate::outside::Outside;
+use crate::progress::Progress;
 use crate::session::{Directory, Profile};
 use crate::status::incidents::Kind;
 use crate::status::{Lease, Past, Shared};
@@ -244,7 +244,7 @@ async fn under_init(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode
     };
     let shared = Shared::new(settings, store.describe(), who.instance.to_string(), state);
     shared.update(|status| status.lease = lease);
-    let outward = Outward::start(settings, &shared, inherited_fd(HTTP_FD_ENV))
+    let outside = Outside::start(settings, &shared, inherited_fd(HTTP_FD_ENV))
         .context("failed to start answering HTTP")?;
     let mut control = inherited_fd(CONTROL_FD_ENV).map(UnixStream::from);
     let mut standby = |waiting: bool| {
@@ -288,7 +288,7 @@ async fn under_init(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode
         }
         Err(_) => {}
     }
-    outward.finish();
+    outside.finish();
     match booted {
         Ok(booted) => {
             log_booted(&booted);

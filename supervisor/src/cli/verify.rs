@@ -10,10 +10,10 @@ use crate::archive::fetch::{At, Check, Fetch, Sink, Wanted};
 use crate::archive::version::{Version, check_record, read_listing};
 use crate::archive::{ArchiveError, Result as ArchiveResult};
 use crate::boot::BootError;
-use crate::boot::progress::Progress;
 use crate::boot::restore::{newest_readable, newest_seq};
 use crate::config::{Flags, Settings};
 use crate::human::Bytes;
+use crate::progress::Progress;
 use crate::store::{Header, RecordKind, Seq, Store};
 
 use super::context;

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use crate::config::{Flags, Settings};
 use crate::control::{HTTP_FD_ENV, INSTANCE_ENV, Lifecycle};
-use crate::outward::Outward;
+use crate::outside::Outside;
 use crate::status::{Lease, Shared};
 use crate::store::InstanceId;
 use crate::watcher::link::{Link, inherited_fd};
@@ -53,7 +53,7 @@ pub(super) fn main(_: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
             // The restorer has left it to this process, or it is about to be taken.
             shared.update(|status| status.lease = Lease::Held);
         }
-        let outward = Outward::start(&settings, &shared, http_fd)
+        let outside = Outside::start(&settings, &shared, http_fd)
             .context("failed to start answering HTTP")?;
         let link = match &lock {
             None => Link::inherit().context("failed to take up the channel to init")?,
@@ -61,7 +61,7 @@ pub(super) fn main(_: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
         };
         if settings.is_file_mode() {
             let end = watcher::watch_nothing(&settings, link, shared).await;
-            outward.finish();
+            outside.finish();
             return Ok(end);
         }
         let store = store::open(&settings.store.choice, settings.store.timeout)?;
@@ -71,7 +71,7 @@ pub(super) fn main(_: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
         let end = watcher::watch(&settings, store, instance, link, shared)
             .await
             .with_context(|| format!("failed to watch {}", settings.dir.display()));
-        outward.finish();
+        outside.finish();
         end
     })??;
     Ok(ExitCode::from(end.exit_code()))
@@ -88,7 +88,7 @@ async fn come_to_one_state(
         instance: instance.clone(),
         predecessor: lock.predecessor(),
     };
-    let progress = boot::progress::Progress::default();
+    let progress = crate::progress::Progress::default();
     boot::boot(
         settings,
         store,

@@ -14,7 +14,7 @@ use crate::status::{ErrorKind, Shared, Verdict};
 /// An answer's content is of no interest.
 const ANSWER_MAX: usize = 64 << 10;
 
-pub(super) async fn beat(client: Client, url: Secret, every: Duration, shared: Shared) {
+pub(crate) async fn beat(client: Client, url: Secret, every: Duration, shared: Shared) {
     let mut failing = false;
     loop {
         // A standby is well, and is no sign that the number is.

@@ -22,7 +22,7 @@ const RESTARTS_WITHIN: Duration = Duration::from_secs(300);
 /// A gateway that has been up for so long is not in a loop any more.
 const STEADY: Duration = Duration::from_secs(60);
 
-pub(super) async fn observe(settings: Settings, shared: Shared) {
+pub(crate) async fn observe(settings: Settings, shared: Shared) {
     let mut disk_due = Instant::now();
     let mut restarts = Restarts::default();
     let mut news = shared.ledger().subscribe();

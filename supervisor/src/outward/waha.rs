@@ -159,7 +159,7 @@ fn escaped(name: &str) -> String {
 }
 
 /// Asks again and again for as long as it runs, and notes what it hears.
-pub(super) async fn follow(waha: Waha, shared: Shared) {
+pub(crate) async fn follow(waha: Waha, shared: Shared) {
     let mut seen = Seen::default();
     loop {
         let status = shared.read();

@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Tells what is to be told, for as long as it runs; does nothing without an address.
-pub(super) async fn tell(client: &Client, settings: &Settings, shared: &Shared) {
+pub(crate) async fn tell(client: &Client, settings: &Settings, shared: &Shared) {
     let Some(url) = &settings.webhook.url else {
         return std::future::pending().await;
     };

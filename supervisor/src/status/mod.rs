@@ -2,7 +2,7 @@
 //! watcher), read by HTTP.
 //!
 //! Everything here is memory and words. Asking the gateway, telling webhooks and answering requests
-//! are for [`crate::outward`].
+//! are for [`crate::outside`].
 
 mod checks;
 mod history;
@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::boot::progress::{Progress, Reading};
 use crate::config::Settings;
 use crate::control::Lifecycle;
 use crate::human::Moment;
+use crate::progress::{Progress, Reading};
 use crate::store::Header;
 
 pub use checks::{Check, CheckState, Checks, Verdict};

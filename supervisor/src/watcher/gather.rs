@@ -17,8 +17,8 @@ use super::replica::Replica;
 use crate::archive::Result;
 use crate::archive::builder::{Builder, PackSink};
 use crate::archive::tree::Leaf;
-use crate::boot::progress::Progress;
 use crate::entry::{Kind, RelPath};
+use crate::progress::Progress;
 use crate::session::{Found, FoundKind, Hint, Look, ScanReport, SkipReason, Stable};
 
 /// How long a moment is waited for in which nothing was written while the changed files were read.

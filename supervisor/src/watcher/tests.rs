@@ -16,9 +16,9 @@ use super::guard::Refusal;
 use super::replica::Replica;
 use super::replicator::{Committed, Replicator};
 use crate::archive::tree::Tree;
-use crate::boot::progress::Progress;
 use crate::boot::restore::{FallBack, stage_newest_whole};
 use crate::config::{self, Flags, Secret, Settings};
+use crate::progress::Progress;
 use crate::session::{Directory, Events, Profile};
 use crate::store::{Faults, MemoryStore, Store};
 

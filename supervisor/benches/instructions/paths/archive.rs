@@ -7,9 +7,9 @@ use sessionkeep::archive::builder::Builder;
 use sessionkeep::archive::fetch::{Check, Fetch};
 use sessionkeep::archive::tree::Tree;
 use sessionkeep::archive::version::Version;
-use sessionkeep::boot::progress::Progress;
 use sessionkeep::boot::restore::{FallBack, stage_newest_whole};
 use sessionkeep::entry::{Digest, Kind};
+use sessionkeep::progress::Progress;
 use sessionkeep::session::json;
 
 use crate::callgrind::counted;

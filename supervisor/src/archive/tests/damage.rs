@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::archive::ArchiveError;
-use crate::boot::progress::Progress;
 use crate::boot::restore::{FallBack, stage_newest_whole};
+use crate::progress::Progress;
 use crate::store::StoreError;
 
 /// Five commits: a checkpoint with a pack, changes, a second checkpoint, changes.
