@@ -22,6 +22,8 @@ const ROUNDS: usize = 4;
 const WRITES: usize = 100;
 const CONNECTIONS: usize = 1000;
 const PER_SECOND: u64 = 1000;
+/// Which rewrite it is, of all.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
@@ -153,18 +155,14 @@ impl World {
                     thread::sleep(Duration::from_millis(10));
                 }
             });
+            let _over = Over(&over);
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let connection = Connection::open_with_flags(&self.archive, flags).expect("open");
             for n in 0..WRITES {
                 let before = newest(&connection);
-                fs::write(
-                    self.dir.join(format!("pre-key-{}.json", n % FILES)),
-                    format!(
-                        "{{\"at\":{:?}}}",
-                        Instant::now().elapsed().as_nanos() + n as u128
-                    ),
-                )
-                .expect("write");
+                let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+                let file = self.dir.join(format!("pre-key-{}.json", n % FILES));
+                fs::write(file, format!("{{\"rewrite\":{number}}}")).expect("write");
                 let begun = Instant::now();
                 while newest(&connection) == before {
                     assert!(begun.elapsed() < PATIENCE, "it is not committed");
@@ -172,7 +170,6 @@ impl World {
                 }
                 figures.durable.push(begun.elapsed());
             }
-            over.store(true, Ordering::Relaxed);
         });
         figures
             .health
@@ -198,11 +195,20 @@ impl World {
                     }
                 }
             });
+            let _over = Over(&over);
             work();
-            over.store(true, Ordering::Relaxed);
         });
         drop(silent);
         answered.into_inner() as f64 / begun.elapsed().as_secs_f64()
+    }
+}
+
+/// Ends the other threads, also where this one panics.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

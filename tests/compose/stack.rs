@@ -51,6 +51,7 @@ impl Stack {
         stack.set("COMPOSE_PROJECT_NAME", &stack.project);
         // Any free one; `docker compose port` tells which.
         stack.set("WAHA_PORT", "0");
+        stack.set("DASHBOARD_PORT", "0");
         // What is built here must not pass for the user's own image.
         stack.set("IMAGE_TAG", TEST_TAG);
         // Where the original's name stands for the original, the stand-in has another one. And

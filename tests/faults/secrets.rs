@@ -1,4 +1,4 @@
-//! The store's password and the admin token are nowhere but where they were given: not in what is
+//! The store's password, the admin token and every other secret are nowhere but where they were given: not in what is
 //! said, in no file, in no core dump, and not to be read by the gateway out of our processes.
 
 use std::fs;
@@ -35,9 +35,23 @@ fn guarded() -> (Mongod, String, impl Fn(&str) -> String) {
     (mongod, format!("{CANARY}-%2Fp%40ss"), url)
 }
 
+/// Every other secret there is. Nobody listens at these addresses.
+fn others() -> [(&'static str, String); 6] {
+    let address = |name: &str| format!("http://127.0.0.1:9/{name}/{CANARY}?key={CANARY}");
+    [
+        ("ADMIN_TOKEN", format!("{CANARY}-token")),
+        ("SESSIONKEEP_HTTP_PASSWORD", format!("{CANARY}-password")),
+        ("SESSIONKEEP_GATEWAY_API_KEY", format!("{CANARY}-key")),
+        ("SESSIONKEEP_WEBHOOK_URL", address("hook")),
+        ("SESSIONKEEP_WEBHOOK_SECRET", format!("{CANARY}-signs")),
+        ("HEARTBEAT_URL", address("beat")),
+    ]
+}
+
 fn with_secrets<'a>(setup: Setup<'a>, world: &World) -> Setup<'a> {
-    setup
-        .env("ADMIN_TOKEN", format!("{CANARY}-token"))
+    others()
+        .into_iter()
+        .fold(setup, |setup, (name, value)| setup.env(name, value))
         .env("WHATSAPP_SESSIONS_MONGO_URL", &world.url)
         .env("LOG_LEVEL", "trace")
 }
@@ -50,7 +64,7 @@ fn told(world: &World, url: &str, args: &[&str]) -> Output {
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
         .env("MONGO_URL", url)
-        .env("ADMIN_TOKEN", format!("{CANARY}-token"))
+        .envs(others())
         .env("SESSIONKEEP_DIR", world.dir())
         .env("SESSIONKEEP_STORE_WAIT", "100ms")
         .env("SESSIONKEEP_STORE_TIMEOUT", "500ms")
