@@ -132,8 +132,10 @@ fn while_the_store_is_waited_for_and_then_while_the_gateway_runs() {
             ready: 200,
         },
     );
-    let health = get(port, "/health", &[]).json();
-    assert_eq!(health["database"], "connected", "{health}");
+    // The gateway is up a moment before the watcher has seen the store for the first time.
+    wait_until("the store is known to answer", || {
+        get(port, "/health", &[]).json()["database"] == "connected"
+    });
     assert_eq!(life.stop().code, 0);
 }
 

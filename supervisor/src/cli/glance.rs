@@ -93,12 +93,11 @@ fn session_line(session: &Value) -> String {
         Some(other) => visible(other).to_lowercase(),
         None => "saved".to_owned(),
     };
-    let (files, bytes) = (
-        &session["files"],
-        session["bytes"].as_u64().unwrap_or_default(),
-    );
+    let of = |key: &str| session[key].as_u64().unwrap_or_default();
+    let (files, bytes) = (of("files"), of("bytes"));
+    let noun = if files == 1 { "file" } else { "files" };
     let mut text = format!(
-        "{}: {state}, {files} files, {}",
+        "{}: {state}, {files} {noun}, {}",
         word(&session["name"]),
         Bytes(bytes)
     );

@@ -44,11 +44,12 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let mut asked = Instant::now();
     loop {
         // Two sources, and either may be missing: the running instance, and the store.
-        let running = health::ask(&settings.http, "/status")
-            .ok()
+        let answer = health::ask(&settings.http, "/status").ok();
+        let refused = answer.as_ref().is_some_and(|answer| answer.status != 200);
+        let running = answer
             .filter(|answer| answer.status == 200)
             .and_then(|answer| serde_json::from_str::<Value>(&answer.body).ok());
-        show(args, &settings, running.as_ref(), stored.as_ref())?;
+        show(args, &settings, running.as_ref(), refused, stored.as_ref())?;
         if !args.watch {
             return Ok(ExitCode::SUCCESS);
         }
@@ -72,10 +73,11 @@ fn show(
     args: &Args,
     settings: &Settings,
     running: Option<&Value>,
+    refused: bool,
     stored: Option<&anyhow::Result<Stored>>,
 ) -> anyhow::Result<()> {
     if !args.json {
-        let text = told(settings, running, stored);
+        let text = told(settings, running, refused, stored);
         // Home, and the rest of the screen cleared: no flicker, and a pipe gets plain text.
         let is_screen = args.watch && std::io::stdout().is_terminal();
         let begin = if is_screen { "\x1b[H\x1b[J" } else { "" };
@@ -113,11 +115,15 @@ async fn read(settings: &Settings) -> anyhow::Result<Stored> {
 fn told(
     settings: &Settings,
     running: Option<&Value>,
+    refused: bool,
     stored: Option<&anyhow::Result<Stored>>,
 ) -> String {
     let mut text = format!("archive    {}\n", settings.archive);
     match running {
         Some(status) => text.push_str(&glance::told(status)),
+        None if refused => text.push_str(
+            "running    an instance answers and refuses; give the ADMIN_TOKEN that it was started with\n",
+        ),
         None => text.push_str("running    no instance answers here\n"),
     }
     match stored {

@@ -15,6 +15,7 @@ pub(crate) mod registry;
 pub(crate) mod sources;
 pub(crate) mod store_url;
 mod suggest;
+mod values;
 
 pub use flags::Flags;
 pub use model::{

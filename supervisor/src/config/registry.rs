@@ -1,7 +1,6 @@
 //! The one table of all settings. Parsing, the names of environment variables, `sessionkeep
 //! config`, the reference page and suggestions all come from it.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::model::{
@@ -10,7 +9,11 @@ use super::model::{
     RestartSettings, Secret, Settings, StopSettings, StoreChoice, StoreSettings, SyncSettings,
     Unreachable, WebhookSettings,
 };
-use super::{duration, store_url, suggest};
+use super::values::{
+    CONFLICT, FORMATS, LEVELS, OUTAGE, PROFILES, RESTART, UNREACHABLE, address, choice, hidden,
+    name_of, number, probe, probe_shown, span,
+};
+use super::{duration, store_url};
 
 /// Why a value cannot be taken. Neither text ever repeats the value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -516,167 +519,6 @@ pub(super) const ALL: &[Setting] = &[
         ..ROW
     },
 ];
-
-/// Names of values, the one that is shown first.
-type Names<T> = &'static [(&'static str, T)];
-
-const PROFILES: Names<ProfileName> = &[
-    ("waha", ProfileName::Waha),
-    ("baileys", ProfileName::Baileys),
-    ("whatsmeow", ProfileName::Whatsmeow),
-    ("generic", ProfileName::Generic),
-];
-const UNREACHABLE: Names<Unreachable> =
-    &[("fail", Unreachable::Fail), ("local", Unreachable::Local)];
-const OUTAGE: Names<OutagePolicy> = &[
-    ("keep-running", OutagePolicy::KeepRunning),
-    ("stop", OutagePolicy::Stop),
-];
-const CONFLICT: Names<Conflict> = &[
-    ("takeover", Conflict::Takeover),
-    ("wait", Conflict::Wait),
-    ("refuse", Conflict::Refuse),
-];
-const RESTART: Names<RestartPolicy> = &[
-    ("no", RestartPolicy::No),
-    ("on-failure", RestartPolicy::OnFailure),
-    ("always", RestartPolicy::Always),
-];
-/// Ours first; then what gateways take for `LOG_LEVEL`, which is theirs as well.
-const LEVELS: Names<LogLevel> = &[
-    ("error", LogLevel::Error),
-    ("warn", LogLevel::Warn),
-    ("info", LogLevel::Info),
-    ("debug", LogLevel::Debug),
-    ("trace", LogLevel::Trace),
-    ("silent", LogLevel::Error),
-    ("fatal", LogLevel::Error),
-    ("critical", LogLevel::Error),
-    ("warning", LogLevel::Warn),
-    ("notice", LogLevel::Info),
-    ("log", LogLevel::Info),
-    ("http", LogLevel::Info),
-    ("verbose", LogLevel::Debug),
-    ("silly", LogLevel::Trace),
-];
-const FORMATS: Names<LogFormat> = &[
-    ("text", LogFormat::Text),
-    ("json", LogFormat::Json),
-    ("pretty", LogFormat::Text),
-];
-
-fn choice<T: Copy>(names: Names<T>, text: &str) -> Result<T, Invalid> {
-    let found = names
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(text));
-    if let Some((_, value)) = found {
-        return Ok(*value);
-    }
-    let mut remedy = String::from("write ");
-    if let Some(meant) = suggest::nearest(text, names.iter().map(|(name, _)| *name)) {
-        let _ = write!(remedy, "`{meant}`");
-    } else {
-        let all: Vec<String> = names.iter().map(|(name, _)| format!("`{name}`")).collect();
-        let _ = write!(remedy, "one of {}", all.join(", "));
-    }
-    Err(Invalid::new("is none of the known values", remedy))
-}
-
-fn name_of<T: Copy + PartialEq>(names: Names<T>, value: T) -> String {
-    names
-        .iter()
-        .find(|(_, known)| *known == value)
-        .map_or_else(String::new, |(name, _)| (*name).to_owned())
-}
-
-fn span(text: &str, least: Duration) -> Result<Duration, Invalid> {
-    let span = duration::parse(text)?;
-    if span < least {
-        let least = duration::show(least);
-        return Err(Invalid::new(
-            "is too short to work",
-            format!("write `{least}` or more"),
-        ));
-    }
-    Ok(span)
-}
-
-fn number(text: &str, most: u32) -> Result<u32, Invalid> {
-    match text.parse::<u32>() {
-        Ok(number) if number <= most => Ok(number),
-        _ => Err(Invalid::new(
-            "is no such number",
-            format!("write a whole number from 0 to {most}"),
-        )),
-    }
-}
-
-fn probe(text: &str) -> Result<Option<String>, Invalid> {
-    if text.eq_ignore_ascii_case("off") {
-        return Ok(None);
-    }
-    let Some(rest) = text.strip_prefix("http://") else {
-        return Err(Invalid::new(
-            "is no plain HTTP address",
-            "write one such as `http://127.0.0.1:3000/ping`, or `off`",
-        ));
-    };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    if authority.is_empty() || authority.starts_with(':') {
-        return Err(Invalid::new(
-            "names no host",
-            "write one such as `http://127.0.0.1:3000/ping`",
-        ));
-    }
-    // A probe counts any answer, a 401 too, so that a password has no use in it.
-    if rest.contains('@') || text.chars().any(|c| c.is_control() || c == ' ') {
-        return Err(Invalid::new(
-            "holds a user name, a password or a blank",
-            "leave them out: a 401 counts as an answer, too",
-        ));
-    }
-    Ok(Some(text.to_owned()))
-}
-
-/// An address that something is sent to, such as `https://host/path?key`.
-fn address(text: &str) -> Result<Option<Secret>, Invalid> {
-    if text.eq_ignore_ascii_case("off") {
-        return Ok(None);
-    }
-    let rest = ["http://", "https://"]
-        .iter()
-        .find_map(|scheme| text.strip_prefix(scheme));
-    let parsed = text.parse::<hyper::Uri>();
-    let names_host = parsed.is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()));
-    let user = rest.is_some_and(|rest| {
-        rest.split(['/', '?'])
-            .next()
-            .is_some_and(|a| a.contains('@'))
-    });
-    if rest.is_none_or(str::is_empty) || !names_host || user {
-        return Err(Invalid::new(
-            "is no address that can be used",
-            "write one that begins with `http://` or `https://` and names a host, without a user name, or `off`",
-        ));
-    }
-    Ok(Some(Secret::new(text)))
-}
-
-/// Whether a secret is set, and no more.
-fn hidden(secret: Option<&Secret>) -> String {
-    match secret {
-        Some(_) => "[redacted]".to_owned(),
-        None => "none".to_owned(),
-    }
-}
-
-/// Some put a key into the query.
-fn probe_shown(url: &str) -> String {
-    match url.split_once('?') {
-        Some((address, _)) => format!("{address}?[redacted]"),
-        None => url.to_owned(),
-    }
-}
 
 /// The setting of this key.
 pub(super) fn find(key: &str) -> Option<&'static Setting> {

@@ -17,7 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::Site;
 use crate::control::Lifecycle;
 use crate::status::incidents::Kind;
-use crate::status::{Lease, Shared, Status, Verdict};
+use crate::status::{Checks, Lease, Shared, Status, Verdict};
 
 const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -162,7 +162,7 @@ impl Collector for Standing {
         let states =
             STATES.map(|(state, name)| ([("state", name)], f64::from(state == status.state)));
         gauges(to, "state", "1 for the lifecycle's state", None, states)?;
-        let well = !matches!(shared.checks().verdict(), Verdict::Unhealthy(_));
+        let well = !matches!(Checks::of(&status).verdict(), Verdict::Unhealthy(_));
         gauge(
             to,
             "healthy",

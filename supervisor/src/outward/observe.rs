@@ -8,14 +8,12 @@ use crate::config::Settings;
 use crate::control::Lifecycle;
 use crate::human::{Bytes, Took};
 use crate::status::incidents::Kind;
-use crate::status::{Disk, Shared, Status};
+use crate::status::{DISK_LOW, Disk, Shared, Status};
 
 /// How often that is.
 const EVERY: Duration = Duration::from_secs(2);
 /// How often the disk is looked at.
 const DISK_EVERY: Duration = Duration::from_secs(10);
-/// With less room than this the disk is nearly full; with twice as much, it is not any more.
-const DISK_LOW: u64 = 64 << 20;
 /// So many starts anew in this span are a loop.
 const RESTARTS: u32 = 3;
 const RESTARTS_WITHIN: Duration = Duration::from_secs(300);
@@ -67,6 +65,7 @@ fn watch_disk(shared: &Shared, disk: Disk) {
             Bytes(disk.total_bytes)
         );
         shared.incident(Kind::DiskFull, "", &detail);
+    // A little more than that is still little.
     } else if disk.free_bytes >= 2 * DISK_LOW {
         shared.over(Kind::DiskFull, "");
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Lease, Status};
 
 /// With less room than this a gateway that writes may soon lose what it writes.
-pub(super) const DISK_LOW: u64 = 64 << 20;
+pub const DISK_LOW: u64 = 64 << 20;
 
 /// How one part stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -23,7 +23,7 @@ use crate::human::Moment;
 use crate::progress::{Progress, Reading};
 use crate::store::Header;
 
-pub use checks::{Check, CheckState, Checks, Verdict};
+pub use checks::{Check, CheckState, Checks, DISK_LOW, Verdict};
 pub use history::Sample;
 pub use meters::{ErrorKind, Meters};
 pub use past::Past;

@@ -34,22 +34,26 @@ pub struct ShownSession {
 /// account, or one for all; whatsmeow a database.
 #[must_use]
 pub fn session_of(profile: ProfileName, path: &RelPath) -> Option<String> {
-    let text = path.to_string();
-    let parts: Vec<&str> = text.split('/').collect();
-    match (profile, parts.as_slice()) {
-        (ProfileName::Waha, [engine, session, _, ..]) => Some(format!("{engine}/{session}")),
-        (ProfileName::Waha, _) => None,
-        (ProfileName::Baileys, [_]) => Some(".".into()),
-        (ProfileName::Baileys, [above @ .., _]) => Some(above.join("/")),
-        (ProfileName::Whatsmeow, [.., name]) => {
-            let database = [".db", ".sqlite", ".sqlite3"]
-                .iter()
-                .any(|end| name.ends_with(end));
-            database.then_some(text)
+    let text = String::from_utf8_lossy(path.as_bytes());
+    key_of(profile, &text).map(str::to_owned)
+}
+
+/// The same as a part of the path's text: a tree is listed after each commit.
+fn key_of(profile: ProfileName, path: &str) -> Option<&str> {
+    let above = path.rsplit_once('/').map(|(above, _)| above);
+    match profile {
+        ProfileName::Waha => {
+            let (engine, rest) = path.split_once('/')?;
+            let (session, _) = rest.split_once('/')?;
+            Some(&path[..engine.len() + 1 + session.len()])
         }
-        (ProfileName::Generic, [_]) => Some(".".into()),
-        (ProfileName::Generic, [first, ..]) => Some((*first).to_owned()),
-        (_, []) => None,
+        ProfileName::Baileys => Some(above.unwrap_or(".")),
+        ProfileName::Whatsmeow => {
+            let is_database = |end| path.ends_with(end);
+            let ends = [".db", ".sqlite", ".sqlite3"];
+            ends.into_iter().any(is_database).then_some(path)
+        }
+        ProfileName::Generic => Some(path.split_once('/').map_or(".", |(first, _)| first)),
     }
 }
 
@@ -61,17 +65,23 @@ pub fn group(
 ) -> BTreeMap<String, ShownSession> {
     let mut sessions: BTreeMap<String, ShownSession> = BTreeMap::new();
     for (path, bytes, changed_ms) in files {
-        let Some(key) = session_of(profile, &path) else {
+        let text = String::from_utf8_lossy(path.as_bytes());
+        let Some(key) = key_of(profile, &text) else {
             continue;
         };
-        let session = sessions.entry(key).or_default();
+        if !sessions.contains_key(key) {
+            let (engine, name) = named(profile, key);
+            let session = ShownSession {
+                engine: engine.to_owned(),
+                name: name.to_owned(),
+                ..ShownSession::default()
+            };
+            sessions.insert(key.to_owned(), session);
+        }
+        let session = sessions.get_mut(key).expect("it was just made");
         session.files += 1;
         session.bytes += bytes;
         session.last_change_ms = session.last_change_ms.max(changed_ms);
-    }
-    for (key, session) in &mut sessions {
-        let (engine, name) = named(profile, key);
-        (session.engine, session.name) = (engine.to_owned(), name.to_owned());
     }
     sessions
 }

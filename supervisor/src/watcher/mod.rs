@@ -16,6 +16,7 @@ mod databases;
 pub mod dirty;
 mod everywhere;
 mod files;
+mod gateway;
 mod gather;
 mod gathered;
 mod guard;
@@ -50,12 +51,13 @@ use crate::store::retry::Backoff;
 use crate::store::{InstanceId, Store};
 
 use dirty::{Dirty, Work};
+use gateway::{next_answer, note_answer, note_lifecycle};
 use gathered::Pass;
 use hints::Hints;
 use lease::{Told, Trouble};
 use link::Link;
 use logins::Logins;
-use probe::{Answer, Probe};
+use probe::Probe;
 use replica::Replica;
 use replicator::{Committed, OUTAGE_POLL_MAX, Replicator, StepError};
 
@@ -564,48 +566,5 @@ async fn until(when: Option<Instant>) {
     match when {
         Some(when) => sleep_until(when.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-fn note_lifecycle(
-    settings: &Settings,
-    shared: &Shared,
-    probe: &mut Option<Probe>,
-    state: Lifecycle,
-    gateway_pid: Option<i32>,
-    restarts: u32,
-) {
-    let mut another = false;
-    shared.update(|status| {
-        another = status.gateway_pid != gateway_pid;
-        (status.state, status.gateway_pid, status.gateway_restarts) =
-            (state, gateway_pid, restarts);
-        if another {
-            status.gateway_started_ms = gateway_pid.map(|_| crate::human::Moment::now().0);
-        }
-    });
-    if another {
-        *probe = match (&settings.gateway.probe, gateway_pid) {
-            (Some(url), Some(_)) => Some(Probe::start(url.clone())),
-            _ => None,
-        };
-        shared.update(|status| status.gateway_answers = probe.as_ref().map(|_| false));
-    }
-}
-
-async fn next_answer(probe: &mut Option<Probe>) -> Answer {
-    if let Some(probe) = probe
-        && let Some(answer) = probe.next().await
-    {
-        return answer;
-    }
-    std::future::pending().await
-}
-
-async fn note_answer(answer: Answer, shared: &Shared, link: &mut Link) {
-    shared.meters().probed(answer.up);
-    shared.update(|status| status.gateway_answers = Some(answer.up));
-    if answer.first {
-        link.send(ToInit::GatewayReady).await;
     }
 }

@@ -1,0 +1,171 @@
+//! How the texts of settings are read and shown: names of choices, spans, numbers, addresses, secrets.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::model::{
+    Conflict, LogFormat, LogLevel, OutagePolicy, ProfileName, RestartPolicy, Secret, Unreachable,
+};
+use super::registry::Invalid;
+use super::{duration, suggest};
+
+/// Names of values, the one that is shown first.
+pub(super) type Names<T> = &'static [(&'static str, T)];
+
+pub(super) const PROFILES: Names<ProfileName> = &[
+    ("waha", ProfileName::Waha),
+    ("baileys", ProfileName::Baileys),
+    ("whatsmeow", ProfileName::Whatsmeow),
+    ("generic", ProfileName::Generic),
+];
+pub(super) const UNREACHABLE: Names<Unreachable> =
+    &[("fail", Unreachable::Fail), ("local", Unreachable::Local)];
+pub(super) const OUTAGE: Names<OutagePolicy> = &[
+    ("keep-running", OutagePolicy::KeepRunning),
+    ("stop", OutagePolicy::Stop),
+];
+pub(super) const CONFLICT: Names<Conflict> = &[
+    ("takeover", Conflict::Takeover),
+    ("wait", Conflict::Wait),
+    ("refuse", Conflict::Refuse),
+];
+pub(super) const RESTART: Names<RestartPolicy> = &[
+    ("no", RestartPolicy::No),
+    ("on-failure", RestartPolicy::OnFailure),
+    ("always", RestartPolicy::Always),
+];
+/// Ours first; then what gateways take for `LOG_LEVEL`, which is theirs as well.
+pub(super) const LEVELS: Names<LogLevel> = &[
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+    ("trace", LogLevel::Trace),
+    ("silent", LogLevel::Error),
+    ("fatal", LogLevel::Error),
+    ("critical", LogLevel::Error),
+    ("warning", LogLevel::Warn),
+    ("notice", LogLevel::Info),
+    ("log", LogLevel::Info),
+    ("http", LogLevel::Info),
+    ("verbose", LogLevel::Debug),
+    ("silly", LogLevel::Trace),
+];
+pub(super) const FORMATS: Names<LogFormat> = &[
+    ("text", LogFormat::Text),
+    ("json", LogFormat::Json),
+    ("pretty", LogFormat::Text),
+];
+
+pub(super) fn choice<T: Copy>(names: Names<T>, text: &str) -> Result<T, Invalid> {
+    let found = names
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(text));
+    if let Some((_, value)) = found {
+        return Ok(*value);
+    }
+    let mut remedy = String::from("write ");
+    if let Some(meant) = suggest::nearest(text, names.iter().map(|(name, _)| *name)) {
+        let _ = write!(remedy, "`{meant}`");
+    } else {
+        let all: Vec<String> = names.iter().map(|(name, _)| format!("`{name}`")).collect();
+        let _ = write!(remedy, "one of {}", all.join(", "));
+    }
+    Err(Invalid::new("is none of the known values", remedy))
+}
+
+pub(super) fn name_of<T: Copy + PartialEq>(names: Names<T>, value: T) -> String {
+    names
+        .iter()
+        .find(|(_, known)| *known == value)
+        .map_or_else(String::new, |(name, _)| (*name).to_owned())
+}
+
+pub(super) fn span(text: &str, least: Duration) -> Result<Duration, Invalid> {
+    let span = duration::parse(text)?;
+    if span < least {
+        let least = duration::show(least);
+        return Err(Invalid::new(
+            "is too short to work",
+            format!("write `{least}` or more"),
+        ));
+    }
+    Ok(span)
+}
+
+pub(super) fn number(text: &str, most: u32) -> Result<u32, Invalid> {
+    match text.parse::<u32>() {
+        Ok(number) if number <= most => Ok(number),
+        _ => Err(Invalid::new(
+            "is no such number",
+            format!("write a whole number from 0 to {most}"),
+        )),
+    }
+}
+
+pub(super) fn probe(text: &str) -> Result<Option<String>, Invalid> {
+    if text.eq_ignore_ascii_case("off") {
+        return Ok(None);
+    }
+    let Some(rest) = text.strip_prefix("http://") else {
+        return Err(Invalid::new(
+            "is no plain HTTP address",
+            "write one such as `http://127.0.0.1:3000/ping`, or `off`",
+        ));
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.is_empty() || authority.starts_with(':') {
+        return Err(Invalid::new(
+            "names no host",
+            "write one such as `http://127.0.0.1:3000/ping`",
+        ));
+    }
+    // A probe counts any answer, a 401 too, so that a password has no use in it.
+    if rest.contains('@') || text.chars().any(|c| c.is_control() || c == ' ') {
+        return Err(Invalid::new(
+            "holds a user name, a password or a blank",
+            "leave them out: a 401 counts as an answer, too",
+        ));
+    }
+    Ok(Some(text.to_owned()))
+}
+
+/// An address that something is sent to, such as `https://host/path?key`.
+pub(super) fn address(text: &str) -> Result<Option<Secret>, Invalid> {
+    if text.eq_ignore_ascii_case("off") {
+        return Ok(None);
+    }
+    let rest = ["http://", "https://"]
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme));
+    let parsed = text.parse::<hyper::Uri>();
+    let names_host = parsed.is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()));
+    let user = rest.is_some_and(|rest| {
+        rest.split(['/', '?'])
+            .next()
+            .is_some_and(|a| a.contains('@'))
+    });
+    if rest.is_none_or(str::is_empty) || !names_host || user {
+        return Err(Invalid::new(
+            "is no address that can be used",
+            "write one that begins with `http://` or `https://` and names a host, without a user name, or `off`",
+        ));
+    }
+    Ok(Some(Secret::new(text)))
+}
+
+/// Whether a secret is set, and no more.
+pub(super) fn hidden(secret: Option<&Secret>) -> String {
+    match secret {
+        Some(_) => "[redacted]".to_owned(),
+        None => "none".to_owned(),
+    }
+}
+
+/// Some put a key into the query.
+pub(super) fn probe_shown(url: &str) -> String {
+    match url.split_once('?') {
+        Some((address, _)) => format!("{address}?[redacted]"),
+        None => url.to_owned(),
+    }
+}
