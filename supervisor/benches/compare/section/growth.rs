@@ -13,6 +13,12 @@ use crate::workload::baileys;
 use crate::writer::Task;
 
 const PATIENCE: Duration = Duration::from_secs(300);
+/// How many restores of each history are timed, for each round of the scale: one takes no longer
+/// than the starting of a few processes, which no two times are alike.
+const RESTORES: u64 = 10;
+/// As many of the newest commits as there are from one checkpoint of the long history to the next,
+/// about.
+const CYCLE: u64 = 150;
 
 pub(crate) fn run(context: &mut Context<'_>) {
     files(context);
@@ -64,7 +70,7 @@ fn files(context: &mut Context<'_>) {
 }
 
 fn history(context: &mut Context<'_>) {
-    for (factor, name) in [(1, "short"), (100, "long")] {
+    let archives = [("short", 1), ("long", 100)].map(|(name, factor)| {
         let url = context.database();
         let dir = context.w5(name);
         // Each write a commit of its own.
@@ -81,14 +87,26 @@ fn history(context: &mut Context<'_>) {
         running.stop(PATIENCE);
         let commits = server::count(&url, "commits");
         context.put(&format!("growth.{name}.commits"), commits as f64);
-        let mut samples = Vec::new();
-        for _ in 0..context.scale.rounds {
+        let to = context.path("restored");
+        product.restore(&to).expect("the restore");
+        crate::workload::assert_same(&dir, &to);
+        remove(&to);
+        (name, product, commits)
+    });
+    // In turn, since the two are compared; and each time of another commit, since a restore takes
+    // longer the more commits there are after the checkpoint that it begins with.
+    let rounds = context.scale.rounds as u64 * RESTORES;
+    let mut samples = archives.each_ref().map(|_| Vec::new());
+    for round in 0..rounds {
+        for ((_, product, commits), samples) in archives.iter().zip(&mut samples) {
+            let seq = commits - (commits - 1).min(CYCLE) * round / rounds;
             let to = context.path("restored");
-            let outcome = product.restore(&to).expect("the restore");
+            let outcome = product.restore_commit(seq, &to).expect("the restore");
             samples.push(outcome.took.as_secs_f64());
-            crate::workload::assert_same(&dir, &to);
             remove(&to);
         }
-        context.put(&format!("growth.{name}.restore"), median(&samples));
+    }
+    for ((name, ..), samples) in archives.iter().zip(&samples) {
+        context.put(&format!("growth.{name}.restore"), median(samples));
     }
 }

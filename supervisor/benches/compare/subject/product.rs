@@ -95,6 +95,14 @@ impl Product {
         self.restore_in(Cage::open(), to, PATIENCE)
     }
 
+    /// Restores one commit into an empty directory elsewhere.
+    pub(crate) fn restore_commit(&self, seq: u64, to: &Path) -> Result<Outcome, GaveUp> {
+        let mut command = self.command();
+        command.args(["restore", "--seq", &seq.to_string(), "--to"]);
+        command.arg(to);
+        run_in(Cage::open(), command, PATIENCE)
+    }
+
     /// Restores in a group, within a limit.
     pub(crate) fn restore_in(
         &self,
