@@ -44,6 +44,10 @@ impl Subject for InMemory {
         assert!(self.0.damage_record(archive, seq));
     }
 
+    async fn damage_lease(&self, _: &ArchiveName) -> bool {
+        false
+    }
+
     async fn leave_pieces(&self, _: &ArchiveName, id: PackId) -> bool {
         self.0.put_pieces(id, Bytes::from_static(b"half"));
         true
@@ -74,6 +78,13 @@ impl Subject for InSqlite {
             )
             .expect("damage");
         assert_eq!(changed, 1);
+    }
+
+    async fn damage_lease(&self, archive: &ArchiveName) -> bool {
+        let db = rusqlite::Connection::open(self.directory.path().join("store.db")).expect("open");
+        let sql = "UPDATE leases SET instance = 'no name / at all' WHERE archive = ?1";
+        assert_eq!(db.execute(sql, [archive.as_str()]).expect("damage"), 1);
+        true
     }
 
     async fn leave_pieces(&self, _: &ArchiveName, _: PackId) -> bool {
@@ -116,6 +127,20 @@ impl Subject for InMongo {
             .await
             .expect("damage");
         assert_eq!(changed.modified_count, 1);
+    }
+
+    async fn damage_lease(&self, archive: &ArchiveName) -> bool {
+        let changed = self
+            .collection("leases")
+            .await
+            .update_one(
+                doc! { "_id": archive.as_str() },
+                doc! { "$set": { "since": "then" } },
+            )
+            .await
+            .expect("damage");
+        assert_eq!(changed.modified_count, 1);
+        true
     }
 
     async fn leave_pieces(&self, archive: &ArchiveName, id: PackId) -> bool {
@@ -174,7 +199,12 @@ macro_rules! holds_for_every_store {
         #[test]
         fn the_whole_contract_is_run() {
             let run = [$(stringify!($sentence)),*];
-            let written = include_str!("../supervisor/src/store/contract.rs");
+            let written = concat!(
+                include_str!("../supervisor/src/store/contract/mod.rs"),
+                include_str!("../supervisor/src/store/contract/commits.rs"),
+                include_str!("../supervisor/src/store/contract/leases.rs"),
+                include_str!("../supervisor/src/store/contract/packs.rs"),
+            );
             for line in written.lines() {
                 let name = line
                     .strip_prefix("pub async fn ")
@@ -209,6 +239,7 @@ holds_for_every_store! {
     a_place_in_the_queue_is_kept_only_for_who_asks_again
     the_queue_is_bounded
     a_broken_lease_is_lost_to_its_holder
+    a_lease_that_cannot_be_read_can_be_ended
     a_ring_is_heard
     of_concurrent_first_claims_exactly_one_is_granted
     packs_come_back_as_they_were_put

@@ -2,9 +2,10 @@
 //! taken for a commit, and what is not in the way does no harm.
 
 use std::fs;
+use std::time::{Duration, SystemTime};
 
 use mongodb::bson::oid::ObjectId;
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::{Bson, DateTime, Document, doc};
 
 use super::archive_at_rest::{
     Archive, Restored, Verdict, assert_orderly, boot, discard, gateway_ran, in_mongo, in_sqlite,
@@ -157,33 +158,66 @@ fn an_entry_that_claims_chunks_without_end_is_damage_and_not_followed() {
 
 #[test]
 fn a_lease_that_cannot_be_read_never_starts_a_gateway_on_nothing() {
-    let world = in_mongo().copy();
-    on_mongo(&world.url, async |database| {
-        let leases = database.collection::<Document>("leases");
-        let done = leases
-            .replace_one(doc! { "_id": "default" }, doc! { "hello": "world" })
-            .await;
-        assert_eq!(done.expect("replace").modified_count, 1);
-    });
-    let sqlite = in_sqlite().copy();
-    on_sqlite(&sqlite, |store| {
-        let sql = "UPDATE leases SET instance = 'no name / at all'";
-        assert_eq!(store.execute(sql, []).expect("update"), 1);
-    });
-    for world in [world, sqlite] {
-        let ended = boot(&world);
-        // It is taken for one that has run out, or refused; by the commits' epochs either is safe.
-        match ended.code {
-            0 => assert_eq!(Tree::of(&world.dir()), *head_of(&world), "{}", ended.log),
-            code => assert_eq!((code, gateway_ran(&world)), (78, false), "{}", ended.log),
-        }
-        assert!(
-            ended.code == 0 || ended.log.contains("the lease of archive"),
+    let in_mongo_with = |lease: &Document| {
+        let world = in_mongo().copy();
+        on_mongo(&world.url, async |database| {
+            let leases = database.collection::<Document>("leases");
+            let done = leases.replace_one(doc! { "_id": "default" }, lease).await;
+            assert_eq!(done.expect("replace").modified_count, 1);
+        });
+        world
+    };
+    let hour = Duration::from_secs(3600);
+    let in_an_hour = DateTime::from_system_time(SystemTime::now() + hour);
+    let in_sqlite_with = |change: &str| {
+        let world = in_sqlite().copy();
+        let sql = format!("UPDATE leases SET {change}");
+        on_sqlite(&world, |store| {
+            assert_eq!(store.execute(&sql, []).expect("update"), 1);
+        });
+        world
+    };
+    let worlds = [
+        // A lease that nobody can be said to hold is taken for one that has run out.
+        (0, in_mongo_with(&doc! { "hello": "world" })),
+        (
+            78,
+            in_mongo_with(&doc! {
+                "format": 1_i64, "instance": "somebody", "epoch": "seven", "expires": in_an_hour,
+            }),
+        ),
+        (78, in_sqlite_with("instance = 'no name / at all'")),
+        (78, in_sqlite_with("epoch = 'seven'")),
+    ];
+    for (code, world) in worlds {
+        // Who only reads needs none.
+        assert_eq!(Restored::of(&world, None).code, 0);
+        let mut ended = boot(&world);
+        assert_eq!(
+            (ended.code, gateway_ran(&world)),
+            (code, code == 0),
             "{}",
             ended.log
         );
-        // Who only reads needs none.
-        assert_eq!(Restored::of(&world, None).code, 0);
+        if code != 0 {
+            assert!(
+                ended
+                    .log
+                    .contains("the lease of archive default is damaged")
+                    && ended.log.contains("sessionkeep lease --break"),
+                "{}",
+                ended.log
+            );
+            let broken = world.command(&["lease", "--break"]);
+            let told = String::from_utf8_lossy(&broken.stdout);
+            assert!(
+                broken.status.success() && told.contains("replaced"),
+                "{broken:?}"
+            );
+            ended = boot(&world);
+            assert_eq!(ended.code, 0, "{}", ended.log);
+        }
+        assert_eq!(Tree::of(&world.dir()), *head_of(&world), "{}", ended.log);
         discard(world);
     }
 }

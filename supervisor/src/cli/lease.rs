@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::config::Flags;
 use crate::human::{Moment, Took};
-use crate::store::Lease;
+use crate::store::{Broken, Lease};
 
 use super::context;
 
@@ -32,11 +32,15 @@ pub(super) struct Args {
 
 pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let settings = context::settings(flags)?;
-    let lease = context::block_on(async {
+    let (lease, damage) = context::block_on(async {
         let store = context::open(&settings).await?;
-        let lease = match args.end {
-            true => store.break_lease(&settings.archive).await?,
-            false => store.lease(&settings.archive).await?,
+        let (lease, damage) = match args.end {
+            true => match store.break_lease(&settings.archive).await? {
+                Broken::Absent => (None, None),
+                Broken::Ended(lease) => (Some(lease), None),
+                Broken::Replaced(damage) => (None, Some(damage.to_string())),
+            },
+            false => (store.lease(&settings.archive).await?, None),
         };
         if args.end
             && let Err(error) = store.ring(&settings.archive).await
@@ -45,14 +49,19 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
             tracing::debug!(%error, "those who wait could not be told");
         }
         store.close().await;
-        anyhow::Ok(lease)
+        anyhow::Ok((lease, damage))
     })??;
     if args.json {
         let lease = lease.as_ref().map(as_json);
         super::print_json(&match args.end {
-            true => json!({ "ended": lease }),
+            true => json!({ "ended": lease, "replaced": damage }),
             false => json!({ "lease": lease }),
         })?;
+    } else if let Some(damage) = damage {
+        super::print(&format!(
+            "{damage}\nreplaced: if its owner is still alive, it stops its gateway when it next \
+             renews (lease.renew)\n"
+        ))?;
     } else {
         super::print(&told(args, lease.as_ref()))?;
     }

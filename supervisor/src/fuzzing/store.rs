@@ -211,7 +211,7 @@ fn sqlite_header(input: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(input) else {
         return false;
     };
-    let read = |text: &str| sqlite::read_header(&archive(), 7, FORMAT, text).ok();
+    let read = |text: &str| sqlite::commits::read_header(&archive(), 7, FORMAT, text).ok();
     let Some(header) = read(text) else {
         return false;
     };
@@ -244,7 +244,7 @@ fn sqlite_queue(input: &[u8]) -> bool {
         epoch: 3,
         expires_ms: 1_800_000_000_600,
         since_ms: 1_800_000_000_000,
-        queue: sqlite::read_queue(text),
+        queue: sqlite::lease::read_queue(text),
     };
     let now = 1_800_000_001_000;
     let claim = LeaseClaim {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::InstanceId;
+use super::{ArchiveName, InstanceId, StoreError};
 
 /// A lease as the store holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +113,22 @@ pub enum Renewal {
     Lost(Option<Lease>),
 }
 
+/// What [`Store::break_lease`](super::Store::break_lease) found.
+#[derive(Debug)]
+#[must_use]
+pub enum Broken {
+    /// None was ever taken.
+    Absent,
+    /// It stood like this, and has ended.
+    Ended(Lease),
+    /// It could not be read, for this reason. In its place is one that has ended, of an instance
+    /// that never was ([`NOBODY`]).
+    Replaced(StoreError),
+}
+
+/// The holder, as far as it is told, of a lease that could not be read and was replaced.
+pub const NOBODY: &str = "unreadable";
+
 /// A place in the queue, as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Place {
@@ -137,11 +153,33 @@ pub(crate) struct LeaseState {
     pub(crate) queue: Vec<Place>,
 }
 
+/// For the lease of `archive`, of which `part` cannot be read.
+pub(crate) fn damaged(archive: &ArchiveName, part: &str) -> StoreError {
+    StoreError::Damaged {
+        what: format!("the lease of archive {archive}"),
+        why: format!(
+            "its {part} cannot be read; `sessionkeep lease --break` puts in its place one that has \
+             ended"
+        ),
+    }
+}
+
 fn after(now_ms: u64, ttl: Duration) -> u64 {
     now_ms.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl LeaseState {
+    /// What is put in the place of a lease that cannot be read, but for its epoch perhaps.
+    pub(crate) fn unreadable(epoch: u64) -> Self {
+        Self {
+            instance: NOBODY.parse().expect("a valid name"),
+            epoch,
+            expires_ms: 0,
+            since_ms: 0,
+            queue: Vec::new(),
+        }
+    }
+
     /// What a claim does to the lease as it is `now`: the lease afterwards, where it changes, and
     /// the answer.
     pub(crate) fn claim(

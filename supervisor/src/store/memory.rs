@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 use super::lease::LeaseState;
 use super::{
-    Appended, ArchiveName, Finding, Header, InstanceId, Lease, LeaseClaim, LeaseOutcome, PackId,
-    PackInfo, Record, Renewal, Result, Seq, Severity, Store, StoreError, Usage, is_known,
+    Appended, ArchiveName, Broken, Finding, Header, InstanceId, Lease, LeaseClaim, LeaseOutcome,
+    PackId, PackInfo, Record, Renewal, Result, Seq, Severity, Store, StoreError, Usage, is_known,
 };
 
 /// What goes wrong with every operation of a [`MemoryStore`] until it is changed.
@@ -466,14 +466,17 @@ impl Store for MemoryStore {
         .await
     }
 
-    async fn break_lease(&self, archive: &ArchiveName) -> Result<Option<Lease>> {
+    async fn break_lease(&self, archive: &ArchiveName) -> Result<Broken> {
         self.operate(Access::Lease, "end the lease", |state| {
             let now = state.now_ms();
-            Ok(state.leases.get_mut(archive).map(|lease| {
-                let broken = lease.told_at(now);
-                lease.expires_ms = 0;
-                broken
-            }))
+            Ok(match state.leases.get_mut(archive) {
+                Some(lease) => {
+                    let broken = lease.told_at(now);
+                    lease.expires_ms = 0;
+                    Broken::Ended(broken)
+                }
+                None => Broken::Absent,
+            })
         })
         .await
     }

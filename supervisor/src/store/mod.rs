@@ -1,5 +1,5 @@
 //! Where archives are kept. One small trait, [`Store`], whose comments are the contract; one
-//! suite, in `contract.rs`, holds every implementation to it.
+//! suite, in `contract`, holds every implementation to it.
 //!
 //! A store knows nothing of sessions, files or compression. It keeps, for each named archive, a
 //! chain of numbered [`Record`]s, a set of immutable packs, and one lease. Everything that makes
@@ -27,7 +27,8 @@ use bytes::Bytes;
 
 pub use error::{BoxError, Result, StoreError};
 pub use lease::{
-    Lease, LeaseClaim, LeaseOutcome, Otherwise, QUEUE_MAX, Renewal, WAITER_TTL, Waiter,
+    Broken, Lease, LeaseClaim, LeaseOutcome, NOBODY, Otherwise, QUEUE_MAX, Renewal, WAITER_TTL,
+    Waiter,
 };
 pub use memory::{Calls, Faults, MemoryStore};
 pub use mongo::{DEFAULT_DATABASE, MongoStore};
@@ -225,9 +226,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         epoch: u64,
     ) -> Result<()>;
 
-    /// Ends the lease whoever holds it, and says how it stood; `None` where none was ever taken. The
-    /// holder learns of it when it renews. For people who know that it is gone.
-    async fn break_lease(&self, archive: &ArchiveName) -> Result<Option<Lease>>;
+    /// Ends the lease whoever holds it, and says how it stood. The holder learns of it when it
+    /// renews. For people who know that it is gone. One that cannot be read is replaced by one that
+    /// has ended, at its epoch where that can be read; one that a later version wrote is left alone.
+    async fn break_lease(&self, archive: &ArchiveName) -> Result<Broken>;
 
     /// Lets those who [listen](Store::listen) to this archive look at its lease at once.
     async fn ring(&self, _archive: &ArchiveName) -> Result<()> {

@@ -10,9 +10,10 @@ use tracing::debug;
 
 use super::MongoStore;
 use super::errors::is_duplicate_key;
+use crate::store::lease::damaged;
 use crate::store::{
-    ArchiveName, FORMAT, InstanceId, Lease, LeaseClaim, LeaseOutcome, Otherwise, QUEUE_MAX,
-    Renewal, Result, StoreError, WAITER_TTL, Waiter, is_known,
+    ArchiveName, Broken, FORMAT, InstanceId, Lease, LeaseClaim, LeaseOutcome, NOBODY, Otherwise,
+    QUEUE_MAX, Renewal, Result, StoreError, WAITER_TTL, Waiter, is_known,
 };
 
 /// The collection's name.
@@ -122,11 +123,24 @@ fn queue_with(claim: &LeaseClaim) -> Bson {
     .into()
 }
 
+/// Puts a lease that has ended in the place of one that cannot be read, as
+/// [`LeaseState::unreadable`](crate::store::lease::LeaseState::unreadable) has it.
+fn unreadable() -> Document {
+    let is_number = doc! { "$in": [{ "$type": "$epoch" }, ["int", "long"]] };
+    doc! { "$replaceWith": {
+        "_id": "$_id",
+        "format": i64::from(FORMAT),
+        "instance": NOBODY,
+        "epoch": { "$cond": [is_number, { "$max": [{ "$toLong": "$epoch" }, 0_i64] }, 0_i64] },
+        "since": "$$NOW",
+        "expires": RELEASED,
+        "waiting": [],
+        "now": "$$NOW",
+    } }
+}
+
 pub(crate) fn decode(archive: &ArchiveName, document: &Document) -> Result<Lease> {
-    let damaged = |field: &str| StoreError::Damaged {
-        what: format!("the lease of archive {archive}"),
-        why: format!("its field `{field}` cannot be read"),
-    };
+    let damaged = |field: &str| damaged(archive, field);
     let number = |field: &str| read_number(document, field).ok_or_else(|| damaged(field));
     let time = |field: &str| read_time(document, field).ok_or_else(|| damaged(field));
     let format = number("format")?;
@@ -283,20 +297,25 @@ impl MongoStore {
         Ok(())
     }
 
-    pub(super) async fn end_lease(&self, archive: &ArchiveName) -> Result<Option<Lease>> {
-        let Some(before) = self.read_lease(archive).await? else {
-            return Ok(None);
+    pub(super) async fn end_lease(&self, archive: &ArchiveName) -> Result<Broken> {
+        let (released, broken) = match self.read_lease(archive).await {
+            Ok(None) => return Ok(Broken::Absent),
+            Ok(Some(before)) => (
+                doc! { "$set": { "expires": RELEASED } },
+                Broken::Ended(before),
+            ),
+            Err(damage @ StoreError::Damaged { .. }) => (unreadable(), Broken::Replaced(damage)),
+            Err(error) => return Err(error),
         };
         self.within("end the lease", async {
             let leases = self.collection(LEASES).await?;
-            let released = doc! { "$set": { "expires": RELEASED } };
             leases
-                .update_one(doc! { "_id": archive.as_str() }, released)
+                .update_one(doc! { "_id": archive.as_str() }, vec![released])
                 .await?;
             Ok(())
         })
         .await?;
-        Ok(Some(before))
+        Ok(broken)
     }
 
     pub(super) async fn read_lease(&self, archive: &ArchiveName) -> Result<Option<Lease>> {

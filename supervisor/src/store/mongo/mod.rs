@@ -38,8 +38,8 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use self::errors::{Fault, Translator};
 use super::{
-    Appended, ArchiveName, Finding, Header, InstanceId, Lease, LeaseClaim, LeaseOutcome, PackId,
-    PackInfo, Record, Renewal, Result, Seq, Store, StoreError, Usage,
+    Appended, ArchiveName, Broken, Finding, Header, InstanceId, Lease, LeaseClaim, LeaseOutcome,
+    PackId, PackInfo, Record, Renewal, Result, Seq, Store, StoreError, Usage,
 };
 use crate::config::Secret;
 
@@ -299,7 +299,7 @@ impl Store for MongoStore {
         self.free_lease(archive, instance, epoch).await
     }
 
-    async fn break_lease(&self, archive: &ArchiveName) -> Result<Option<Lease>> {
+    async fn break_lease(&self, archive: &ArchiveName) -> Result<Broken> {
         self.end_lease(archive).await
     }
 

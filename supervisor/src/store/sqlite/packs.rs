@@ -1,0 +1,77 @@
+//! Packs: one row each, so wholly there or not at all.
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::connection::Fault;
+use super::{bound, shrink};
+use crate::store::{ArchiveName, PackId, PackInfo, StoreError};
+
+/// Adds a pack, unless it is there.
+pub(super) fn put(
+    db: &Connection,
+    archive: &ArchiveName,
+    id: PackId,
+    content: &[u8],
+) -> Result<(), Fault> {
+    db.prepare_cached(
+        "INSERT INTO packs (archive, id, size, content) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (archive, id) DO NOTHING",
+    )?
+    .execute(params![
+        archive.as_str(),
+        id.to_string(),
+        bound(content.len() as u64),
+        content,
+    ])?;
+    Ok(())
+}
+
+/// The content of a pack.
+pub(super) fn get(db: &Connection, archive: &ArchiveName, id: PackId) -> Result<Bytes, Fault> {
+    let what = format!("pack {id} of archive {archive}");
+    let found = db
+        .prepare_cached("SELECT size, content FROM packs WHERE archive = ?1 AND id = ?2")?
+        .query_row(params![archive.as_str(), id.to_string()], |row| {
+            // Whatever is in them: a value of another type is damage, and no failure.
+            Ok((row.get::<_, i64>(0).ok(), row.get::<_, Vec<u8>>(1).ok()))
+        })
+        .optional()?;
+    let (size, content) = match found {
+        None => return Err(Fault::Store(StoreError::Missing { what })),
+        Some((Some(size), Some(content))) => (size, content),
+        Some(_) => {
+            let why = "it cannot be read".to_owned();
+            return Err(Fault::Store(StoreError::Damaged { what, why }));
+        }
+    };
+    if bound(content.len() as u64) != size {
+        let why = format!("it has {} bytes instead of {size}", content.len());
+        return Err(Fault::Store(StoreError::Damaged { what, why }));
+    }
+    Ok(content.into())
+}
+
+/// All whole packs of an archive.
+pub(super) fn list(db: &Connection, archive: &ArchiveName) -> Result<Vec<PackInfo>, Fault> {
+    let mut query = db.prepare_cached("SELECT id, size FROM packs WHERE archive = ?1")?;
+    let mut rows = query.query([archive.as_str()])?;
+    let mut packs = Vec::new();
+    while let Some(row) = rows.next()? {
+        // What cannot be read is no whole pack, and stays where it is.
+        let id = row.get::<_, String>(0).ok().and_then(|id| id.parse().ok());
+        let size = row.get::<_, i64>(1).ok();
+        packs.extend(id.zip(size).map(|(id, size)| PackInfo {
+            id,
+            size: size.unsigned_abs(),
+        }));
+    }
+    Ok(packs)
+}
+
+/// Deletes a pack, if it is there.
+pub(super) fn delete(db: &Connection, archive: &ArchiveName, id: PackId) -> Result<(), Fault> {
+    db.prepare_cached("DELETE FROM packs WHERE archive = ?1 AND id = ?2")?
+        .execute(params![archive.as_str(), id.to_string()])?;
+    shrink(db)
+}
