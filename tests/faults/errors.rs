@@ -61,6 +61,85 @@ fn a_file_that_cannot_be_read_stays_as_it_was_stored_and_is_saved_once_it_can() 
 }
 
 #[test]
+fn a_change_that_cannot_be_read_at_the_end_is_not_called_saved() {
+    // Opened, looked at by name, and the directory around it listed.
+    for (calls, broken) in [
+        ("openat", "creds.json"),
+        ("newfstatat", "creds.json"),
+        ("getdents64", "keys"),
+    ] {
+        let world = World::sqlite();
+        let Some(fault) = Inject::new(&world) else {
+            return;
+        };
+        let life = begin(&world);
+        let fault = fault
+            .fault(calls, "error=EIO")
+            .path(world.dir().join(broken))
+            .path(broken);
+        let attached = fault.attach(life.process("watcher"));
+        world.write("keys/one.json", "[1]");
+        world.write("creds.json", LATER);
+        let ended = life.stop();
+        drop(attached);
+        assert_eq!(ended.code, 74, "{calls}: {}", ended.log);
+        let told = format!("{broken} cannot be read: ");
+        assert!(
+            ended.log.contains(&told) && ended.log.contains("the rest is saved"),
+            "{calls}: {}",
+            ended.log
+        );
+        assert!(!ended.log.contains("all is saved"), "{}", ended.log);
+        // The rest is, indeed, and what was not is saved by the next start on this directory.
+        let stored = world.stored().expect("a tree");
+        match broken {
+            "keys" => assert_eq!(stored.text("creds.json"), LATER),
+            _ => assert_eq!(
+                (stored.text("creds.json"), stored.text("keys/one.json")),
+                (LOGIN, "[1]")
+            ),
+        }
+        let life = world.script(IDLE).ready();
+        world.wait_until_saved();
+        assert_eq!(life.stop().code, 0);
+        let stored = world.stored().expect("a tree");
+        assert_eq!(
+            (stored.text("creds.json"), stored.text("keys/one.json")),
+            (LATER, "[1]")
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_read_and_is_as_it_was_saved_or_never_was_does_not_fail_the_end() {
+    let world = World::sqlite();
+    let Some(fault) = Inject::new(&world) else {
+        return;
+    };
+    // Of somebody else, and nothing in it is known.
+    fs::create_dir_all(world.dir().join("theirs")).expect("mkdir");
+    let life = begin(&world);
+    let fault = fault
+        .fault("openat", "error=EACCES")
+        .path(world.dir().join("theirs"))
+        .path("theirs")
+        .path(world.dir().join("keys/one.json"))
+        .path("keys/one.json")
+        .path(world.dir().join("new.json"))
+        .path("new.json");
+    let attached = fault.attach(life.process("watcher"));
+    world.write("new.json", "{}");
+    let ended = life.stop();
+    drop(attached);
+    assert_eq!(ended.code, 0, "{}", ended.log);
+    assert!(
+        ended.log.contains("path=new.json ") && fault.count() > 0,
+        "{}",
+        ended.log
+    );
+}
+
+#[test]
 fn a_large_file_whose_middle_cannot_be_read_is_not_stored_in_part() {
     let world = World::sqlite();
     let Some(fault) = Inject::new(&world) else {

@@ -89,7 +89,7 @@ impl Replica {
             gather.out.refused = Some(Refusal::DirectoryGone(error.to_string()));
             return Ok(Work::default());
         }
-        self.report_passed_over(&report);
+        self.report_passed_over(&report, gather);
         let unreadable: Vec<RelPath> = report
             .unreadable
             .iter()

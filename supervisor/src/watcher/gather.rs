@@ -93,6 +93,8 @@ impl Replica {
         begin: impl Fn() -> Result<Gather>,
     ) -> Result<()> {
         let begun = Instant::now();
+        // Found by the scan, which is not done again.
+        let unread = gather.out.unread.take();
         loop {
             let mut ahead = ReadAhead::of(&work, &self.directory, &self.files);
             let mut moved = self.overhear();
@@ -133,6 +135,7 @@ impl Replica {
                 self.look_at(path, None, gather)?;
             }
         }
+        gather.out.unread = unread.or(gather.out.unread.take());
         Ok(())
     }
 
@@ -184,7 +187,7 @@ impl Replica {
         for found in fresh {
             self.found(found, Trust::Nothing, None, gather)?;
         }
-        self.report_passed_over(&report);
+        self.report_passed_over(&report, gather);
         if report.root_unreadable.is_none() && report.unreadable.is_empty() {
             gather.removed.extend(
                 self.tree
@@ -220,7 +223,7 @@ impl Replica {
                 Ok(())
             }
             Look::Unreadable(error) => {
-                self.report_once(Some(path), "unreadable", &error.to_string());
+                self.cannot_be_read(path, &error.to_string(), gather);
                 Ok(())
             }
         }
@@ -349,7 +352,17 @@ impl Replica {
                 gather.out.not_whole += 1;
                 self.report_once(Some(&path), "not whole", &why);
             }
-            FileOutcome::Unreadable(why) => self.report_once(Some(&path), "unreadable", &why),
+            FileOutcome::Unreadable(why) => {
+                // By size and time alone: what cannot be read now need not have been read ever.
+                let differs = known.is_some_and(|leaf| {
+                    !matches!(leaf.kind, Kind::File { size, .. } if size == found.print.size)
+                        || leaf.meta.mtime_ns != found.meta.mtime_ns
+                });
+                self.report_once(Some(&path), "unreadable", &why);
+                if differs {
+                    gather.out.unread.get_or_insert((path, why));
+                }
+            }
         }
         Ok(())
     }
@@ -433,12 +446,29 @@ impl Replica {
     }
 
     /// Reports what a scan found and could not take.
-    pub(super) fn report_passed_over(&mut self, report: &ScanReport) {
+    pub(super) fn report_passed_over(&mut self, report: &ScanReport, gather: &mut Gather) {
         for (path, reason) in &report.skipped {
             self.report_once(Some(path), "skipped", &reason.to_string());
         }
         for (path, why) in &report.unreadable {
-            self.report_once(Some(path), "unreadable", why);
+            self.cannot_be_read(path, why, gather);
+        }
+    }
+
+    /// Reports what could not even be looked at, or into. Where something of it is archived, it may
+    /// have changed since.
+    fn cannot_be_read(&mut self, path: &RelPath, why: &str, gather: &mut Gather) {
+        self.report_once(Some(path), "unreadable", why);
+        let archived = match self.tree.get(path).map(|leaf| &leaf.kind) {
+            // Of somebody else's nothing was ever read, and nothing can be lost.
+            Some(Kind::Dir) => !self.tree.below(path).is_empty(),
+            known => known.is_some(),
+        };
+        if archived {
+            gather
+                .out
+                .unread
+                .get_or_insert_with(|| (path.clone(), why.to_owned()));
         }
     }
 
@@ -506,6 +536,7 @@ impl Gather {
                 files: 0,
                 later: Vec::new(),
                 not_whole: 0,
+                unread: None,
                 refused: None,
             },
             removed: Vec::new(),

@@ -82,6 +82,9 @@ pub(super) struct Gathered {
     pub later: Vec<(RelPath, Instant)>,
     /// Files that are not whole and not committed; the last good version stays.
     pub not_whole: u64,
+    /// A file, or a directory with archived files below, that cannot be read, and why. Its last
+    /// committed state stays, which is not, or may not be, what is there.
+    pub unread: Option<(RelPath, String)>,
     /// Why nothing may be committed, where that is so.
     pub refused: Option<Refusal>,
 }

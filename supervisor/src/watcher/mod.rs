@@ -44,7 +44,7 @@ use crate::exit;
 use crate::human::{Chain, Took};
 use crate::memory::give_back;
 use crate::session::{Directory, Events, Hint, Profile};
-use crate::status::incidents::Kind;
+use crate::status::incidents::{Kind, OUTAGE_TOLD};
 use crate::status::{self, ErrorKind, Past, Shared, ShownCommit};
 use crate::store::keeper::LeaseKeeper;
 use crate::store::retry::Backoff;
@@ -61,6 +61,9 @@ use probe::Probe;
 use replica::Replica;
 use replicator::{Committed, OUTAGE_POLL_MAX, Replicator, StepError};
 
+/// How long the flush goes on looking at what cannot be read. A disk may recover from an error, but
+/// a right that is missing would make every stop last until the deadline.
+const UNREAD_PATIENCE: Duration = Duration::from_secs(1);
 /// What is left of the flush's deadline for letting go of the lease and for the answer.
 const FLUSH_MARGIN: Duration = Duration::from_millis(100);
 
@@ -68,9 +71,6 @@ const FLUSH_MARGIN: Duration = Duration::from_millis(100);
 /// known to be written: their snapshots are further apart, and who writes all the time would
 /// otherwise wake the watcher each time. Another file that changes meanwhile is heard of that much later.
 const HINTS_PAUSE: Duration = Duration::from_millis(80);
-
-/// An outage of the store that lasts for so long is an incident; a server that is started again is not.
-const OUTAGE_TOLD: Duration = Duration::from_secs(5);
 
 /// With so many files it is listed after each commit what each session holds; with more, when
 /// everything is looked at and when a session is new.
@@ -180,7 +180,7 @@ struct Watcher {
     blocked_until: Option<Instant>,
     /// Since when the store fails.
     outage: Option<Instant>,
-    /// At the end: a file that is not ready to be read.
+    /// At the end: what could not be read yet, in words.
     unready: Option<String>,
     /// Whether init knows that every change is seen.
     announced: bool,
@@ -495,12 +495,8 @@ impl Watcher {
             Ok(Err(StepError::Fenced(reason))) => self.fenced(reason).await,
             Ok(Err(error)) => self.flush_failed(Chain(&error).to_string()).await,
             Err(_) => {
-                let reason = match self.unready.take() {
-                    Some(path) => format!(
-                        "{path} is still being written, or locked by somebody; the rest is saved"
-                    ),
-                    None => "the store did not take them in time".into(),
-                };
+                let late = || "the store did not take them in time".into();
+                let reason = self.unready.take().unwrap_or_else(late);
                 self.flush_failed(reason).await
             }
         }
@@ -508,6 +504,7 @@ impl Watcher {
 
     async fn flush_all(&mut self) -> Result<(), StepError> {
         let mut pause = Duration::from_millis(50);
+        let begun = Instant::now();
         loop {
             let attempt = async {
                 if !self.replicator.is_attached() {
@@ -520,16 +517,20 @@ impl Watcher {
             match attempt.await {
                 Ok(committed) => {
                     if let Some(refusal) = committed.refused {
-                        let source = std::io::Error::other(refusal.to_string());
-                        return Err(crate::archive::ArchiveError::Io {
-                            action: "save the last changes",
-                            source,
-                        }
-                        .into());
+                        return Err(unsaved(refusal.to_string()));
                     }
                     // Everything else is saved now; these are looked at until the deadline.
-                    self.unready = committed.later.first().map(|(path, _)| path.to_string());
-                    if self.unready.is_none() {
+                    if let Some((path, _)) = committed.later.first() {
+                        self.unready = Some(format!(
+                            "{path} is still being written, or locked by somebody; the rest is saved"
+                        ));
+                    } else if let Some((path, why)) = committed.unread {
+                        let words = format!("{path} cannot be read: {why}; the rest is saved");
+                        if begun.elapsed() >= UNREAD_PATIENCE {
+                            return Err(unsaved(words));
+                        }
+                        self.unready = Some(words);
+                    } else {
                         return Ok(());
                     }
                 }
@@ -560,6 +561,13 @@ impl Watcher {
         self.link.send(ToInit::FlushFailed { reason }).await;
         End::FlushFailed
     }
+}
+
+/// Why the directory is not, or not wholly, in the store at the end.
+fn unsaved(reason: String) -> StepError {
+    let source = std::io::Error::other(reason);
+    let action = "save the last changes";
+    crate::archive::ArchiveError::Io { action, source }.into()
 }
 
 async fn until(when: Option<Instant>) {

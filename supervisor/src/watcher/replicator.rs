@@ -51,6 +51,8 @@ pub(super) struct Committed {
     pub later: Vec<(RelPath, Instant)>,
     /// Files that are not whole.
     pub not_whole: u64,
+    /// What could not be read, and is not, or may not be, as committed; and why.
+    pub unread: Option<(RelPath, String)>,
     /// Why nothing may be committed, where that is so.
     pub refused: Option<super::guard::Refusal>,
     /// Which sessions it changes; none where it changes very much.
@@ -303,6 +305,7 @@ impl Replicator {
             header: None,
             later: std::mem::take(&mut gathered.later),
             not_whole: gathered.not_whole,
+            unread: gathered.unread.take(),
             refused: gathered.refused.take(),
             sessions: BTreeSet::new(),
             credentials: Vec::new(),
