@@ -82,6 +82,43 @@ fn an_outage_of_the_store_is_told_when_it_begins_and_when_it_is_over() {
     }
 }
 
+#[test]
+fn a_start_that_waits_for_the_store_tells_so_while_it_waits() {
+    let world = World::mongo();
+    let (line, hook) = (Line::to(&world), Hook::start(0));
+    line.set(Mode::Refuse);
+    let port = free_port();
+    let mut life = world
+        .script(IDLE)
+        .env("MONGO_URL", line.url.clone())
+        .env("SESSIONKEEP_WEBHOOK_URL", at(&hook))
+        .env("SESSIONKEEP_WEBHOOK_SECRET", "canary-of-the-signing-key")
+        .set("store.wait=10m")
+        .set(&format!("http.port={port}"))
+        .start();
+    wait_until("the outage is told", || {
+        !hook.events("store_unreachable").is_empty()
+    });
+    let health = get(port, "/health", &[]).json();
+    let store = &health["checks"]["store"];
+    assert_eq!(
+        (&health["status"], &store["status"]),
+        (&"starting".into(), &"fail".into()),
+        "{health}"
+    );
+    let words = store["detail"].as_str().expect("words");
+    assert!(words.starts_with("the start waits for it: "), "{words}");
+    assert!(shown(port, "store_unreachable")[0]["until_ms"].is_null());
+    line.set(Mode::Pass);
+    wait_until("its end is told", || {
+        hook.events("store_unreachable") == ["incident.opened", "incident.closed"]
+    });
+    life.wait_for("watcher is ready");
+    signed(&hook);
+    let ended = life.stop();
+    assert_eq!(ended.code, 0, "{}", ended.log);
+}
+
 /// Each message is signed as the documentation says, and none came twice beyond what was refused.
 fn signed(hook: &Hook) {
     let all = hook.received();

@@ -12,7 +12,7 @@ use crate::archive::ArchiveError;
 use crate::archive::version::head_of;
 use crate::archive::writer::{Outcome, Writer};
 use crate::config::{Conflict, Settings};
-use crate::human::Took;
+use crate::human::{Chain, Took};
 use crate::store::keeper::{Attention, LeaseKeeper, Tenure, why_lost};
 use crate::store::retry::Backoff;
 use crate::store::{
@@ -37,6 +37,24 @@ const WAIT_NOTICE: Duration = Duration::from_secs(10);
 /// answer. Each collision is a commit that a stale writer still had on its way; it cannot have many.
 const BARRIER_TRIES: u32 = 20;
 
+/// What holds a boot up, as it tells while it waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holdup {
+    /// Another instance has the session.
+    Owner,
+    /// No other instance has it any more: it is ours.
+    OwnerGone,
+    /// The store does not answer.
+    Store {
+        /// For how long by now.
+        silent: Duration,
+        /// What the last try came to, in words.
+        words: String,
+    },
+    /// The store answers.
+    StoreAnswers,
+}
+
 /// Who boots.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -46,11 +64,15 @@ pub struct Identity {
     pub predecessor: Option<InstanceId>,
 }
 
-/// Waits until the store answers and has what it needs.
+/// Waits until the store answers and has what it needs; `tell` is told.
 ///
 /// # Errors
 /// After `store.wait`, or at once where waiting does not help.
-pub async fn wait_for_store(store: &dyn Store, wait: Duration) -> Result<(), BootError> {
+pub async fn wait_for_store(
+    store: &dyn Store,
+    wait: Duration,
+    tell: &mut (dyn FnMut(Holdup) + Send),
+) -> Result<(), BootError> {
     let begun = Instant::now();
     let mut attempt = 0;
     let mut noticed: Option<Instant> = None;
@@ -66,6 +88,7 @@ pub async fn wait_for_store(store: &dyn Store, wait: Duration) -> Result<(), Boo
                 if noticed.is_some() {
                     info!(target: "boot", store = %store.describe(), after = ?begun.elapsed(), "the store is ready");
                 }
+                tell(Holdup::StoreAnswers);
                 return Ok(());
             }
             Err(error) if !error.is_transient() => {
@@ -88,6 +111,10 @@ pub async fn wait_for_store(store: &dyn Store, wait: Duration) -> Result<(), Boo
                     noticed = Some(Instant::now());
                     warn!(target: "boot", store = %store.describe(), %error, waited = ?begun.elapsed(), limit = ?wait, "waiting for the store");
                 }
+                tell(Holdup::Store {
+                    silent: begun.elapsed(),
+                    words: Chain(&error).to_string(),
+                });
                 tokio::time::sleep(pause).await;
             }
         }
@@ -95,7 +122,7 @@ pub async fn wait_for_store(store: &dyn Store, wait: Duration) -> Result<(), Boo
 }
 
 /// Takes the lease, or waits for it, and keeps it from then on. With `lease.conflict: takeover` the
-/// instance that holds it is asked to make way. `standby` is told when the waiting begins and ends.
+/// instance that holds it is asked to make way. `tell` is told what is waited for.
 ///
 /// # Errors
 /// The store's, or [`BootError::Owned`].
@@ -104,7 +131,7 @@ pub async fn take_lease(
     settings: &Settings,
     who: &Identity,
     attention: Attention,
-    standby: &mut (dyn FnMut(bool) + Send),
+    tell: &mut (dyn FnMut(Holdup) + Send),
 ) -> Result<(u64, LeaseKeeper), BootError> {
     let mut claim = LeaseClaim {
         instance: who.instance.clone(),
@@ -119,6 +146,7 @@ pub async fn take_lease(
     let begun = Instant::now();
     let mut attempt = 0;
     let mut waiting: Option<Waiting> = None;
+    let mut silent: Option<Instant> = None;
     loop {
         let asked = WakingInstant::now();
         let taken = async {
@@ -133,11 +161,20 @@ pub async fn take_lease(
             };
             store.take_lease(&settings.archive, &claim).await
         };
-        let lease = match taken.await {
+        let taken = taken.await;
+        match &taken {
+            Err(error) if error.is_transient() => tell(Holdup::Store {
+                silent: silent.get_or_insert_with(Instant::now).elapsed(),
+                words: Chain(error).to_string(),
+            }),
+            _ if silent.take().is_some() => tell(Holdup::StoreAnswers),
+            _ => {}
+        }
+        let lease = match taken {
             Ok(LeaseOutcome::Granted { epoch }) => {
                 if let Some(waiting) = waiting {
                     info!(target: "boot", after = %Took(waiting.since.elapsed()), "the session is ours now");
-                    standby(false);
+                    tell(Holdup::OwnerGone);
                 }
                 let tenure = Tenure {
                     archive: settings.archive.clone(),
@@ -182,7 +219,7 @@ pub async fn take_lease(
             });
         }
         if waiting.is_none() {
-            standby(true);
+            tell(Holdup::Owner);
         }
         let waiting = waiting.get_or_insert_with(Waiting::begin);
         if settings.lease.conflict == Conflict::Takeover && claim.otherwise == Otherwise::Wait {

@@ -33,7 +33,7 @@ use crate::store::retry::Backoff;
 use crate::store::{Header, Seq, Store};
 
 use crate::progress::Progress;
-use attach::{Head, Identity};
+use attach::{Head, Holdup, Identity};
 use decide::{KeepReason, Local, Plan, Remote, decide};
 pub use error::BootError;
 use restore::{FallBack, Staged, stage_newest_whole};
@@ -73,7 +73,7 @@ pub enum Target {
 /// Boots: brings directory and store together, and leaves the lease with `who`. What fails because
 /// the store stopped answering in the middle of it is begun anew, for as long as `store.wait` says.
 ///
-/// `standby` is told when waiting for another instance begins and ends.
+/// `tell` is told what it waits for.
 ///
 /// # Errors
 /// [`BootError`]; the directory is then as it was.
@@ -83,11 +83,11 @@ pub async fn boot(
     who: &Identity,
     target: Target,
     progress: &Progress,
-    standby: &mut (dyn FnMut(bool) + Send),
+    tell: &mut (dyn FnMut(Holdup) + Send),
 ) -> Result<Booted, BootError> {
     let (mut failed_first, mut attempt) = (None, 0);
     loop {
-        let error = match try_once(settings, store, who, target, progress, standby).await {
+        let error = match try_once(settings, store, who, target, progress, tell).await {
             Err(error) if error.is_transient() => error,
             other => return other,
         };
@@ -98,6 +98,10 @@ pub async fn boot(
             return Err(error);
         }
         warn!(target: "boot", error = %Chain(&error), limit = ?settings.store.wait, "the store stopped answering; beginning anew");
+        tell(Holdup::Store {
+            silent: since.elapsed(),
+            words: Chain(&error).to_string(),
+        });
         tokio::time::sleep(pause).await;
     }
 }
@@ -108,7 +112,7 @@ async fn try_once(
     who: &Identity,
     target: Target,
     progress: &Progress,
-    standby: &mut (dyn FnMut(bool) + Send),
+    tell: &mut (dyn FnMut(Holdup) + Send),
 ) -> Result<Booted, BootError> {
     let begun = Instant::now();
     let dir_error = |source| BootError::Directory {
@@ -125,8 +129,8 @@ async fn try_once(
     let local = survey(&directory, &settings.archive)?;
 
     let attached = async {
-        attach::wait_for_store(&**store, settings.store.wait).await?;
-        attach::take_lease(store, settings, who, Attention::Later, standby).await
+        attach::wait_for_store(&**store, settings.store.wait, tell).await?;
+        attach::take_lease(store, settings, who, Attention::Later, tell).await
     };
     let (epoch, keeper) = match attached.await {
         Ok(taken) => taken,

@@ -9,6 +9,7 @@ pub(crate) mod health;
 mod lease;
 mod log;
 mod restore;
+mod restorer;
 mod run;
 mod show;
 mod standalone;

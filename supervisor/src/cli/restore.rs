@@ -1,37 +1,27 @@
 //! `sessionkeep restore`: brings a directory to the state of a commit.
 
-use std::io::Write;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use serde_json::json;
-use tracing::{error, info, warn};
+use tracing::warn;
 
 use crate::archive::version::Version;
 use crate::boot::attach::Identity;
 use crate::boot::decide::{Remote, decide};
 use crate::boot::restore::{FallBack, newest_readable, stage_newest_whole};
 use crate::boot::survey::survey;
-use crate::boot::{self, BootError, Booted, Target};
-use crate::config::{Conflict, Flags, Settings};
-use crate::control::{
-    CONTROL_FD_ENV, HTTP_FD_ENV, INSTANCE_ENV, Lifecycle, MADE_WAY_ENV, PREDECESSOR_ENV, ToInit,
-    encode,
-};
-use crate::human::{Bytes, Chain, Took};
-use crate::outside::Outside;
+use crate::boot::{self, Target};
+use crate::config::{Flags, Settings};
+use crate::control::INSTANCE_ENV;
+use crate::human::{Bytes, Took};
 use crate::progress::Progress;
 use crate::session::{Directory, Profile};
-use crate::status::incidents::Kind;
-use crate::status::{Lease, Past, Shared};
 use crate::store::Seq;
-use crate::watcher::link::inherited_fd;
 
-use super::context;
-use super::standalone;
+use super::{context, restorer, standalone};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -63,7 +53,9 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
         match &args.to {
             _ if args.dry_run => dry_run(args, &settings).await,
             Some(to) => copy(args, &settings, to).await,
-            None if std::env::var_os(INSTANCE_ENV).is_some() => under_init(args, &settings).await,
+            None if std::env::var_os(INSTANCE_ENV).is_some() => {
+                restorer::under_init(args.seq, &settings).await
+            }
             None => alone(args, &settings).await,
         }
     })?
@@ -217,105 +209,4 @@ fn tell(
         Bytes(bytes),
         Took(begun.elapsed())
     ))
-}
-
-/// As init's child: leaves the lease for the watcher, answers health checks meanwhile, and says by
-/// its exit code how it went.
-async fn under_init(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode> {
-    let instance = std::env::var(INSTANCE_ENV)?
-        .parse()
-        .context("failed to understand the instance's name")?;
-    let predecessor = std::env::var(PREDECESSOR_ENV)
-        .ok()
-        .and_then(|name| name.parse().ok());
-    let who = Identity {
-        instance,
-        predecessor,
-    };
-    let made_way = std::env::var_os(MADE_WAY_ENV).is_some();
-    let settings = &match made_way {
-        true => waiting_for_its_turn(settings),
-        false => settings.clone(),
-    };
-    let store = context::open(settings).await?;
-    let (state, lease) = match made_way {
-        true => (Lifecycle::Standby, Lease::Waiting),
-        false => (Lifecycle::Restoring, Lease::None),
-    };
-    let shared = Shared::new(settings, store.describe(), who.instance.to_string(), state);
-    shared.update(|status| status.lease = lease);
-    let outside = Outside::start(settings, &shared, inherited_fd(HTTP_FD_ENV))
-        .context("failed to start answering HTTP")?;
-    let mut control = inherited_fd(CONTROL_FD_ENV).map(UnixStream::from);
-    let mut standby = |waiting: bool| {
-        shared.update(|status| {
-            (status.state, status.lease) = match waiting {
-                true => (Lifecycle::Standby, Lease::Waiting),
-                false => (Lifecycle::Restoring, Lease::None),
-            };
-        });
-        if let Some(control) = &mut control
-            && let Err(error) = control.write_all(&encode(&ToInit::Standby { waiting }))
-        {
-            warn!(target: "boot", %error, "init does not hear us");
-        }
-    };
-    let target = args.seq.map_or(Target::Newest, Target::Commit);
-    let progress = Progress::default();
-    shared.follow(&progress);
-    let booted = progress
-        .show(
-            "restoring",
-            boot::boot(settings, &store, &who, target, &progress, &mut standby),
-        )
-        .await;
-    store.close().await;
-    match &booted {
-        Ok(booted) if booted.plan.is_none() => {
-            let detail =
-                "it did not answer at the start, which went on with the directory as it was";
-            shared.incident(Kind::StoreUnreachable, "", detail);
-        }
-        Ok(booted) => {
-            Past::note_restore(&settings.dir, booted.took, booted.files);
-            shared.over(Kind::StoreUnreachable, "");
-            if !booted.damage.is_empty() {
-                shared.incident(Kind::DamagedHead, "", &booted.damage.join("; "));
-            }
-        }
-        Err(error @ BootError::StoreUnavailable { .. }) => {
-            shared.incident(Kind::StoreUnreachable, "", &Chain(error).to_string());
-        }
-        Err(_) => {}
-    }
-    outside.finish();
-    match booted {
-        Ok(booted) => {
-            log_booted(&booted);
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(error) => {
-            let code = error.exit_code();
-            error!(target: "boot", error = %Chain(&error), exit_code = code, "the gateway is not started");
-            Ok(ExitCode::from(code))
-        }
-    }
-}
-
-/// A life that has made way waits for as long as it takes, whether or not the store answers: to exit
-/// would be to be started again, and to take the session back.
-fn waiting_for_its_turn(settings: &Settings) -> Settings {
-    let mut settings = settings.clone();
-    settings.lease.conflict = Conflict::Wait;
-    settings.store.wait = Duration::MAX;
-    settings
-}
-
-fn log_booted(booted: &Booted) {
-    let took = Took(booted.took);
-    if booted.files > 0 {
-        info!(target: "boot", seq = booted.seq, files = booted.files, bytes = %Bytes(booted.bytes), %took, "restored");
-    } else {
-        info!(target: "boot", seq = booted.seq, %took, "the directory is ready");
-    }
 }

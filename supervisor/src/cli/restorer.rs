@@ -1,0 +1,152 @@
+//! The restorer: `sessionkeep restore` as init's child, before the gateway starts. It tells while it
+//! waits and works, to init and to whoever asks over HTTP.
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tracing::{error, info, warn};
+
+use crate::boot::attach::{Holdup, Identity};
+use crate::boot::{self, BootError, Booted, Target};
+use crate::config::{Conflict, Settings};
+use crate::control::{
+    CONTROL_FD_ENV, HTTP_FD_ENV, INSTANCE_ENV, Lifecycle, MADE_WAY_ENV, PREDECESSOR_ENV, ToInit,
+    encode,
+};
+use crate::human::{Bytes, Chain, Took};
+use crate::outside::Outside;
+use crate::progress::Progress;
+use crate::status::incidents::{Kind, OUTAGE_TOLD};
+use crate::status::{Lease, Past, Shared};
+use crate::store::Seq;
+use crate::watcher::link::inherited_fd;
+
+use super::context;
+
+/// As init's child: leaves the lease for the watcher, answers health checks meanwhile, and says by
+/// its exit code how it went.
+pub(super) async fn under_init(seq: Option<Seq>, settings: &Settings) -> anyhow::Result<ExitCode> {
+    let instance = std::env::var(INSTANCE_ENV)?
+        .parse()
+        .context("failed to understand the instance's name")?;
+    let predecessor = std::env::var(PREDECESSOR_ENV)
+        .ok()
+        .and_then(|name| name.parse().ok());
+    let who = Identity {
+        instance,
+        predecessor,
+    };
+    let made_way = std::env::var_os(MADE_WAY_ENV).is_some();
+    let settings = &match made_way {
+        true => waiting_for_its_turn(settings),
+        false => settings.clone(),
+    };
+    let store = context::open(settings).await?;
+    let (state, lease) = match made_way {
+        true => (Lifecycle::Standby, Lease::Waiting),
+        false => (Lifecycle::Restoring, Lease::None),
+    };
+    let shared = Shared::new(settings, store.describe(), who.instance.to_string(), state);
+    shared.update(|status| status.lease = lease);
+    let outside = Outside::start(settings, &shared, inherited_fd(HTTP_FD_ENV))
+        .context("failed to start answering HTTP")?;
+    let mut control = inherited_fd(CONTROL_FD_ENV).map(UnixStream::from);
+    let mut tell = |holdup: Holdup| {
+        let waiting = match holdup {
+            Holdup::Owner => true,
+            Holdup::OwnerGone => false,
+            Holdup::Store { silent, words } => return store_is_silent(&shared, silent, &words),
+            Holdup::StoreAnswers => return store_answers(&shared),
+        };
+        shared.update(|status| {
+            (status.state, status.lease) = match waiting {
+                true => (Lifecycle::Standby, Lease::Waiting),
+                false => (Lifecycle::Restoring, Lease::None),
+            };
+        });
+        if let Some(control) = &mut control
+            && let Err(error) = control.write_all(&encode(&ToInit::Standby { waiting }))
+        {
+            warn!(target: "boot", %error, "init does not hear us");
+        }
+    };
+    let target = seq.map_or(Target::Newest, Target::Commit);
+    let progress = Progress::default();
+    shared.follow(&progress);
+    let booted = progress
+        .show(
+            "restoring",
+            boot::boot(settings, &store, &who, target, &progress, &mut tell),
+        )
+        .await;
+    store.close().await;
+    match &booted {
+        Ok(booted) if booted.plan.is_none() => {
+            let detail =
+                "it did not answer at the start, which went on with the directory as it was";
+            shared.incident(Kind::StoreUnreachable, "", detail);
+        }
+        Ok(booted) => {
+            Past::note_restore(&settings.dir, booted.took, booted.files);
+            if !booted.damage.is_empty() {
+                shared.incident(Kind::DamagedHead, "", &booted.damage.join("; "));
+            }
+        }
+        Err(error @ BootError::StoreUnavailable { .. }) => {
+            shared.incident(Kind::StoreUnreachable, "", &Chain(error).to_string());
+        }
+        Err(_) => {}
+    }
+    outside.finish();
+    match booted {
+        Ok(booted) => {
+            log_booted(&booted);
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            let code = error.exit_code();
+            error!(target: "boot", error = %Chain(&error), exit_code = code, "the gateway is not started");
+            Ok(ExitCode::from(code))
+        }
+    }
+}
+
+fn store_is_silent(shared: &Shared, silent: Duration, words: &str) {
+    shared.update(|status| {
+        status.store_reachable = false;
+        status.problem = format!("the start waits for it: {words}");
+    });
+    if silent >= OUTAGE_TOLD {
+        let detail = format!("the start waits for it; {words}");
+        shared.incident(Kind::StoreUnreachable, "", &detail);
+    }
+}
+
+fn store_answers(shared: &Shared) {
+    shared.update(|status| {
+        status.store_reachable = true;
+        status.problem.clear();
+    });
+    shared.over(Kind::StoreUnreachable, "");
+}
+
+/// A life that has made way waits for as long as it takes, whether or not the store answers: to exit
+/// would be to be started again, and to take the session back.
+fn waiting_for_its_turn(settings: &Settings) -> Settings {
+    let mut settings = settings.clone();
+    settings.lease.conflict = Conflict::Wait;
+    settings.store.wait = Duration::MAX;
+    settings
+}
+
+fn log_booted(booted: &Booted) {
+    let took = Took(booted.took);
+    if booted.files > 0 {
+        info!(target: "boot", seq = booted.seq, files = booted.files, bytes = %Bytes(booted.bytes), %took, "restored");
+    } else {
+        info!(target: "boot", seq = booted.seq, %took, "the directory is ready");
+    }
+}
