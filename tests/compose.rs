@@ -4,16 +4,22 @@
 //!
 //! Each test is one stack; the cases in it follow each other as they do in its life.
 
+#[path = "compose/container.rs"]
+mod container;
 #[path = "compose/gateway.rs"]
 mod gateway;
 #[path = "compose/http.rs"]
 mod http;
+#[path = "compose/journal.rs"]
+mod journal;
 #[path = "compose/run.rs"]
 mod run;
 #[path = "compose/stack.rs"]
 mod stack;
 #[path = "compose/told.rs"]
 mod told;
+#[path = "compose/tree.rs"]
+mod tree;
 
 #[path = "compose/backup.rs"]
 mod backup;

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use crate::http;
-use crate::stack::{Stack, text};
+use crate::run::text;
+use crate::stack::Stack;
 use crate::told::{case, until, yes};
 
 /// A gateway under test, and how it is asked.

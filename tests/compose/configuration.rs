@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::stack::{Stack, text};
+use crate::run::text;
+use crate::stack::Stack;
 use crate::told::case;
 
 #[test]

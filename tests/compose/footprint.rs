@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::stack::{Container, Stack};
+use crate::container::Container;
+use crate::stack::Stack;
 use crate::told::{case, figure, until, yes};
 
 /// The supervisor's share of the container.

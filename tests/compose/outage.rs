@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::stack::{Container, Stack, text};
+use crate::container::Container;
+use crate::run::text;
+use crate::stack::Stack;
 use crate::told::{case, figure, until, until_within, yes};
 
 const LOAD: u32 = 10;

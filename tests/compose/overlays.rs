@@ -5,7 +5,8 @@ use std::net::TcpStream;
 use serde_json::Value;
 
 use crate::configuration::hardened;
-use crate::stack::{Stack, text};
+use crate::run::text;
+use crate::stack::Stack;
 use crate::told::case;
 
 /// What people combine.

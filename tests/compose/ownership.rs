@@ -1,7 +1,9 @@
 //! Two containers never both own a session.
 
+use crate::container::Container;
 use crate::gateway::Gateway;
-use crate::stack::{Container, Stack, text};
+use crate::run::text;
+use crate::stack::Stack;
 use crate::told::{case, until, yes};
 
 /// As a host's rolling deployment does: the new one is started while the old one still runs.

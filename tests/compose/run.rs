@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What a command did.
@@ -81,4 +83,9 @@ fn all(file: &mut File) -> String {
     file.read_to_end(&mut bytes).expect("read what it said");
     // Compose 2.26 erases a line that is not there, even where it may use no such signs.
     String::from_utf8_lossy(&bytes).replace("\u{1b}[2K", "")
+}
+
+/// A JSON string as it is, without quotation marks.
+pub(crate) fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
 }

@@ -3,18 +3,20 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::container::Container;
 use super::gateway::Gateway;
+use super::journal::{Journal, last};
 use super::run::{self, Said};
-use super::told::{say, until, yes};
+use super::told::say;
+use super::tree::{copy_tracked, repository};
 
 /// For a command of Docker or Compose that has nothing to build.
 const COMMAND: Duration = Duration::from_secs(180);
@@ -476,187 +478,6 @@ impl Drop for Tag<'_> {
     }
 }
 
-/// What was run, in order.
-#[derive(Default)]
-struct Journal(Vec<(String, Duration, u32)>);
-
-impl Journal {
-    /// What is asked again and again, and answered alike, becomes one entry.
-    fn add(&mut self, entry: String, took: Duration) {
-        match self.0.last_mut() {
-            Some((last, _, times)) if *last == entry => *times += 1,
-            _ => self.0.push((entry, took, 1)),
-        }
-    }
-}
-
-impl std::fmt::Display for Journal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (entry, took, times) in &self.0 {
-            write!(f, "{entry} after {:.1} s", took.as_secs_f64())?;
-            if *times > 1 {
-                write!(f, ", {times} times")?;
-            }
-            writeln!(f)?;
-        }
-        Ok(())
-    }
-}
-
-/// A container by its id: it stays the same one through stops and starts.
-pub(crate) struct Container<'a> {
-    stack: &'a Stack,
-    pub(crate) id: String,
-}
-
-impl Container<'_> {
-    /// One field of `docker inspect`, for example `.State`.
-    #[track_caller]
-    pub(crate) fn inspect(&self, field: &str) -> Value {
-        let format = format!("{{{{json {field}}}}}");
-        let said = self
-            .stack
-            .docker(&["inspect", "--format", &format, &self.id]);
-        serde_json::from_str(&said.out).expect("JSON of docker inspect")
-    }
-
-    /// Docker's word for its health.
-    pub(crate) fn health(&self) -> String {
-        text(&self.inspect(".State.Health.Status"))
-    }
-
-    /// What the last health check printed.
-    pub(crate) fn health_said(&self) -> String {
-        let log = self.inspect(".State.Health.Log");
-        let last = log.as_array().and_then(|log| log.last());
-        last.map(|check| text(&check["Output"])).unwrap_or_default()
-    }
-
-    /// Waits for Docker's word.
-    #[track_caller]
-    pub(crate) fn until_health(&self, word: &str) {
-        until(&format!("the health is {word}"), || {
-            yes(self.health() == word)
-        });
-    }
-
-    /// The exit code of the last life.
-    pub(crate) fn exit_code(&self) -> i64 {
-        self.inspect(".State.ExitCode").as_i64().unwrap_or(-1)
-    }
-
-    /// When its process was started, as Docker writes it: another life has another one.
-    pub(crate) fn started_at(&self) -> String {
-        text(&self.inspect(".State.StartedAt"))
-    }
-
-    /// Everything logged in all its lives.
-    pub(crate) fn logs(&self) -> String {
-        self.stack.docker(&["logs", &self.id]).text()
-    }
-
-    /// A command inside, whatever comes of it.
-    pub(crate) fn try_exec(&self, args: &[&str]) -> Said {
-        let args: Vec<&str> = ["exec", self.id.as_str()]
-            .iter()
-            .chain(args)
-            .copied()
-            .collect();
-        self.stack.try_docker(&args)
-    }
-
-    /// A command inside, which must succeed.
-    #[track_caller]
-    pub(crate) fn exec(&self, args: &[&str]) -> String {
-        let said = self.try_exec(args);
-        assert!(said.code == 0, "{args:?} inside: {}", said.text());
-        said.out
-    }
-
-    /// What `sessionkeep status --json` tells of the running instance; `null` before it answers.
-    pub(crate) fn status(&self) -> Value {
-        let said = self.try_exec(&["sessionkeep", "status", "--json"]);
-        let all: Value = serde_json::from_str(&said.out).unwrap_or_default();
-        all["running"].clone()
-    }
-
-    /// What `sessionkeep health --json` tells, in good and bad times.
-    pub(crate) fn told_health(&self) -> Value {
-        let said = self.try_exec(&["sessionkeep", "health", "--json"]);
-        serde_json::from_str(&said.out).unwrap_or_default()
-    }
-
-    /// Waits until nothing waits to be committed.
-    #[track_caller]
-    pub(crate) fn until_saved(&self) {
-        until("everything is saved", || {
-            let status = self.status();
-            let reachable = status["store_reachable"] == true;
-            yes(reachable && status["lag_seconds"].as_f64() == Some(0.0))
-        });
-    }
-
-    /// Waits until what the session holds now is committed, while it goes on changing.
-    #[track_caller]
-    pub(crate) fn until_committed(&self) {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .expect("a clock");
-        until("what is there is committed", || {
-            let newest = self.status()["head"]["time_ms"].as_u64()?;
-            // Read before it was committed, and at most so long before.
-            yes(Duration::from_millis(newest) > now + Duration::from_secs(1))
-        });
-    }
-
-    /// `docker stop`, with the time that the container itself asks for.
-    #[track_caller]
-    pub(crate) fn stop(&self) -> Duration {
-        self.stack.docker(&["stop", &self.id]).took
-    }
-
-    /// `docker kill -s KILL`: a crash.
-    #[track_caller]
-    pub(crate) fn kill(&self) {
-        self.stack.docker(&["kill", "-s", "KILL", &self.id]);
-    }
-
-    /// `docker start`.
-    #[track_caller]
-    pub(crate) fn start(&self) {
-        self.stack.docker(&["start", &self.id]);
-    }
-}
-
-/// The repository that this test belongs to.
-fn repository() -> PathBuf {
-    let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
-    crate_dir.parent().expect("a workspace").to_owned()
-}
-
-/// Copies what git tracks, with modes, and nothing that a developer has lying about.
-fn copy_tracked(from: &Path, to: &Path) {
-    let mut list = Command::new("git");
-    list.current_dir(from).args(["ls-files", "-z"]);
-    let listed = run::run(&mut list, COMMAND);
-    assert!(listed.code == 0, "git ls-files: {}", listed.err);
-    for name in listed.out.split_terminator('\0') {
-        let source = from.join(name);
-        let Ok(found) = fs::symlink_metadata(&source) else {
-            continue; // deleted, and not yet committed
-        };
-        let target = to.join(name);
-        fs::create_dir_all(target.parent().expect("a name below the copy")).expect("mkdir");
-        if found.is_symlink() {
-            let link = fs::read_link(&source).expect("read a link");
-            std::os::unix::fs::symlink(link, &target).expect("copy a link");
-        } else {
-            fs::copy(&source, &target).unwrap_or_else(|error| panic!("copy {name}: {error}"));
-        }
-    }
-    fs::set_permissions(to, fs::Permissions::from_mode(0o755)).expect("chmod");
-}
-
 /// The settings in the text of an `.env` file.
 fn settings(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.lines()
@@ -676,23 +497,9 @@ fn succeeded(what: &str, args: &[&str], said: Said) -> Said {
     said
 }
 
-/// A JSON string as it is, without quotation marks.
-pub(crate) fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
-}
-
 /// Without what MongoDB tells of every connection.
 fn without_small_talk(logs: &str) -> String {
     logs.lines()
         .filter(|line| !line.contains("\"s\":\"I\""))
         .fold(String::new(), |text, line| text + line + "\n")
-}
-
-/// The end of a text, at most so many bytes of it.
-fn last(text: &str, bytes: usize) -> String {
-    let mut from = text.len().saturating_sub(bytes);
-    while !text.is_char_boundary(from) {
-        from += 1;
-    }
-    text[from..].to_owned()
 }
