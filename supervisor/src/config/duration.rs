@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::registry::Invalid;
+use super::problem::Invalid;
 
 /// Longer than anything that makes sense here, and short enough that adding spans to a clock
 /// cannot overflow.

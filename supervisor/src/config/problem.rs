@@ -4,6 +4,24 @@ use std::fmt;
 
 use super::{Origin, Settings};
 
+/// Why a value cannot be taken. Neither text ever repeats the value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Invalid {
+    /// Continues the setting's name as a sentence: "is longer than a year".
+    pub(super) reason: String,
+    /// What to write instead.
+    pub(super) remedy: String,
+}
+
+impl Invalid {
+    pub(super) fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            remedy: remedy.into(),
+        }
+    }
+}
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {

@@ -9,29 +9,12 @@ use super::model::{
     RestartSettings, Secret, Settings, StopSettings, StoreChoice, StoreSettings, SyncSettings,
     Unreachable, WebhookSettings,
 };
+use super::problem::Invalid;
 use super::values::{
     CONFLICT, FORMATS, LEVELS, OUTAGE, PROFILES, RESTART, UNREACHABLE, address, choice, hidden,
     name_of, number, probe, probe_shown, span,
 };
 use super::{duration, store_url};
-
-/// Why a value cannot be taken. Neither text ever repeats the value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Invalid {
-    /// Continues the setting's name as a sentence: "is longer than a year".
-    pub(super) reason: String,
-    /// What to write instead.
-    pub(super) remedy: String,
-}
-
-impl Invalid {
-    pub(super) fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            reason: reason.into(),
-            remedy: remedy.into(),
-        }
-    }
-}
 
 /// What holds where nothing is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

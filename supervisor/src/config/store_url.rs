@@ -2,7 +2,7 @@
 //! makes of it.
 
 use super::model::{Secret, StoreChoice};
-use super::registry::Invalid;
+use super::problem::Invalid;
 
 const FORMS: &str = "write `mongodb://USER:PASSWORD@HOST/DATABASE`, `mongodb+srv://…`, \
                      `sqlite:PATH` or `none`";

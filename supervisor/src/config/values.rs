@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::model::{
     Conflict, LogFormat, LogLevel, OutagePolicy, ProfileName, RestartPolicy, Secret, Unreachable,
 };
-use super::registry::Invalid;
+use super::problem::Invalid;
 use super::{duration, suggest};
 
 /// Names of values, the one that is shown first.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info};
 
-use super::files::{FileOutcome, Later, RETRY, carry};
 use super::gathered::{Blocks, Pass};
+use super::outcome::{FileOutcome, Later, RETRY, carry};
 use crate::archive::blocks::{BlockMap, BlockReader, PAGE_BLOCK};
 use crate::archive::builder::Builder;
 use crate::archive::{ArchiveError, Result};

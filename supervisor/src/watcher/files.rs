@@ -7,83 +7,19 @@ use std::time::{Duration, Instant};
 
 use super::databases::{Committed, Databases};
 use super::gathered::{Blocks, Pass};
+use super::outcome::{FileOutcome, Later, RETRY, carry};
 use super::restless::Restless;
+use crate::archive::Result;
 use crate::archive::blocks::{BlockMap, BlockReader, LARGE_BLOCK};
 use crate::archive::builder::{BlockFile, Builder};
-use crate::archive::{ArchiveError, Result};
 use crate::entry::{Digest, Kind, Meta, RelPath};
-use crate::session::{
-    Directory, Fingerprint, Found, Moment, ReadError, Stable, json, sqlite, stable,
-};
+use crate::session::{Directory, Fingerprint, Found, ReadError, Stable, json, sqlite, stable};
 
 /// Files up to this size are read whole; larger ones in blocks, of which only changed ones are
 /// committed.
 pub(super) const WHOLE_MAX: u64 = 1 << 20;
 /// How long a JSON file may be torn before that is reported.
 const JSON_PATIENCE: Duration = Duration::from_secs(1);
-/// How soon a file that was not ready is looked at again.
-pub(super) const RETRY: Duration = Duration::from_millis(60);
-
-/// What reading a file came to.
-#[derive(Debug)]
-pub(super) enum FileOutcome {
-    /// It differs and is in the commit.
-    Changed {
-        meta: Meta,
-        kind: Kind,
-        blocks: Option<Blocks>,
-        print: Fingerprint,
-    },
-    /// Its content is as committed.
-    Same {
-        meta: Meta,
-        blocks: Option<Blocks>,
-        print: Fingerprint,
-    },
-    /// It is gone, or is no file any more.
-    Gone,
-    /// It cannot be read whole just now.
-    Later(Later),
-    /// It is torn or damaged; the committed version stays.
-    NotWhole(String),
-    /// It cannot be read at all.
-    Unreadable(String),
-}
-
-impl FileOutcome {
-    /// What came block by block: its blocks, its hash, and whether it differs.
-    pub(super) fn of_blocks(
-        (map, hash, changed): (BlockMap, Digest, bool),
-        meta: Meta,
-        print: Fingerprint,
-        moment: Option<Moment>,
-    ) -> Self {
-        let size = map.size();
-        let blocks = Blocks::keep(map, moment);
-        if changed {
-            Self::Changed {
-                meta,
-                kind: Kind::File { size, hash },
-                blocks,
-                print,
-            }
-        } else {
-            Self::Same {
-                meta,
-                blocks,
-                print,
-            }
-        }
-    }
-}
-
-/// When to look again.
-#[derive(Debug)]
-pub(super) struct Later {
-    pub(super) when: Instant,
-    pub(super) why: &'static str,
-}
-
 /// Reads files, and remembers of some how that went.
 #[derive(Debug, Default)]
 pub(super) struct Files {
@@ -304,14 +240,6 @@ fn large(
             Ok(unread(error, pass))
         }
     }
-}
-
-/// Keeps an error of the commit's own for the caller: what reads a file can only carry an I/O error.
-pub(super) fn carry(put: Result<()>, failure: &mut Option<ArchiveError>) -> std::io::Result<()> {
-    put.map_err(|error| {
-        *failure = Some(error);
-        std::io::Error::other("the commit could not take it")
-    })
 }
 
 fn done(

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tracing::{debug, warn};
 
 use super::dirty::Work;
-use super::files::{FileOutcome, Later};
 use super::gathered::{Edit, Gathered, Pass, Seen};
 use super::guard::{self, Refusal};
+use super::outcome::{FileOutcome, Later};
 use super::read_ahead::ReadAhead;
 use super::replica::Replica;
 use crate::archive::Result;

@@ -24,6 +24,7 @@ mod hints;
 mod lease;
 pub mod link;
 mod logins;
+mod outcome;
 mod probe;
 mod read_ahead;
 mod replica;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tracing::warn;
 
-use super::files::{FileOutcome, Later, RETRY};
 use super::gathered::Pass;
+use super::outcome::{FileOutcome, Later, RETRY};
 use crate::archive::blocks::LARGE_BLOCK;
 use crate::entry::{Meta, RelPath};
 use crate::session::{ReadError, stable};
