@@ -251,19 +251,24 @@ impl Setup {
                 command.stdin(end()).stdout(end())
             }
         };
-        if self.terminal.is_some() && self.run_as == As::Subreaper {
-            let lead = || {
-                // SAFETY: plain system calls; the terminal is on standard input by now.
-                let led = unsafe { libc::setsid() >= 0 && libc::ioctl(0, libc::TIOCSCTTY, 0) == 0 };
-                if led {
-                    Ok(())
-                } else {
-                    Err(std::io::Error::last_os_error())
+        let leads = self.terminal.is_some() && self.run_as == As::Subreaper;
+        let begin = move || {
+            // SAFETY: plain system calls; the terminal is on standard input by now.
+            let begun = unsafe {
+                // `nohup`, and a shell that starts something in the background, ignore some of
+                // them, and this program may be started so.
+                for signal in 1..32 {
+                    libc::signal(signal, libc::SIG_DFL);
                 }
+                !leads || libc::setsid() >= 0 && libc::ioctl(0, libc::TIOCSCTTY, 0) == 0
             };
-            // SAFETY: the closure makes only calls that are safe between fork and exec.
-            unsafe { command.pre_exec(lead) };
-        }
+            match begun {
+                true => Ok(()),
+                false => Err(std::io::Error::last_os_error()),
+            }
+        };
+        // SAFETY: the closure makes only calls that are safe between fork and exec.
+        unsafe { command.pre_exec(begin) };
         let child = command
             .args(gateway)
             .env("HARNESS_SETTINGS", encoded)
