@@ -19,7 +19,7 @@ use crate::control::{
 use crate::human::{Bytes, Chain, Took};
 use crate::outside::Outside;
 use crate::progress::Progress;
-use crate::status::incidents::{Kind, OUTAGE_TOLD};
+use crate::status::incidents::Kind;
 use crate::status::{Lease, Past, Shared};
 use crate::store::Seq;
 use crate::watcher::link::inherited_fd;
@@ -58,8 +58,11 @@ pub(super) async fn under_init(seq: Option<Seq>, settings: &Settings) -> anyhow:
         let waiting = match holdup {
             Holdup::Owner => true,
             Holdup::OwnerGone => false,
-            Holdup::Store { silent, words } => return store_is_silent(&shared, silent, &words),
-            Holdup::StoreAnswers => return store_answers(&shared),
+            Holdup::Store { silent, words } => {
+                let problem = format!("the start waits for it: {words}");
+                return shared.store_is_silent(silent, problem);
+            }
+            Holdup::StoreAnswers => return shared.store_answers(),
         };
         shared.update(|status| {
             (status.state, status.lease) = match waiting {
@@ -112,25 +115,6 @@ pub(super) async fn under_init(seq: Option<Seq>, settings: &Settings) -> anyhow:
             Ok(ExitCode::from(code))
         }
     }
-}
-
-fn store_is_silent(shared: &Shared, silent: Duration, words: &str) {
-    shared.update(|status| {
-        status.store_reachable = false;
-        status.problem = format!("the start waits for it: {words}");
-    });
-    if silent >= OUTAGE_TOLD {
-        let detail = format!("the start waits for it; {words}");
-        shared.incident(Kind::StoreUnreachable, "", &detail);
-    }
-}
-
-fn store_answers(shared: &Shared) {
-    shared.update(|status| {
-        status.store_reachable = true;
-        status.problem.clear();
-    });
-    shared.over(Kind::StoreUnreachable, "");
 }
 
 /// A life that has made way waits for as long as it takes, whether or not the store answers: to exit

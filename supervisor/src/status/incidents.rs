@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -25,8 +24,6 @@ const KEPT: usize = 50;
 const TOLD_WITHIN_MS: u64 = 24 * 3600 * 1000;
 /// A file that is larger than this is none of ours.
 const FILE_MAX: u64 = 1 << 20;
-/// An outage of the store that lasts for so long is an incident; a server that is started again is not.
-pub const OUTAGE_TOLD: Duration = Duration::from_secs(5);
 /// The version of the file's format.
 const VERSION: u32 = 1;
 
@@ -286,7 +283,7 @@ impl Ledger {
         let Some(after) = after else { return };
         kept.unsaved = true;
         drop(kept);
-        let after = Took(Duration::from_millis(after));
+        let after = Took(std::time::Duration::from_millis(after));
         info!(target: "incident", kind = kind.word(), subject, %after, "over: {}", kind.title());
         self.changed.send_replace(());
     }

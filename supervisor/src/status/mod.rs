@@ -34,6 +34,8 @@ use incidents::{Kind, Ledger, Shown};
 
 /// How many of the newest commits are shown.
 const RECENT: usize = 20;
+/// An outage of the store that lasts for so long is an incident; a server that is started again is not.
+const OUTAGE_TOLD: Duration = Duration::from_secs(5);
 
 /// A commit, as it is shown.
 #[derive(Debug, Clone, Serialize)]
@@ -284,6 +286,23 @@ impl Shared {
     /// Notes that it is over, if it was wrong at all.
     pub fn over(&self, kind: Kind, subject: &str) {
         self.0.ledger.end(kind, subject);
+    }
+
+    /// Notes that the store has not answered for so long, and what comes of it.
+    pub fn store_is_silent(&self, silent: Duration, problem: String) {
+        if silent >= OUTAGE_TOLD {
+            self.incident(Kind::StoreUnreachable, "", &problem);
+        }
+        self.update(|status| (status.store_reachable, status.problem) = (false, problem));
+    }
+
+    /// Notes that the store answers.
+    pub fn store_answers(&self) {
+        self.over(Kind::StoreUnreachable, "");
+        self.update(|status| {
+            status.store_reachable = true;
+            status.problem.clear();
+        });
     }
 
     /// What went wrong, and who is to be told.

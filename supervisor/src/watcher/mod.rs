@@ -45,7 +45,7 @@ use crate::exit;
 use crate::human::{Chain, Took};
 use crate::memory::give_back;
 use crate::session::{Directory, Events, Hint, Profile};
-use crate::status::incidents::{Kind, OUTAGE_TOLD};
+use crate::status::incidents::Kind;
 use crate::status::{self, ErrorKind, Past, Shared, ShownCommit};
 use crate::store::keeper::LeaseKeeper;
 use crate::store::retry::Backoff;
@@ -377,26 +377,21 @@ impl Watcher {
             StepError::Fenced(reason) => return Err(reason),
             other => Chain(&other).to_string(),
         };
-        if self.outage.is_none() {
+        let silent = self.outage.map(|since| since.elapsed());
+        if silent.is_none() {
             self.outage = Some(Instant::now());
             warn!(target: "sync", error = %words, "changes cannot be saved now; the gateway goes on, and they are kept for later");
         }
         self.shared.meters().error(ErrorKind::Store);
-        if self
-            .outage
-            .is_some_and(|since| since.elapsed() >= OUTAGE_TOLD)
-        {
-            self.shared.incident(Kind::StoreUnreachable, "", &words);
-        }
+        self.shared.store_is_silent(
+            silent.unwrap_or_default(),
+            format!("changes cannot be saved: {words}"),
+        );
+        self.shared.update(|status| status.failures += 1);
         self.blocked_until =
             Some(Instant::now() + Backoff::STORE.jittered(self.failures).min(OUTAGE_POLL_MAX));
         self.failures = self.failures.saturating_add(1);
         let lag = self.dirty.since();
-        self.shared.update(|status| {
-            status.store_reachable = false;
-            status.failures += 1;
-            status.problem = format!("changes cannot be saved: {words}");
-        });
         self.shared.waiting(lag.or(self.outage), self.dirty.count());
         Ok(())
     }
@@ -407,11 +402,7 @@ impl Watcher {
         if let Some(since) = self.outage.take() {
             info!(target: "sync", after = %Took(since.elapsed()), "changes can be saved again");
         }
-        self.shared.over(Kind::StoreUnreachable, "");
-        self.shared.update(|status| {
-            status.store_reachable = true;
-            status.problem.clear();
-        });
+        self.shared.store_answers();
     }
 
     fn show(&mut self, committed: &Committed, everything: bool, since: Option<Instant>) {
