@@ -19,10 +19,10 @@ pub const PREDECESSOR_ENV: &str = "_SESSIONKEEP_PREDECESSOR";
 /// waits for its next turn, for as long as that takes, and asks nobody to make way.
 pub const MADE_WAY_ENV: &str = "_SESSIONKEEP_MADE_WAY";
 
-/// Environment variable that names the inherited HTTP listening socket's file descriptor, already
-/// nonblocking. Absent where HTTP is off or its port was taken. Its own variable and not the
+/// Environment variable that names the file descriptors of the inherited HTTP listening sockets, already
+/// nonblocking, with commas between them. Absent where HTTP is off or its port was taken. Its own variable and not the
 /// `LISTEN_FDS` convention, because that one needs the child's process id in its environment
-/// before the child exists, and fixes the descriptor's number.
+/// before the child exists, and fixes the descriptors' numbers.
 pub const HTTP_FD_ENV: &str = "_SESSIONKEEP_HTTP_FD";
 
 /// The longest line either side accepts, in bytes. Messages are short; a longer line is an error.

@@ -37,17 +37,16 @@ pub struct Outside {
 }
 
 impl Outside {
-    /// Starts it. `socket` is the inherited listening socket, where there is one.
+    /// Starts it. `sockets` are the inherited listening sockets, if there are any.
     ///
     /// # Errors
-    /// If there is no thread to be had, or the descriptor is no listening socket.
-    pub fn start(
-        settings: &Settings,
-        shared: &Shared,
-        socket: Option<OwnedFd>,
-    ) -> io::Result<Self> {
-        let listener = socket.map(std::net::TcpListener::from);
-        if let Some(listener) = &listener {
+    /// If there is no thread to be had, or a descriptor is no socket.
+    pub fn start(settings: &Settings, shared: &Shared, sockets: Vec<OwnedFd>) -> io::Result<Self> {
+        let listeners: Vec<_> = sockets
+            .into_iter()
+            .map(std::net::TcpListener::from)
+            .collect();
+        for listener in &listeners {
             listener.set_nonblocking(true)?;
         }
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -60,7 +59,7 @@ impl Outside {
         let thread = std::thread::Builder::new()
             .name("outside".into())
             .stack_size(STACK)
-            .spawn(move || runtime.block_on(run(settings, inside, listener, ended)))?;
+            .spawn(move || runtime.block_on(run(settings, inside, listeners, ended)))?;
         Ok(Self {
             shared: shared.clone(),
             tells,
@@ -87,19 +86,22 @@ impl Outside {
 async fn run(
     settings: Settings,
     shared: Shared,
-    listener: Option<std::net::TcpListener>,
+    listeners: Vec<std::net::TcpListener>,
     ended: oneshot::Receiver<Instant>,
 ) {
     let client = Client::new();
     let gateway = waha::Waha::new(&settings, &client);
-    if let Some(listener) = listener {
-        match tokio::net::TcpListener::from_std(listener) {
-            Ok(listener) => {
-                let site = http::Site::new(&settings, shared.clone(), gateway.clone());
-                tokio::spawn(http::serve(listener, site));
-            }
-            Err(error) => warn!(target: "http", %error, "the listening socket cannot be used"),
-        }
+    let usable = listeners.into_iter().filter_map(|listener| {
+        tokio::net::TcpListener::from_std(listener)
+            .inspect_err(
+                |error| warn!(target: "http", %error, "the listening socket cannot be used"),
+            )
+            .ok()
+    });
+    let usable: Vec<_> = usable.collect();
+    if !usable.is_empty() {
+        let site = http::Site::new(&settings, shared.clone(), gateway.clone());
+        tokio::spawn(http::serve(usable, site));
     }
     if let Some(gateway) = gateway {
         tokio::spawn(waha::follow(gateway, shared.clone()));

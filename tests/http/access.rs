@@ -1,6 +1,6 @@
 //! Who may see what, with the real program.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::UdpSocket;
 
 use super::ask::{connect, exchange, get};
@@ -122,6 +122,17 @@ fn without_a_secret_it_listens_on_loopback_only_and_says_so() {
         life.log()
     );
     assert_eq!(get(port, "/status", &[]).code, 200);
+    // `localhost` is this one for some, such as busybox's wget.
+    let six = (std::net::Ipv6Addr::LOCALHOST, port);
+    if std::net::TcpListener::bind((six.0, 0)).is_ok() {
+        let request =
+            format!("GET /status HTTP/1.1\r\nHost: [::1]:{port}\r\nConnection: close\r\n\r\n");
+        let mut stream = std::net::TcpStream::connect(six).expect("[::1] answers");
+        stream.write_all(request.as_bytes()).expect("ask");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
     // A page elsewhere that has a visitor's browser ask here, under its own name.
     let rebound =
         format!("GET /status HTTP/1.1\r\nHost: evil.example:{port}\r\nConnection: close\r\n\r\n");

@@ -65,15 +65,33 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Where it listens, as seen from inside the same container.
-fn address(http: &HttpSettings) -> SocketAddr {
-    let ip = match http.bind {
-        Some(IpAddr::V4(ip)) if !ip.is_unspecified() => IpAddr::V4(ip),
-        Some(IpAddr::V6(ip)) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        Some(IpAddr::V6(ip)) => IpAddr::V6(ip),
-        Some(IpAddr::V4(_)) | None => IpAddr::V4(Ipv4Addr::LOCALHOST),
+/// Where it listens, as seen from inside the same container: the first of these that takes a connection.
+fn addresses(http: &HttpSettings) -> Vec<SocketAddr> {
+    let (four, six) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
+    let ips: &[IpAddr] = match http.bind {
+        None => &[four, six],
+        Some(IpAddr::V4(ip)) if ip.is_unspecified() => &[four],
+        Some(IpAddr::V6(ip)) if ip.is_unspecified() => &[six],
+        Some(ip) => &[ip],
     };
-    SocketAddr::new(ip, http.port)
+    let at = |ip: &IpAddr| SocketAddr::new(*ip, http.port);
+    ips.iter().map(at).collect()
+}
+
+/// The failure told is that of the first address, which is there nearly always.
+fn connect(addresses: &[SocketAddr]) -> anyhow::Result<(TcpStream, SocketAddr)> {
+    let mut failure = None;
+    for address in addresses {
+        match TcpStream::connect_timeout(address, LIMIT) {
+            Ok(stream) => return Ok((stream, *address)),
+            Err(error) => {
+                let told =
+                    || anyhow::Error::new(error).context(format!("failed to connect to {address}"));
+                failure.get_or_insert_with(told);
+            }
+        }
+    }
+    Err(failure.expect("there is at least one address"))
 }
 
 /// What the running instance answered.
@@ -88,10 +106,8 @@ pub(super) fn ask(http: &HttpSettings, path: &str) -> anyhow::Result<Answer> {
     if http.port == 0 {
         bail!("nobody answers, because http.port is off");
     }
-    let address = address(http);
     let deadline = Instant::now() + LIMIT;
-    let mut stream = TcpStream::connect_timeout(&address, LIMIT)
-        .with_context(|| format!("failed to connect to {address}"))?;
+    let (mut stream, address) = connect(&addresses(http))?;
     let authorization = match (&http.token, &http.password) {
         (Some(token), _) => format!("Authorization: Bearer {}\r\n", token.expose()),
         (None, Some(password)) => {
@@ -285,14 +301,15 @@ mod tests {
     fn an_unspecified_address_is_asked_on_loopback() {
         let at = |bind: &str| {
             let bind = Some(bind.parse().expect("an address"));
-            address(&HttpSettings {
+            let found = addresses(&HttpSettings {
                 port: 1,
                 bind,
                 token: None,
                 username: String::new(),
                 password: None,
-            })
-            .to_string()
+            });
+            assert_eq!(found.len(), 1, "{bind:?}");
+            found[0].to_string()
         };
         assert_eq!(at("0.0.0.0"), "127.0.0.1:1");
         assert_eq!(at("::"), "[::1]:1");

@@ -22,7 +22,7 @@ use crate::progress::Progress;
 use crate::status::incidents::Kind;
 use crate::status::{Lease, Past, Shared};
 use crate::store::Seq;
-use crate::watcher::link::inherited_fd;
+use crate::watcher::link::{inherited_fd, inherited_fds};
 
 use super::context;
 
@@ -51,7 +51,7 @@ pub(super) async fn under_init(seq: Option<Seq>, settings: &Settings) -> anyhow:
     };
     let shared = Shared::new(settings, store.describe(), who.instance.to_string(), state);
     shared.update(|status| status.lease = lease);
-    let outside = Outside::start(settings, &shared, inherited_fd(HTTP_FD_ENV))
+    let outside = Outside::start(settings, &shared, inherited_fds(HTTP_FD_ENV))
         .context("failed to start answering HTTP")?;
     let mut control = inherited_fd(CONTROL_FD_ENV).map(UnixStream::from);
     let mut tell = |holdup: Holdup| {

@@ -9,7 +9,7 @@ use crate::control::{HTTP_FD_ENV, INSTANCE_ENV, Lifecycle};
 use crate::outside::Outside;
 use crate::status::{Lease, Shared};
 use crate::store::InstanceId;
-use crate::watcher::link::{Link, inherited_fd};
+use crate::watcher::link::{Link, inherited_fds};
 use crate::{boot, store, watcher};
 
 use super::standalone;
@@ -26,7 +26,7 @@ pub(super) struct Args {}
 pub(super) fn main(_: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let settings = super::context::settings(flags)?;
     keep_memory_small();
-    let http_fd = inherited_fd(HTTP_FD_ENV);
+    let sockets = inherited_fds(HTTP_FD_ENV);
     let under_init = std::env::var(INSTANCE_ENV).ok();
     let lock = match under_init {
         Some(_) => None,
@@ -53,7 +53,7 @@ pub(super) fn main(_: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
             // The restorer has left it to this process, or it is about to be taken.
             shared.update(|status| status.lease = Lease::Held);
         }
-        let outside = Outside::start(&settings, &shared, http_fd)
+        let outside = Outside::start(&settings, &shared, sockets)
             .context("failed to start answering HTTP")?;
         let link = match &lock {
             None => Link::inherit().context("failed to take up the channel to init")?,

@@ -203,7 +203,7 @@ pub struct GatewaySettings {
 pub struct HttpSettings {
     /// Port for health and status; 0 switches it off.
     pub port: u16,
-    /// Address to listen on; `None`: all addresses with a token, loopback without.
+    /// Address to listen on; `None`: all addresses with a token or a password, 127.0.0.1 and ::1 without.
     pub bind: Option<std::net::IpAddr>,
     /// What a client must present for all but the health endpoints; or [`HttpSettings::password`].
     pub token: Option<Secret>,

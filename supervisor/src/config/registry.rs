@@ -341,7 +341,7 @@ pub(super) const ALL: &[Setting] = &[
         env: "SESSIONKEEP_HTTP_BIND",
         takes: "an IP address or `auto`",
         default: Default::Is("auto"),
-        meaning: "the address it listens on; `auto`: all with a token or a password, loopback without",
+        meaning: "the address it listens on; `auto`: all with a token or a password, 127.0.0.1 and ::1 without",
         set: |s, v| {
             s.http.bind = if v.eq_ignore_ascii_case("auto") {
                 None

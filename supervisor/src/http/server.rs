@@ -1,7 +1,10 @@
 //! Accepts connections, and keeps slow and idle ones from taking the place of others.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::extract::ConnectInfo;
@@ -25,13 +28,13 @@ const HEADER_MAX: usize = 16 << 10;
 /// After a failure to accept, which is nearly always a lack of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers on the socket for as long as it runs.
-pub async fn serve(listener: TcpListener, site: Site) {
+/// Answers on these sockets for as long as it runs. They share one bound on the number of connections.
+pub async fn serve(listeners: Vec<TcpListener>, site: Site) {
     let app = router(&site);
     let mut connections: VecDeque<AbortHandle> = VecDeque::new();
     let mut failing = false;
     loop {
-        let (stream, from) = match listener.accept().await {
+        let (stream, from) = match accept(&listeners).await {
             Ok(accepted) => accepted,
             Err(error) => {
                 if !failing {
@@ -54,6 +57,18 @@ pub async fn serve(listener: TcpListener, site: Site) {
         let task = tokio::spawn(connection(stream, from, app.clone()));
         connections.push_back(task.abort_handle());
     }
+}
+
+/// The next connection on any of them.
+async fn accept(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
+    poll_fn(|context| {
+        listeners
+            .iter()
+            .map(|listener| listener.poll_accept(context))
+            .find(Poll::is_ready)
+            .unwrap_or(Poll::Pending)
+    })
+    .await
 }
 
 async fn connection(stream: TcpStream, from: SocketAddr, app: axum::Router) {

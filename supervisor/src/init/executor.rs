@@ -50,7 +50,8 @@ pub(super) struct Executor<'a> {
     descendants: Descendants,
     /// To the one helper that runs.
     channel: Option<Channel>,
-    http: Option<TcpListener>,
+    /// None where HTTP is off or its port was taken.
+    http: Vec<TcpListener>,
     terminal: Option<Terminal>,
     /// Whether what only the start needed can be given back.
     start_is_over: bool,
@@ -93,7 +94,7 @@ impl<'a> Executor<'a> {
             children: Children::new(names, stops),
             descendants: Descendants::new(),
             channel: None,
-            http: None,
+            http: Vec::new(),
             lock: None,
             terminal,
             start_is_over: false,
@@ -308,12 +309,12 @@ impl<'a> Executor<'a> {
 
     fn preflight_session(&mut self) -> Result<(), PreflightError> {
         match listeners::open(&self.settings.http) {
-            Ok(listener) => {
+            Ok(listeners) => {
                 let http = &self.settings.http;
-                if listener.is_some() && http.bind.is_none() && !http.is_protected() {
+                if !listeners.is_empty() && http.bind.is_none() && !http.is_protected() {
                     info!(target: "init", port = http.port, "health and dashboard are for this container alone; set ADMIN_TOKEN to reach them from outside");
                 }
-                self.http = listener;
+                self.http = listeners;
             }
             Err(error) => {
                 let port = self.settings.http.port;
@@ -384,9 +385,11 @@ impl<'a> Executor<'a> {
         if role == Role::Restorer && self.machine.has_made_way() {
             environment.push((MADE_WAY_ENV, OsString::from("1")));
         }
-        if let Some(listener) = &self.http {
-            environment.push((HTTP_FD_ENV, number(listener.as_raw_fd())));
-            inherit.push(listener.as_raw_fd());
+        if !self.http.is_empty() {
+            let sockets: Vec<i32> = self.http.iter().map(AsRawFd::as_raw_fd).collect();
+            let numbers: Vec<String> = sockets.iter().map(ToString::to_string).collect();
+            environment.push((HTTP_FD_ENV, numbers.join(",").into()));
+            inherit.extend(sockets);
         }
         let inherited = self.signals.inherited();
         let mut command = child::helper(

@@ -18,12 +18,23 @@ pub struct Link {
     receive: mpsc::Receiver<ToWatcher>,
 }
 
-/// The descriptor that init handed over, taken out of this process's environment.
+/// The descriptor that init handed over in this variable.
 #[must_use]
 pub fn inherited_fd(variable: &str) -> Option<OwnedFd> {
-    let fd: RawFd = std::env::var(variable).ok()?.parse().ok()?;
-    // SAFETY: the variable is set by init alone, to a descriptor that it left open for this
-    // process; it is read once, before anything else could have taken the number.
+    inherited_fds(variable).into_iter().next()
+}
+
+/// All descriptors that init handed over in this variable.
+#[must_use]
+pub fn inherited_fds(variable: &str) -> Vec<OwnedFd> {
+    let numbers = std::env::var(variable).unwrap_or_default();
+    let numbers = numbers.split(',').filter_map(|number| number.parse().ok());
+    numbers.filter_map(inherited).collect()
+}
+
+fn inherited(fd: RawFd) -> Option<OwnedFd> {
+    // SAFETY: the number comes from init alone, and is that of a descriptor that it left open for
+    // this process; it is read once, before anything else could have taken the number.
     (fd > 2
         && nix::fcntl::fcntl(
             unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) },
