@@ -55,9 +55,8 @@ fn all_but_the_health_pages_want_the_token_or_the_password() {
         );
         assert!(!answer.text().contains("sessionkeep_") && answer.body.len() < 200);
     }
-    let bearer = format!("Authorization: Bearer {TOKEN}");
     for right in [
-        bearer.clone(),
+        bearer(TOKEN),
         basic(&format!("me:{PASSWORD}")),
         basic(&format!("x:{TOKEN}")),
     ] {
@@ -74,39 +73,92 @@ fn all_but_the_health_pages_want_the_token_or_the_password() {
     }
 }
 
+fn bearer(token: &str) -> String {
+    format!("Authorization: Bearer {token}")
+}
+
 #[test]
-fn who_guesses_has_to_wait_and_the_health_pages_do_not() {
+fn who_guesses_has_to_wait_and_who_has_the_token_does_not() {
     let world = World::sqlite();
     let port = free_port();
     let life = protected(&world, port);
-    let codes: Vec<u16> = (0..30)
-        .map(|n| {
-            get(
-                port,
-                "/status",
-                &[&format!("Authorization: Bearer guess-{n}")],
-            )
-            .code
-        })
-        .collect();
-    assert_eq!(
-        codes.iter().filter(|code| **code == 401).count(),
-        10,
-        "{codes:?}"
-    );
-    let refused = get(
-        port,
-        "/status",
-        &[&format!("Authorization: Bearer {TOKEN}")],
-    );
+    let guess = |n: u32| get(port, "/status", &[&bearer(&format!("guess-{n}"))]);
+    let codes: Vec<u16> = (0..30).map(|n| guess(n).code).collect();
+    let wrong = codes.iter().filter(|code| **code == 401).count();
+    assert_eq!(wrong, 10, "{codes:?}");
+    let refused = guess(30);
     assert_eq!(refused.code, 429);
-    let wait: u64 = refused
-        .header("retry-after")
-        .expect("when")
-        .parse()
-        .expect("seconds");
+    let wait = refused.header("retry-after").expect("when").to_owned();
+    let wait: u64 = wait.parse().expect("seconds");
     assert!((1..=6).contains(&wait), "{wait}");
+    // From the same address, at the same time.
+    assert_eq!(get(port, "/status", &[&bearer(TOKEN)]).code, 200);
     assert_eq!(get(port, "/health", &[]).code, 200);
+    // And that took nothing off the count.
+    assert_eq!(guess(31).code, 429);
+    assert_eq!(life.stop().code, 0);
+}
+
+#[test]
+fn behind_a_trusted_proxy_each_client_has_tries_of_its_own() {
+    let world = World::sqlite();
+    let port = free_port();
+    let life = world
+        .script(IDLE)
+        .set(&format!("http.port={port}"))
+        .set("http.trusted_proxies=127.0.0.1, 10.0.0.0/8")
+        .env("ADMIN_TOKEN", TOKEN)
+        .ready();
+    let guess = |forwarded: &str| {
+        let forwarded = format!("X-Forwarded-For: {forwarded}");
+        get(port, "/status", &[&bearer("guess"), &forwarded]).code
+    };
+    for _ in 0..10 {
+        assert_eq!(guess("203.0.113.1"), 401);
+    }
+    assert_eq!(guess("203.0.113.1"), 429);
+    // What the client itself has put there does not make it another.
+    assert_eq!(guess("198.51.100.9, 203.0.113.1, 10.0.0.4"), 429);
+    assert_eq!(guess("203.0.113.2"), 401);
+    assert_eq!(guess("[2001:db8::1]:4711"), 401);
+    assert_eq!(guess("nonsense"), 401);
+    let forwarded = "X-Forwarded-For: 203.0.113.1";
+    assert_eq!(get(port, "/status", &[&bearer(TOKEN), forwarded]).code, 200);
+    assert_eq!(life.stop().code, 0);
+}
+
+#[test]
+fn who_is_no_trusted_proxy_is_counted_by_its_own_address_whatever_it_says() {
+    let world = World::sqlite();
+    let port = free_port();
+    let mut life = protected(&world, port);
+    let guess = |n: u32| {
+        let forwarded = format!("X-Forwarded-For: 203.0.113.{n}");
+        get(port, "/status", &[&bearer("guess"), &forwarded]).code
+    };
+    let codes: Vec<u16> = (0..20).map(guess).collect();
+    let wrong = codes.iter().filter(|code| **code == 401).count();
+    assert_eq!(wrong, 10, "{codes:?}");
+    life.wait_for("they came through a proxy that http.trusted_proxies does not name");
+    let log = life.log();
+    assert!(log.contains("peer=127.0.0.1"), "{log}");
+    assert_eq!(log.matches("http.trusted_proxies").count(), 1, "{log}");
+    assert_eq!(life.stop().code, 0);
+}
+
+#[test]
+fn a_secret_that_can_be_guessed_is_warned_of_and_does_not_show() {
+    let world = World::sqlite();
+    let port = free_port();
+    let life = world
+        .script(IDLE)
+        .set(&format!("http.port={port}"))
+        .env("ADMIN_TOKEN", "tiny-canary")
+        .ready();
+    let log = life.log();
+    assert!(log.contains("can be guessed"), "{log}");
+    assert!(log.contains("setting=http.token"), "{log}");
+    assert!(!log.contains("tiny-canary"), "{log}");
     assert_eq!(life.stop().code, 0);
 }
 
@@ -140,6 +192,9 @@ fn without_a_secret_it_listens_on_loopback_only_and_says_so() {
         exchange(port, rebound.as_bytes()).expect("an answer").code,
         403
     );
+    // A proxy on this machine that goes by the address it connects to.
+    let passed_on = get(port, "/status", &["X-Forwarded-For: 203.0.113.1"]);
+    assert_eq!(passed_on.code, 403);
     if let Some(address) = own_address() {
         assert!(
             std::net::TcpStream::connect((address, port)).is_err(),

@@ -99,6 +99,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
             token: None,
             username: "admin".to_owned(),
             password: None,
+            trusted_proxies: Default::default(),
         },
         webhook: WebhookSettings {
             url: None,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use crate::config::{self, Flags, Settings};
+use crate::config::{self, Flags, HttpSettings, Settings};
 use crate::human::Bytes;
 use crate::session::{Directory, Marker, Profile, free_space};
 use crate::store::{Finding, Severity};
@@ -41,6 +41,13 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
                 ),
             ));
             crate::log::init(&loaded.settings.log);
+            for key in loaded.settings.http.guessable() {
+                findings.push(warning(
+                    "settings",
+                    format!("{key} is shorter than {} characters and can be guessed", HttpSettings::UNGUESSABLE),
+                    "write a long random one: wrong tries are slowed down, but nothing else is between it and who guesses",
+                ));
+            }
             directory(&loaded.settings, &mut findings);
             store(&loaded.settings, &mut findings);
         }

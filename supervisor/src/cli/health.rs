@@ -231,10 +231,7 @@ mod tests {
         });
         HttpSettings {
             port,
-            bind: None,
-            token: None,
-            username: String::new(),
-            password: None,
+            ..config::defaults().http
         }
     }
 
@@ -281,10 +278,7 @@ mod tests {
     fn nobody_there_off_and_nonsense_are_each_told_apart() {
         let off = HttpSettings {
             port: 0,
-            bind: None,
-            token: None,
-            username: String::new(),
-            password: None,
+            ..config::defaults().http
         };
         assert!(
             format!("{:#}", ask(&off, "/health").expect_err("off")).contains("http.port is off")
@@ -304,9 +298,7 @@ mod tests {
             let found = addresses(&HttpSettings {
                 port: 1,
                 bind,
-                token: None,
-                username: String::new(),
-                password: None,
+                ..config::defaults().http
             });
             assert_eq!(found.len(), 1, "{bind:?}");
             found[0].to_string()

@@ -178,6 +178,18 @@ impl Walk<'_> {
             Value::String(text) => text,
             Value::Bool(value) => value.to_string(),
             Value::Number(number) => number.to_string(),
+            Value::Sequence(values) if setting.form == registry::Form::List => {
+                let texts: Option<Vec<&str>> = values.iter().map(Value::as_str).collect();
+                let Some(texts) = texts else {
+                    self.complain(
+                        path,
+                        "is a list of something else than texts",
+                        &format!("write {}", setting.takes),
+                    );
+                    return;
+                };
+                texts.join(", ")
+            }
             Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => {
                 self.complain(path, "takes one value", &format!("write {}", setting.takes));
                 return;
@@ -258,6 +270,12 @@ mod tests {
             "store: sqlite:x.db\nstop:\n  total: 20s\n  flush: 5s\nlog.level: debug\nhttp: {port: 0}\nsync:\nlease: ~\n",
         );
         assert_eq!(problems, Vec::<String>::new());
+        let (list, problems) = read_text("http:\n  trusted_proxies: [10.0.0.0/8, '::1']\n");
+        assert_eq!(problems, Vec::<String>::new());
+        assert_eq!(
+            list,
+            [("http.trusted_proxies", "10.0.0.0/8, ::1".to_owned())]
+        );
         assert_eq!(
             entries,
             [
@@ -288,6 +306,7 @@ mod tests {
             "mongodb://u:canary@h/db",
             "mongodb://u:canary@h: db",
             "store: [canary]",
+            "http.trusted_proxies: [10.0.0.1, [canary]]",
             "store:\n  url: {canary: canary}",
             "dir: a\ndir: canary",
             "log: canary",

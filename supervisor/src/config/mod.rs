@@ -10,6 +10,7 @@ mod file;
 mod flags;
 mod model;
 pub(crate) mod problem;
+mod proxies;
 mod reference;
 pub(crate) mod registry;
 pub(crate) mod sources;
@@ -25,6 +26,7 @@ pub use model::{
     Unreachable, WebhookSettings,
 };
 pub use problem::{ConfigErrors, Problem};
+pub use proxies::TrustedProxies;
 pub use reference::page as reference;
 #[cfg(test)]
 pub(crate) use registry::defaults;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::TrustedProxies;
 use crate::store::ArchiveName;
 
 /// A text that must not be shown: it prints as `[redacted]`. It serializes in the clear, because
@@ -211,13 +212,33 @@ pub struct HttpSettings {
     pub username: String,
     /// What a person must present for all but the health endpoints; or [`HttpSettings::token`].
     pub password: Option<Secret>,
+    /// The proxies that are believed when they name the client, in `X-Forwarded-For`.
+    pub trusted_proxies: TrustedProxies,
 }
 
 impl HttpSettings {
+    /// So many characters are out of reach, in all but the worst of passwords, for as many tries as a
+    /// network lets through.
+    pub const UNGUESSABLE: usize = 12;
+
     /// Whether anything has to be presented at all.
     #[must_use]
     pub fn is_protected(&self) -> bool {
         self.token.is_some() || self.password.is_some()
+    }
+
+    /// The settings whose secret is so short that it can be guessed: nothing else protects it, since a
+    /// right one is let in however many wrong ones came before.
+    pub fn guessable(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let secrets = [
+            ("http.token", &self.token),
+            ("http.password", &self.password),
+        ];
+        let short = secrets.map(|(key, secret)| {
+            let secret = secret.as_ref()?;
+            (secret.expose().chars().count() < Self::UNGUESSABLE).then_some(key)
+        });
+        short.into_iter().flatten()
     }
 }
 

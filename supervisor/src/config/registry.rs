@@ -14,7 +14,7 @@ use super::values::{
     CONFLICT, FORMATS, LEVELS, OUTAGE, PROFILES, RESTART, UNREACHABLE, address, choice, hidden,
     name_of, number, probe, probe_shown, span,
 };
-use super::{duration, store_url};
+use super::{TrustedProxies, duration, store_url};
 
 /// What holds where nothing is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,15 @@ pub(super) enum Sharing {
     Ours,
     /// The gateway reads it as well, so our own name may say something else.
     WithGateway,
+}
+
+/// How many values a setting takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// One.
+    One,
+    /// Several, with commas between them; in the settings file also as a list of YAML's.
+    List,
 }
 
 /// One setting.
@@ -53,6 +62,8 @@ pub(super) struct Setting {
     pub(super) default: Default,
     /// What it is for, in one line.
     pub(super) meaning: &'static str,
+    /// Whether the settings file may give it as a list.
+    pub(super) form: Form,
     /// Whether its text must never be shown as it was given.
     pub(super) secret: bool,
     /// Reads a text and puts it into the settings.
@@ -74,6 +85,7 @@ const ROW: Setting = Setting {
     takes: "a time span",
     default: Default::Is(""),
     meaning: "",
+    form: Form::One,
     secret: false,
     set: |_, _| Ok(()),
     show: |_| String::new(),
@@ -412,6 +424,17 @@ pub(super) const ALL: &[Setting] = &[
         ..ROW
     },
     Setting {
+        key: "http.trusted_proxies",
+        env: "SESSIONKEEP_HTTP_TRUSTED_PROXIES",
+        form: Form::List,
+        takes: "addresses and networks, such as `10.0.0.0/8`, with commas between them, or `private`",
+        default: Default::Depends("none"),
+        meaning: "the proxies that are believed when they name the client in `X-Forwarded-For`: wrong tries count by client, not by proxy",
+        set: |s, v| TrustedProxies::parse(v).map(|v| s.http.trusted_proxies = v),
+        show: |s| s.http.trusted_proxies.to_string(),
+        ..ROW
+    },
+    Setting {
         key: "webhook.url",
         env: "SESSIONKEEP_WEBHOOK_URL",
         takes: "an `http://` or `https://` address or `off`",
@@ -508,6 +531,13 @@ pub(super) fn find(key: &str) -> Option<&'static Setting> {
     ALL.iter().find(|setting| setting.key == key)
 }
 
+/// Sets one by its key, for a test.
+#[cfg(test)]
+pub(crate) fn set(settings: &mut Settings, key: &str, text: &str) {
+    let setting = find(key).expect("it is a setting");
+    (setting.set)(settings, text).expect("a good value");
+}
+
 /// The names of environment variables of a setting, our own first.
 pub(super) fn env_names(setting: &Setting) -> impl Iterator<Item = &'static str> + use<> {
     std::iter::once(setting.env).chain(setting.aliases.iter().copied())
@@ -555,6 +585,7 @@ pub(crate) fn defaults() -> Settings {
             token: None,
             username: String::new(),
             password: None,
+            trusted_proxies: TrustedProxies::default(),
         },
         webhook: WebhookSettings {
             url: None,

@@ -1,13 +1,17 @@
 //! Who may see what is not for all: whoever presents the token or the password; and where neither is
 //! set, whoever asks from this machine.
 //!
-//! - What is presented is compared by hash, so that the time it takes tells nothing about the secret.
-//! - Whoever presents a wrong one too often is refused without a look for a while.
+//! - What is presented is compared by hash, so that the time it takes tells nothing about the secret, and
+//!   costs next to nothing, however much is presented.
+//! - The right one is let in, whatever anybody has tried before: who presents wrong ones cannot lock out who
+//!   has the right one. Wrong ones are counted by client, and refused with a time to wait when they are many
+//!   ([0030](../../../docs/decisions/0030-right-ones-are-let-in.md)).
 //! - Without a secret, a page elsewhere could have the visitor's browser ask here under a name of its
-//!   own (DNS rebinding): the `Host` must be this machine's.
+//!   own (DNS rebinding): the `Host` must be this machine's. So could a proxy on this machine pass on what
+//!   others ask: what a proxy passes on is not let in.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,32 +21,23 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use tracing::warn;
 
-use super::Site;
-use crate::config::HttpSettings;
+use super::tries::Tries;
+use super::{Site, client};
+use crate::config::{HttpSettings, TrustedProxies};
 use crate::status::Shared;
-
-/// So many wrong tries are free, …
-const TRIES: u32 = 10;
-/// … and one more comes back after so long.
-const TRY_EVERY: Duration = Duration::from_secs(6);
-/// So many addresses are remembered; beyond that the one that has been quiet for longest is forgotten.
-const ADDRESSES_MAX: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct Access {
     token: Option<blake3::Hash>,
     /// Of `user:password`.
     password: Option<blake3::Hash>,
-    failures: Mutex<HashMap<IpAddr, Failures>>,
+    trusted: TrustedProxies,
+    tries: Mutex<Tries>,
+    /// Whether it was said that a proxy stands for all of its clients.
+    proxy_was_told: AtomicBool,
     shared: Shared,
-}
-
-/// A bucket that wrong tries fill and time empties.
-#[derive(Debug, Clone, Copy)]
-struct Failures {
-    count: u32,
-    last: Instant,
 }
 
 /// What a request is to be told.
@@ -65,14 +60,21 @@ impl Access {
                 .as_ref()
                 .map(|token| blake3::hash(token.expose().as_bytes())),
             password: pair.map(|pair| blake3::hash(pair.as_bytes())),
-            failures: Mutex::default(),
+            trusted: settings.trusted_proxies.clone(),
+            tries: Mutex::default(),
+            proxy_was_told: AtomicBool::new(false),
             shared,
         }
     }
 
-    fn judge(&self, headers: &HeaderMap, from: IpAddr, now: Instant) -> Verdict {
+    /// What to tell a request that came from `peer`, who may be a proxy.
+    fn judge(&self, headers: &HeaderMap, peer: IpAddr, now: Instant) -> Verdict {
+        let peer = peer.to_canonical();
         if self.token.is_none() && self.password.is_none() {
-            return match from.to_canonical().is_loopback() && names_this_machine(headers) {
+            let is_here = peer.is_loopback()
+                && names_this_machine(headers)
+                && !client::came_through_proxy(headers);
+            return match is_here {
                 true => Verdict::Welcome,
                 false => Verdict::NotFromHere,
             };
@@ -80,31 +82,31 @@ impl Access {
         let Some(presented) = headers.get(header::AUTHORIZATION) else {
             return Verdict::Unknown;
         };
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(wait) = failures.get(&from).and_then(|of| of.wait(now)) {
-            return Verdict::TooMany(wait);
-        }
+        // Nothing is forgiven to the client for it: who guesses may share an address with who knows.
         if self.is_right(presented) {
-            failures.remove(&from);
             return Verdict::Welcome;
         }
         self.shared.meters().refused.inc();
-        if failures.len() >= ADDRESSES_MAX && !failures.contains_key(&from) {
-            let quietest = failures
-                .iter()
-                .min_by_key(|(_, of)| of.last)
-                .map(|(ip, _)| *ip);
-            failures.remove(&quietest.expect("there are many"));
+        let client = client::address(peer, headers, &self.trusted);
+        let mut tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = tries.count(client, now);
+        drop(tries);
+        match counted {
+            Ok(()) => Verdict::Wrong,
+            Err(wait) => {
+                self.tell_of_proxy(headers, peer, client);
+                Verdict::TooMany(wait)
+            }
         }
-        let of = failures.entry(from).or_insert(Failures {
-            count: 0,
-            last: now,
-        });
-        *of = Failures {
-            count: of.left(now) + 1,
-            last: now,
-        };
-        Verdict::Wrong
+    }
+
+    /// Says once that wrong tries count together because the proxy is not known.
+    fn tell_of_proxy(&self, headers: &HeaderMap, peer: IpAddr, client: IpAddr) {
+        let stands_for_others =
+            client == peer && !self.trusted.contain(peer) && client::came_through_proxy(headers);
+        if stands_for_others && !self.proxy_was_told.swap(true, Ordering::Relaxed) {
+            warn!(target: "http", %peer, "wrong tokens or passwords of different clients may count together: they came through a proxy that http.trusted_proxies does not name; add it if it is yours");
+        }
     }
 
     /// `Bearer TOKEN`; or `Basic` with the user and the password, or with the token as password of
@@ -129,25 +131,6 @@ impl Access {
         let of_token = self.token.is_some() && given.map(blake3::hash) == self.token;
         // Both are always computed.
         of_pair | of_token
-    }
-}
-
-impl Failures {
-    /// How many are left by now.
-    fn left(self, now: Instant) -> u32 {
-        let since = now.saturating_duration_since(self.last);
-        let forgiven = since.as_secs() / TRY_EVERY.as_secs();
-        self.count
-            .saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX))
-    }
-
-    /// How long until the next try is looked at; `None` where it is now.
-    fn wait(self, now: Instant) -> Option<Duration> {
-        let since = now.saturating_duration_since(self.last);
-        (self.left(now) >= TRIES).then(|| {
-            let next = TRY_EVERY * (self.count + 1 - TRIES);
-            next.saturating_sub(since).max(Duration::from_secs(1))
-        })
     }
 }
 
@@ -177,7 +160,7 @@ pub(super) async fn guard(
     next: Next,
 ) -> Response {
     let access = &site.0.access;
-    let verdict = access.judge(request.headers(), from.ip().to_canonical(), Instant::now());
+    let verdict = access.judge(request.headers(), from.ip(), Instant::now());
     match verdict {
         Verdict::Welcome => next.run(request).await,
         Verdict::Unknown | Verdict::Wrong => {
@@ -191,7 +174,7 @@ pub(super) async fn guard(
                 .into_response()
         }
         Verdict::TooMany(wait) => {
-            let words = "too many wrong tries from this address; try again later\n";
+            let words = "too many wrong tokens or passwords from this address; the right one is let in at any time\n";
             let seconds = wait.as_secs().max(1).to_string();
             (
                 StatusCode::TOO_MANY_REQUESTS,
@@ -209,20 +192,20 @@ pub(super) async fn guard(
 
 #[cfg(test)]
 mod tests {
+    use super::super::tries::TRIES;
     use super::*;
     use crate::config::Secret;
     use crate::status::tests::shared;
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::Ipv4Addr;
 
     const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
     fn access(token: Option<&str>, password: Option<&str>) -> Access {
         let settings = HttpSettings {
-            port: 1,
-            bind: None,
             token: token.map(Secret::new),
             username: "me".into(),
             password: password.map(Secret::new),
+            ..crate::config::defaults().http
         };
         Access::new(&settings, shared())
     }
@@ -278,43 +261,48 @@ mod tests {
     }
 
     #[test]
-    fn who_guesses_is_refused_without_a_look_until_time_has_passed() {
-        let access = access(Some("t"), None);
+    fn who_guesses_is_slowed_down_and_the_right_one_is_let_in_all_the_same() {
+        let access = access(Some("t"), Some("p"));
         let now = Instant::now();
-        for _ in 0..TRIES {
-            assert_eq!(
-                access.judge(&presenting("Bearer x"), THERE, now),
-                Verdict::Wrong
-            );
+        let judge = |headers: &HeaderMap| access.judge(headers, THERE, now);
+        for n in 0..1000 {
+            let verdict = judge(&presenting("Bearer x"));
+            match n < TRIES {
+                true => assert_eq!(verdict, Verdict::Wrong, "{n}"),
+                false => assert!(matches!(verdict, Verdict::TooMany(_)), "{n}: {verdict:?}"),
+            }
+            // From the same address, and it takes nothing off the count.
+            for right in [presenting("Bearer t"), basic("me:p"), basic("any:t")] {
+                assert_eq!(judge(&right), Verdict::Welcome, "{n}");
+            }
         }
-        let right = presenting("Bearer t");
-        let Verdict::TooMany(wait) = access.judge(&right, THERE, now) else {
-            panic!("the right one was looked at")
-        };
-        assert!(wait <= TRY_EVERY);
-        let elsewhere = IpAddr::V6(Ipv6Addr::LOCALHOST);
-        assert_eq!(access.judge(&right, elsewhere, now), Verdict::Welcome);
-        assert_eq!(
-            access.judge(&right, THERE, now + TRY_EVERY),
-            Verdict::Welcome
-        );
-        assert_eq!(
-            access.judge(&presenting("Bearer x"), THERE, now + TRY_EVERY),
-            Verdict::Wrong
-        );
+        assert_eq!(judge(&HeaderMap::new()), Verdict::Unknown);
     }
 
     #[test]
-    fn however_many_addresses_guess_their_number_is_bounded() {
-        let access = access(Some("t"), None);
-        for n in 0..3000u32 {
-            let from = IpAddr::V4(Ipv4Addr::from(n));
-            let _ = access.judge(&presenting("Bearer x"), from, Instant::now());
+    fn clients_behind_a_trusted_proxy_are_counted_apart() {
+        let mut access = access(Some("t"), None);
+        let mut settings = crate::config::defaults();
+        crate::config::registry::set(&mut settings, "http.trusted_proxies", "192.0.2.0/24");
+        access.trusted = settings.http.trusted_proxies;
+        let from = |client: &str, proxy: IpAddr| {
+            let mut headers = presenting("Bearer x");
+            headers.insert("x-forwarded-for", client.parse().expect("a header"));
+            access.judge(&headers, proxy, Instant::now())
+        };
+        for _ in 0..TRIES {
+            assert_eq!(from("203.0.113.1", THERE), Verdict::Wrong);
         }
-        assert_eq!(
-            access.failures.lock().expect("no panic").len(),
-            ADDRESSES_MAX
-        );
+        let slowed = |verdict| matches!(verdict, Verdict::TooMany(_));
+        assert!(slowed(from("203.0.113.1", THERE)));
+        assert!(slowed(from("10.9.8.7, 203.0.113.1", THERE)), "its own word");
+        assert_eq!(from("203.0.113.2", THERE), Verdict::Wrong);
+        // Who is no proxy of ours is counted by its own address, whatever it says.
+        let stranger = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
+        for n in 0..TRIES {
+            assert_eq!(from(&format!("203.0.113.{n}"), stranger), Verdict::Wrong);
+        }
+        assert!(slowed(from("203.0.113.77", stranger)));
     }
 
     #[test]
@@ -333,5 +321,11 @@ mod tests {
             access.judge(&HeaderMap::new(), here, Instant::now()),
             Verdict::NotFromHere
         );
+        for of_proxy in ["x-forwarded-for", "forwarded", "x-real-ip", "via"] {
+            let mut headers = with(header::HOST, "127.0.0.1:3001");
+            headers.insert(of_proxy, HeaderValue::from_static("127.0.0.1"));
+            let verdict = access.judge(&headers, here, Instant::now());
+            assert_eq!(verdict, Verdict::NotFromHere, "{of_proxy}");
+        }
     }
 }

@@ -12,12 +12,14 @@
 //! Requests only read. Nothing here waits for a commit, and no commit for anything here.
 
 mod access;
+mod client;
 mod health;
 mod live;
 mod metrics;
 mod page;
 mod qr;
 mod server;
+mod tries;
 
 use std::sync::Arc;
 

@@ -24,7 +24,7 @@ use super::report::Report;
 use super::signals::{Received, Signals};
 use super::terminal::{Placement, Terminal};
 use super::{browser_locks, listeners};
-use crate::config::Settings;
+use crate::config::{HttpSettings, Settings};
 use crate::control::{
     CONTROL_FD_ENV, HTTP_FD_ENV, INSTANCE_ENV, Lifecycle, MADE_WAY_ENV, MonotonicMs,
     PREDECESSOR_ENV, SETTINGS_ENV, ToInit, ToWatcher,
@@ -313,6 +313,9 @@ impl<'a> Executor<'a> {
                 let http = &self.settings.http;
                 if !listeners.is_empty() && http.bind.is_none() && !http.is_protected() {
                     info!(target: "init", port = http.port, "health and dashboard are for this container alone; set ADMIN_TOKEN to reach them from outside");
+                }
+                for setting in http.guessable().filter(|_| !listeners.is_empty()) {
+                    warn!(target: "init", setting, at_least = HttpSettings::UNGUESSABLE, "a secret of the pages is so short that it can be guessed; write a longer one");
                 }
                 self.http = listeners;
             }
