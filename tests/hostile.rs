@@ -18,5 +18,9 @@ mod tree;
 #[path = "hostile/place.rs"]
 mod place;
 
+#[path = "hostile/pause.rs"]
+mod pause;
+#[path = "hostile/peek.rs"]
+mod peek;
 #[path = "hostile/swap.rs"]
 mod swap;

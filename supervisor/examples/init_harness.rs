@@ -1,19 +1,16 @@
 //! A supervisor whose restorer and watcher do as a test tells them, so that init can be driven
-//! with real processes and without a store. Init executes itself again for its helpers, so the
-//! three are one program here too. It is also a gateway that writes down which signals it gets.
+//! with real processes and without a store. It is also a gateway that writes down which signals it
+//! gets.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
-use std::os::fd::FromRawFd;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use sessionkeep::config::Settings;
-use sessionkeep::control::{
-    CONTROL_FD_ENV, Decoder, HTTP_FD_ENV, Lifecycle, PREDECESSOR_ENV, SETTINGS_ENV, ToInit,
-    ToWatcher, encode,
-};
+use sessionkeep::control::{Decoder, Handover, Helpers, Lifecycle, ToInit, ToWatcher, encode};
 use sessionkeep::init::{self, Options};
 
 fn main() -> ExitCode {
@@ -27,13 +24,24 @@ fn main() -> ExitCode {
             ExitCode::from(init::run(
                 &settings,
                 &Options::default(),
+                &AsTold,
                 arguments.collect(),
             ))
         }
-        Some("restore") => restore(),
-        Some("watch") => watch(),
         Some("catch") => catch(),
         other => panic!("what is {other:?}?"),
+    }
+}
+
+struct AsTold;
+
+impl Helpers for AsTold {
+    fn restore(&self, _: Handover) -> u8 {
+        restore()
+    }
+
+    fn watch(&self, handover: Handover) -> u8 {
+        watch(handover)
     }
 }
 
@@ -86,31 +94,35 @@ fn catch() -> ExitCode {
     }
 }
 
-fn restore() -> ExitCode {
+fn restore() -> u8 {
     record(&format!("restore {}", std::process::id()));
     match told("HARNESS_RESTORE").as_str() {
-        "" => ExitCode::SUCCESS,
+        "" => 0,
         "hang" => sleep_for_ever(),
-        code => ExitCode::from(code.parse::<u8>().expect("a code")),
+        code => code.parse().expect("a code"),
     }
 }
 
-fn watch() -> ExitCode {
-    let settings: Settings = serde_json::from_str(&told(SETTINGS_ENV)).expect("settings");
-    let fd = told(CONTROL_FD_ENV).parse().expect("a descriptor");
-    // SAFETY: init opened it for this process, and nothing else here uses it.
-    let mut control = unsafe { UnixStream::from_raw_fd(fd) };
+fn watch(handover: Handover) -> u8 {
+    let settings = handover.settings;
+    let mut control = UnixStream::from(handover.control);
+    let predecessor = handover.predecessor.map(String::from);
+    let http: Vec<String> = handover
+        .http
+        .iter()
+        .map(|socket| socket.as_raw_fd().to_string())
+        .collect();
     record(&format!(
         "watch {} predecessor={} http={}",
         std::process::id(),
-        told(PREDECESSOR_ENV),
-        told(HTTP_FD_ENV),
+        predecessor.unwrap_or_default(),
+        http.join(","),
     ));
     let say = |message: ToInit, to: &mut UnixStream| {
         to.write_all(&encode(&message)).expect("init is there");
     };
     if told("HARNESS_WATCH") == "crash" {
-        return ExitCode::from(9);
+        return 9;
     }
     say(ToInit::Ready, &mut control);
     let mut decoder = Decoder::default();
@@ -133,7 +145,7 @@ fn watch() -> ExitCode {
                         say(ToInit::GatewayReady, &mut control);
                     }
                     if state == Lifecycle::Running && told("HARNESS_WATCH") == "fenced" {
-                        return ExitCode::from(sessionkeep::exit::FENCED);
+                        return sessionkeep::exit::FENCED;
                     }
                 }
                 ToWatcher::Flush { .. } => {
@@ -149,7 +161,7 @@ fn watch() -> ExitCode {
                         "hang" => sleep_for_ever(),
                         _ => say(ToInit::Flushed { seq: 5 }, &mut control),
                     }
-                    return ExitCode::SUCCESS;
+                    return 0;
                 }
             }
         }

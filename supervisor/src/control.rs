@@ -1,29 +1,40 @@
 //! The messages between init and its children: one JSON object a line over an inherited
 //! socketpair, typed on both ends. This is all that the two sides know of each other.
 
+use std::os::fd::OwnedFd;
+
 use serde::{Deserialize, Serialize};
 
-/// Environment variable that names the inherited control socket's file descriptor. The leading
-/// underscore keeps it apart from settings; the gateway never sees it.
-pub const CONTROL_FD_ENV: &str = "_SESSIONKEEP_CONTROL_FD";
-/// Environment variable that hands the effective settings to init's children, as JSON, so that
-/// flags, environment and file are read exactly once.
-pub const SETTINGS_ENV: &str = "_SESSIONKEEP_SETTINGS";
-/// Environment variable that names this life of the supervisor, as the lease knows it.
-pub const INSTANCE_ENV: &str = "_SESSIONKEEP_INSTANCE";
-/// Environment variable with the instance named by the marker of a directory whose lock init
-/// holds: its lease may be continued at once, since nobody else can be using the directory.
-pub const PREDECESSOR_ENV: &str = "_SESSIONKEEP_PREDECESSOR";
+use crate::config::Settings;
+use crate::store::InstanceId;
 
-/// Environment variable that tells the restorer that this life has had the session and made way: it
-/// waits for its next turn, for as long as that takes, and asks nobody to make way.
-pub const MADE_WAY_ENV: &str = "_SESSIONKEEP_MADE_WAY";
+/// What a helper has from init. It is in the helper's memory already, since init forks: nothing of
+/// it is in an environment or in arguments.
+#[derive(Debug)]
+pub struct Handover {
+    /// The settings in force: flags, environment and file are read exactly once.
+    pub settings: Settings,
+    /// This life of the supervisor, as the lease knows it.
+    pub instance: InstanceId,
+    /// The instance named by the marker of a directory whose lock init holds: its lease may be
+    /// continued at once, since nobody else can be using the directory.
+    pub predecessor: Option<InstanceId>,
+    /// Whether this life has had the session and made way: the restorer waits for its next turn, for
+    /// as long as that takes, and asks nobody to make way.
+    pub made_way: bool,
+    /// The helper's end of the channel to init, which blocks.
+    pub control: OwnedFd,
+    /// The HTTP listening sockets, already nonblocking; none where HTTP is off or its port was taken.
+    pub http: Vec<OwnedFd>,
+}
 
-/// Environment variable that names the file descriptors of the inherited HTTP listening sockets, already
-/// nonblocking, with commas between them. Absent where HTTP is off or its port was taken. Its own variable and not the
-/// `LISTEN_FDS` convention, because that one needs the child's process id in its environment
-/// before the child exists, and fixes the descriptors' numbers.
-pub const HTTP_FD_ENV: &str = "_SESSIONKEEP_HTTP_FD";
+/// What helpers do. Each is called in a process of its own, and what it returns is its exit code.
+pub trait Helpers {
+    /// `sessionkeep restore`: brings the directory to the store's state.
+    fn restore(&self, handover: Handover) -> u8;
+    /// `sessionkeep watch`: replicates changes until it is told to flush.
+    fn watch(&self, handover: Handover) -> u8;
+}
 
 /// The longest line either side accepts, in bytes. Messages are short; a longer line is an error.
 pub const LINE_MAX: usize = 64 * 1024;

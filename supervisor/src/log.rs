@@ -9,7 +9,8 @@
 mod line;
 mod sink;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
@@ -26,11 +27,23 @@ trait Sink: Send + Sync + 'static {
     fn offer(&self, line: &[u8]) -> bool;
 }
 
+/// The descriptor that lines are written to, where it is not standard error itself.
+static DESCRIPTOR: AtomicI32 = AtomicI32::new(-1);
+
+/// A descriptor that a fork of this process has to keep open, to be able to log.
+pub(crate) fn descriptor() -> Option<RawFd> {
+    Some(DESCRIPTOR.load(Ordering::Relaxed)).filter(|fd| *fd >= 0)
+}
+
 /// Begins logging to standard error. A second call changes nothing.
 pub fn init(settings: &LogSettings) {
-    let logger = Logger::new(settings, Stderr::open());
+    let stderr = Stderr::open();
+    let descriptor = stderr.own_descriptor();
+    let logger = Logger::new(settings, stderr);
     // It fails where a logger is set already, which then goes on.
-    let _ = tracing::subscriber::set_global_default(logger);
+    if tracing::subscriber::set_global_default(logger).is_ok() {
+        DESCRIPTOR.store(descriptor.unwrap_or(-1), Ordering::Relaxed);
+    }
 }
 
 /// Turns events into lines.

@@ -1,8 +1,8 @@
 //! Keeps what this process knows from others of the same user.
 //!
-//! Every process of ours knows the store's address with its password, from its environment and
-//! in memory. The gateway runs under the same user, and would read it in `/proc/PID/environ`; and a
-//! core dump would leave it on a disk.
+//! Every process of ours knows the store's address with its password, from its environment or in
+//! memory. The gateway may run under the same user, and would read it in `/proc/PID`; and a core
+//! dump would leave it on a disk.
 
 use nix::sys::prctl;
 
@@ -10,7 +10,8 @@ use nix::sys::prctl;
 /// `CAP_SYS_PTRACE`, or of late `CAP_PERFMON`: containers have neither unless they are given), and it
 /// leaves no core dump. To be called before anything else: until then it is as open as any.
 ///
-/// What this process executes is open again, as the kernel has it: a gateway can be debugged and
+/// A fork of this process is as closed from its first moment: that is how helpers are made. What it
+/// executes is open again, as the kernel has it: a gateway can be debugged and
 /// dumped, under the limits that the container was given.
 pub(crate) fn keep_to_ourselves() {
     // It fails where a sandbox forbids the call, which is no reason not to start.

@@ -115,6 +115,6 @@ decoders! {
     body listing packed_listing frame fold chain
     mongo_commit mongo_lease mongo_pack mongo_chunks sqlite_header sqlite_queue names
     marker journal wal json path blocks
-    settings_file environment span store_url handed_on
+    settings_file environment span store_url
     control health proc_stat init_flag
 }

@@ -66,12 +66,7 @@ impl Place {
     /// Waits until the attack is over, and says how often the attacker had it its way.
     #[track_caller]
     pub(crate) fn achieved(&self, life: &mut Life) -> u64 {
-        std::thread::sleep(TRIES_FOR);
-        life.wait_for("is over: tried=");
-        let log = life.log();
-        let (_, after) = log.rsplit_once("achieved=").expect("it says");
-        let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
-        digits.parse().expect("a number")
+        score(life)
     }
 
     /// What only root may read is as it was, in content, mode and owner.
@@ -158,4 +153,71 @@ fn holds_secret(dir: &Path) -> bool {
                 .windows(SECRET.len())
                 .any(|bytes| bytes == SECRET.as_bytes())
     })
+}
+
+/// Waits until the attack is over, and says how often the attacker had it its way.
+#[track_caller]
+pub(crate) fn score(life: &mut Life) -> u64 {
+    std::thread::sleep(TRIES_FOR);
+    life.wait_for("is over: tried=");
+    let log = life.log();
+    let (_, after) = log.rsplit_once("achieved=").expect("it says");
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().expect("a number")
+}
+
+/// A gateway of the very user that sessionkeep runs as, which is what most containers have.
+#[derive(Debug)]
+pub(crate) struct Neighbour {
+    /// What stands before the program.
+    pub(crate) before: &'static [&'static str],
+    user: u32,
+}
+
+impl Neighbour {
+    /// Gives everything of a world to the user.
+    #[track_caller]
+    pub(crate) fn own(&self, world: &World) {
+        // SAFETY: it takes nothing and cannot fail.
+        if unsafe { libc::geteuid() } == 0 {
+            chown(world.path("."), Some(self.user), Some(self.user)).expect("give it away");
+        }
+    }
+}
+
+/// Each kind of them: root with the capabilities that Docker leaves it, and another user.
+pub(crate) fn neighbours() -> Vec<Neighbour> {
+    const NOBODY: u32 = 65534;
+    // SAFETY: it takes nothing and cannot fail.
+    let user = unsafe { libc::geteuid() };
+    if user != 0 {
+        return vec![Neighbour { before: &[], user }];
+    }
+    let root: &[&str] = &[
+        "setpriv",
+        "--bounding-set=-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid",
+    ];
+    let other: &[&str] = &[
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+    ];
+    vec![
+        Neighbour { before: root, user },
+        Neighbour {
+            before: other,
+            user: NOBODY,
+        },
+    ]
+}
+
+/// Prepares a life whose gateway is the attacker, as our own user.
+pub(crate) fn tried_by<'a>(world: &'a World, attack: &str, arguments: &[&Path]) -> Setup<'a> {
+    let attacker = built::example("attacker");
+    let seconds = TRIES_FOR.as_secs().to_string();
+    let mut command = vec![text(&attacker), attack.to_owned(), seconds];
+    command.extend(arguments.iter().map(|path| text(path)));
+    let words: Vec<&str> = command.iter().map(String::as_str).collect();
+    world.gateway(&words)
 }

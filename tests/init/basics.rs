@@ -127,7 +127,7 @@ fn a_killed_watcher_comes_back_and_the_gateway_does_not_notice() {
         let helper = |life: &Life| {
             let is_watcher = |pid: &i32| {
                 let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                line == b"sessionkeep\0watch\0"
+                line.starts_with(b"sessionkeep\0watch\0")
             };
             children(life.pid()).into_iter().find(is_watcher)
         };

@@ -11,7 +11,8 @@ use crate::life::{LOOP, Life, Setup, both, children, send};
 
 fn watcher(life: &Life) -> Option<i32> {
     let is_watcher = |pid: &i32| {
-        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == b"sessionkeep\0watch\0")
+        fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.starts_with(b"sessionkeep\0watch\0"))
     };
     children(life.pid()).into_iter().find(is_watcher)
 }

@@ -5,6 +5,9 @@
 //! attacker ATTACK SECONDS ARGUMENT…
 //! ```
 
+mod helpers;
+mod pause;
+mod peek;
 mod swap;
 
 use std::io::Write;
@@ -28,6 +31,8 @@ fn main() -> anyhow::Result<()> {
     end_with_0_on_term();
     let arguments: Vec<String> = arguments.collect();
     let score = match attack.as_str() {
+        "pause" => pause::run(&arguments, until)?,
+        "peek" => peek::run(&arguments, until)?,
         "swap" => swap::run(&arguments, until)?,
         other => bail!("there is no attack {other}"),
     };

@@ -138,6 +138,14 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// The exit code of a helper; its error is told on standard error.
+fn code(ended: anyhow::Result<u8>) -> u8 {
+    ended.unwrap_or_else(|error| {
+        let _ = std::io::stderr().write_all(told(&error).as_bytes());
+        exit_code(&error)
+    })
+}
+
 /// The error and its causes, each on a line.
 fn told(error: &anyhow::Error) -> String {
     let mut text = format!("error: {error}\n");

@@ -15,13 +15,12 @@ use crate::boot::restore::{FallBack, newest_readable, stage_newest_whole};
 use crate::boot::survey::survey;
 use crate::boot::{self, Target};
 use crate::config::{Flags, Settings};
-use crate::control::INSTANCE_ENV;
 use crate::human::{Bytes, Took};
 use crate::progress::Progress;
 use crate::session::{Directory, Profile};
 use crate::store::Seq;
 
-use super::{context, restorer, standalone};
+use super::{context, standalone};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -53,9 +52,6 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
         match &args.to {
             _ if args.dry_run => dry_run(args, &settings).await,
             Some(to) => copy(args, &settings, to).await,
-            None if std::env::var_os(INSTANCE_ENV).is_some() => {
-                restorer::under_init(args.seq, &settings).await
-            }
             None => alone(args, &settings).await,
         }
     })?

@@ -1,9 +1,8 @@
-//! The restorer: `sessionkeep restore` as init's child, before the gateway starts. It tells while it
+//! The restorer: `sessionkeep restore` as init's helper, before the gateway starts. It tells while it
 //! waits and works, to init and to whoever asks over HTTP.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -12,37 +11,33 @@ use tracing::{error, info, warn};
 use crate::boot::attach::{Holdup, Identity};
 use crate::boot::{self, BootError, Booted, Target};
 use crate::config::{Conflict, Settings};
-use crate::control::{
-    CONTROL_FD_ENV, HTTP_FD_ENV, INSTANCE_ENV, Lifecycle, MADE_WAY_ENV, PREDECESSOR_ENV, ToInit,
-    encode,
-};
+use crate::control::{Handover, Lifecycle, ToInit, encode};
 use crate::human::{Bytes, Chain, Took};
 use crate::outside::Outside;
 use crate::progress::Progress;
 use crate::status::incidents::Kind;
 use crate::status::{Lease, Past, Shared};
-use crate::store::Seq;
-use crate::watcher::link::{inherited_fd, inherited_fds};
 
 use super::context;
 
-/// As init's child: leaves the lease for the watcher, answers health checks meanwhile, and says by
+/// As init's helper: leaves the lease for the watcher, answers health checks meanwhile, and says by
 /// its exit code how it went.
-pub(super) async fn under_init(seq: Option<Seq>, settings: &Settings) -> anyhow::Result<ExitCode> {
-    let instance = std::env::var(INSTANCE_ENV)?
-        .parse()
-        .context("failed to understand the instance's name")?;
-    let predecessor = std::env::var(PREDECESSOR_ENV)
-        .ok()
-        .and_then(|name| name.parse().ok());
+pub(super) async fn under_init(handover: Handover) -> anyhow::Result<u8> {
+    let Handover {
+        settings,
+        instance,
+        predecessor,
+        made_way,
+        control,
+        http,
+    } = handover;
     let who = Identity {
         instance,
         predecessor,
     };
-    let made_way = std::env::var_os(MADE_WAY_ENV).is_some();
     let settings = &match made_way {
         true => waiting_for_its_turn(settings),
-        false => settings.clone(),
+        false => settings,
     };
     let store = context::open(settings).await?;
     let (state, lease) = match made_way {
@@ -51,9 +46,9 @@ pub(super) async fn under_init(seq: Option<Seq>, settings: &Settings) -> anyhow:
     };
     let shared = Shared::new(settings, store.describe(), who.instance.to_string(), state);
     shared.update(|status| status.lease = lease);
-    let outside = Outside::start(settings, &shared, inherited_fds(HTTP_FD_ENV))
-        .context("failed to start answering HTTP")?;
-    let mut control = inherited_fd(CONTROL_FD_ENV).map(UnixStream::from);
+    let outside =
+        Outside::start(settings, &shared, http).context("failed to start answering HTTP")?;
+    let mut control = UnixStream::from(control);
     let mut tell = |holdup: Holdup| {
         let waiting = match holdup {
             Holdup::Owner => true,
@@ -70,19 +65,16 @@ pub(super) async fn under_init(seq: Option<Seq>, settings: &Settings) -> anyhow:
                 false => (Lifecycle::Restoring, Lease::None),
             };
         });
-        if let Some(control) = &mut control
-            && let Err(error) = control.write_all(&encode(&ToInit::Standby { waiting }))
-        {
+        if let Err(error) = control.write_all(&encode(&ToInit::Standby { waiting })) {
             warn!(target: "boot", %error, "init does not hear us");
         }
     };
-    let target = seq.map_or(Target::Newest, Target::Commit);
     let progress = Progress::default();
     shared.follow(&progress);
     let booted = progress
         .show(
             "restoring",
-            boot::boot(settings, &store, &who, target, &progress, &mut tell),
+            boot::boot(settings, &store, &who, Target::Newest, &progress, &mut tell),
         )
         .await;
     store.close().await;
@@ -107,20 +99,19 @@ pub(super) async fn under_init(seq: Option<Seq>, settings: &Settings) -> anyhow:
     match booted {
         Ok(booted) => {
             log_booted(&booted);
-            Ok(ExitCode::SUCCESS)
+            Ok(0)
         }
         Err(error) => {
             let code = error.exit_code();
             error!(target: "boot", error = %Chain(&error), exit_code = code, "the gateway is not started");
-            Ok(ExitCode::from(code))
+            Ok(code)
         }
     }
 }
 
 /// A life that has made way waits for as long as it takes, whether or not the store answers: to exit
 /// would be to be started again, and to take the session back.
-fn waiting_for_its_turn(settings: &Settings) -> Settings {
-    let mut settings = settings.clone();
+fn waiting_for_its_turn(mut settings: Settings) -> Settings {
     settings.lease.conflict = Conflict::Wait;
     settings.store.wait = Duration::MAX;
     settings

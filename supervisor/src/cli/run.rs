@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use tracing::error;
 
 use crate::config::Flags;
+use crate::control::{Handover, Helpers};
 use crate::exit;
 use crate::init::{ExitMapping, Options, ParentDeath, Reach, Reaping, Rewrite, Scope};
 
@@ -86,6 +87,20 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(crate::init::run(
         &settings,
         &args.options(),
+        &Forks,
         args.command.clone(),
     )))
+}
+
+/// What init's forks do.
+struct Forks;
+
+impl Helpers for Forks {
+    fn restore(&self, handover: Handover) -> u8 {
+        super::code(super::context::block_on(super::restorer::under_init(handover)).flatten())
+    }
+
+    fn watch(&self, handover: Handover) -> u8 {
+        super::code(super::watch::under_init(handover))
+    }
 }

@@ -1,15 +1,17 @@
 //! `sessionkeep watch`: commits changes until it is told to stop.
 
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 
 use crate::config::{Flags, Settings};
-use crate::control::{HTTP_FD_ENV, INSTANCE_ENV, Lifecycle};
+use crate::control::{Handover, Lifecycle};
 use crate::outside::Outside;
 use crate::status::{Lease, Shared};
 use crate::store::InstanceId;
-use crate::watcher::link::{Link, inherited_fds};
+use crate::watcher::End;
+use crate::watcher::link::Link;
 use crate::{boot, store, watcher};
 
 use super::standalone;
@@ -23,22 +25,40 @@ Example:
   sessionkeep watch --dir ./session --store sqlite:keep.db")]
 pub(super) struct Args {}
 
+/// Who has started it.
+enum Start {
+    /// Init, of which this process is a fork.
+    Init {
+        control: OwnedFd,
+        http: Vec<OwnedFd>,
+    },
+    /// Somebody by hand.
+    Alone(standalone::Lock),
+}
+
 pub(super) fn main(_: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let settings = super::context::settings(flags)?;
+    let lock = standalone::lock(&settings)?;
+    let end = watch(settings, standalone::instance(), Start::Alone(lock))?;
+    Ok(ExitCode::from(end.exit_code()))
+}
+
+/// As init's helper.
+pub(super) fn under_init(handover: Handover) -> anyhow::Result<u8> {
+    let Handover {
+        settings,
+        instance,
+        control,
+        http,
+        ..
+    } = handover;
+    let end = watch(settings, instance, Start::Init { control, http })?;
+    Ok(end.exit_code())
+}
+
+fn watch(settings: Settings, instance: InstanceId, start: Start) -> anyhow::Result<End> {
     keep_memory_small();
-    let sockets = inherited_fds(HTTP_FD_ENV);
-    let under_init = std::env::var(INSTANCE_ENV).ok();
-    let lock = match under_init {
-        Some(_) => None,
-        None => Some(standalone::lock(&settings)?),
-    };
-    let instance: InstanceId = match &under_init {
-        Some(name) => name
-            .parse()
-            .context("failed to understand the instance's name")?,
-        None => standalone::instance(),
-    };
-    let end = super::context::block_on(async {
+    super::context::block_on(async {
         let describe = match settings.is_file_mode() {
             true => "none".to_owned(),
             false => super::context::open(&settings).await?.describe(),
@@ -53,12 +73,19 @@ pub(super) fn main(_: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
             // The restorer has left it to this process, or it is about to be taken.
             shared.update(|status| status.lease = Lease::Held);
         }
-        let outside = Outside::start(&settings, &shared, sockets)
-            .context("failed to start answering HTTP")?;
-        let link = match &lock {
-            None => Link::inherit().context("failed to take up the channel to init")?,
-            Some(_) => standalone::link(settings.stop.flush)?,
+        let (link, http, lock) = match start {
+            Start::Init { control, http } => {
+                let link = Link::new(control).context("failed to take up the channel to init")?;
+                (link, http, None)
+            }
+            Start::Alone(lock) => (
+                standalone::link(settings.stop.flush)?,
+                Vec::new(),
+                Some(lock),
+            ),
         };
+        let outside =
+            Outside::start(&settings, &shared, http).context("failed to start answering HTTP")?;
         if settings.is_file_mode() {
             let end = watcher::watch_nothing(&settings, link, shared).await;
             outside.finish();
@@ -73,8 +100,7 @@ pub(super) fn main(_: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
             .with_context(|| format!("failed to watch {}", settings.dir.display()));
         outside.finish();
         end
-    })??;
-    Ok(ExitCode::from(end.exit_code()))
+    })?
 }
 
 /// What the restorer does under init: without it the watcher would take the directory for new.

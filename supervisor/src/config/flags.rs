@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Secret;
+use super::{Secret, registry};
 
 /// Flags that set settings. They win over the environment and the file.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -53,5 +53,36 @@ impl Flags {
         ]
         .into_iter()
         .filter_map(|(flag, text)| Some((flag, text?)))
+    }
+}
+
+/// Where in the argument `word`, which follows `before`, something begins that is secret or may be.
+pub(crate) fn is_secret_argument(before: &[u8], word: &[u8]) -> Option<usize> {
+    const STORE: &[u8] = b"--store";
+    const SET: &[u8] = b"--set";
+    if before == STORE {
+        return Some(0);
+    }
+    if before == SET {
+        return secret_in_setting(word);
+    }
+    let equals = word.iter().position(|byte| *byte == b'=')?;
+    let (flag, value) = (&word[..equals], equals + 1);
+    if flag == STORE {
+        return Some(value);
+    }
+    let within = secret_in_setting(&word[value..]);
+    within.filter(|_| flag == SET).map(|at| value + at)
+}
+
+/// The same for a `KEY=VALUE`. What is no setting may be a secret that was meant for another flag.
+fn secret_in_setting(pair: &[u8]) -> Option<usize> {
+    let Some(equals) = pair.iter().position(|byte| *byte == b'=') else {
+        return Some(0);
+    };
+    let key = std::str::from_utf8(&pair[..equals]).ok();
+    match key.and_then(registry::find) {
+        Some(setting) => setting.secret.then_some(equals + 1),
+        None => Some(0),
     }
 }

@@ -19,6 +19,7 @@ mod suggest;
 mod values;
 
 pub use flags::Flags;
+pub(crate) use flags::is_secret_argument;
 pub use model::{
     AlarmSettings, Conflict, GatewaySettings, HeartbeatSettings, HistorySettings, HttpSettings,
     LeaseSettings, LogFormat, LogLevel, LogSettings, OutagePolicy, ProfileName, RestartPolicy,

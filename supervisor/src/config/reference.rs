@@ -46,7 +46,6 @@ Further variables:
   an error. `true` asks for a MongoDB address.
 - `PORT` is the gateway's own port; for profile `waha` it is part of the default of `gateway.probe`.
 - `SESSIONKEEP_CONFIG` names the settings file.
-- Variables that begin with `_SESSIONKEEP_` pass between sessionkeep's own processes.
 - Two variables of one setting must not differ, except `LOG_LEVEL` and `LOG_FORMAT`: the gateway
   reads them as well, so `SESSIONKEEP_LOG_LEVEL` and `SESSIONKEEP_LOG_FORMAT` win over them.
 - Variables that Kubernetes makes for a service named like `sessionkeep` are passed over.

@@ -2,7 +2,7 @@
 //! wrong is collected, so that an operator sees it all at once.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +11,6 @@ use super::problem::{ConfigErrors, Problem, shown, shown_name};
 use super::registry::{self, Default, Setting, Sharing};
 use super::store_url::Switch;
 use super::{Flags, ProfileName, Settings, checks, file, store_url, suggest};
-use crate::control::SETTINGS_ENV;
 
 /// Names the settings file in the environment.
 const FILE_ENV: &str = "SESSIONKEEP_CONFIG";
@@ -43,8 +42,6 @@ pub enum Source {
     File(String, Option<usize>),
     /// Nobody set it.
     Default,
-    /// From init, which had read it from one of the others.
-    Init,
 }
 
 impl fmt::Display for Source {
@@ -55,7 +52,6 @@ impl fmt::Display for Source {
             Self::File(path, Some(line)) => write!(f, "{path} line {line}"),
             Self::File(path, None) => f.write_str(path),
             Self::Default => f.write_str("default"),
-            Self::Init => f.write_str("init"),
         }
     }
 }
@@ -85,9 +81,6 @@ pub struct Loaded {
 /// # Errors
 /// [`ConfigErrors`] with everything that is wrong.
 pub fn load(flags: &Flags) -> Result<Loaded, ConfigErrors> {
-    if let Some(json) = std::env::var_os(SETTINGS_ENV) {
-        return from_init(&json);
-    }
     // A working directory that has gone matters only to what is given relative to it.
     let cwd = std::env::current_dir();
     let base = cwd.as_deref().unwrap_or(Path::new(""));
@@ -142,23 +135,6 @@ pub(crate) fn resolve_init_only(
     settings.gateway.probe = None;
     settings.http.port = 0;
     Ok(settings)
-}
-
-/// Takes the settings that init handed to its child: they were read once and stay as they were.
-pub(crate) fn from_init(json: &OsStr) -> Result<Loaded, ConfigErrors> {
-    let settings: Option<Settings> = json
-        .to_str()
-        .and_then(|json| serde_json::from_str(json).ok());
-    let settings = settings.ok_or_else(|| {
-        ConfigErrors::alone(Problem {
-            name: SETTINGS_ENV.to_owned(),
-            value: None,
-            reason: "holds no settings of this version".to_owned(),
-            remedy: "unset it: only `sessionkeep run` sets it, for its children".to_owned(),
-        })
-    })?;
-    let origins = origins(&settings, |_| Source::Init);
-    Ok(Loaded { settings, origins })
 }
 
 fn origins(settings: &Settings, source: impl Fn(&Setting) -> Source) -> Vec<Origin> {

@@ -326,9 +326,8 @@ fn a_gateway_that_is_to_stop_in_time_needs_requests_that_end_in_time() {
 }
 
 #[test]
-fn variables_of_init_and_of_kubernetes_are_passed_over() {
+fn variables_of_kubernetes_are_passed_over() {
     let settings = Case::sqlite()
-        .env("_SESSIONKEEP_CONTROL_FD", "5")
         .env("SESSIONKEEP_PORT", "tcp://10.0.0.7:3001")
         .env("SESSIONKEEP_HTTP_PORT", "tcp://10.0.0.7:3001")
         .env("SESSIONKEEP_PORT_3001_TCP_ADDR", "10.0.0.7")
@@ -448,19 +447,6 @@ fn no_secret_ever_shows() {
     for set in [url.as_str(), &format!("{url}=x"), &format!("x={url}")] {
         assert!(!Case::sqlite().set(set).bad().concat().contains(CANARY));
     }
-}
-
-#[test]
-fn settings_travel_to_inits_children_unchanged() {
-    let case = Case::default()
-        .env("MONGO_URL", "mongodb://u:p@h/db")
-        .env("ADMIN_TOKEN", "t");
-    let settings = case.good();
-    let json = serde_json::to_string(&settings).expect("settings are plain data");
-    let loaded = from_init(json.as_ref()).expect("they read back");
-    assert_eq!(loaded.settings, settings);
-    assert_eq!(source(&loaded, "dir"), "init");
-    assert!(from_init("{\"dir\":\"canary-4711\"}".as_ref()).is_err());
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! Settings: the file, the environment, spans, addresses, and what init hands on.
 
 use std::cell::RefCell;
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::time::Duration;
 
 use super::{Decoder, about};
-use crate::config::sources::{from_init, resolve, resolve_init_only};
+use crate::config::sources::{resolve, resolve_init_only};
 use crate::config::{Flags, Loaded, StoreChoice, duration, store_url};
 use crate::store::MongoStore;
 
@@ -37,16 +37,6 @@ pub(super) const DECODERS: &[Decoder] = &[
         seeds: urls,
         memory: |input| about(input, 64),
     },
-    Decoder {
-        name: "handed_on",
-        decode: handed_on,
-        seeds: || {
-            vec![to_json(
-                &loaded(environments().swap_remove(0)).expect("honest"),
-            )]
-        },
-        memory: |input| about(input, 64),
-    },
 ];
 
 fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
@@ -73,12 +63,10 @@ fn file(input: &[u8]) -> bool {
     check(read)
 }
 
-/// What is in force can be handed on, and what is wrong be told.
+/// What is in force is sound, and what is wrong can be told.
 fn check(read: Result<Loaded, crate::config::ConfigErrors>) -> bool {
     match read {
         Ok(loaded) => {
-            let again = from_init(OsStr::from_bytes(&to_json(&loaded))).expect("our own");
-            assert_eq!(again.settings, loaded.settings);
             assert!(loaded.settings.dir.is_absolute());
             assert!(loaded.settings.stop.flush < loaded.settings.stop.total);
             true
@@ -92,10 +80,6 @@ fn check(read: Result<Loaded, crate::config::ConfigErrors>) -> bool {
             false
         }
     }
-}
-
-fn to_json(loaded: &Loaded) -> Vec<u8> {
-    serde_json::to_vec(&loaded.settings).expect("settings always encode")
 }
 
 fn environments() -> Vec<Vec<u8>> {
@@ -174,14 +158,5 @@ fn url(input: &[u8]) -> bool {
         // Whatever it says, it is said without a word of the address.
         return MongoStore::connect(url, Duration::from_secs(1), "fuzz").is_ok();
     }
-    true
-}
-
-fn handed_on(input: &[u8]) -> bool {
-    let Ok(loaded) = from_init(OsStr::from_bytes(input)) else {
-        return false;
-    };
-    let again = from_init(OsStr::from_bytes(&to_json(&loaded))).expect("our own");
-    assert_eq!(again.settings, loaded.settings);
     true
 }

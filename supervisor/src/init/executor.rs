@@ -5,8 +5,7 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, AsRawFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -15,6 +14,7 @@ use tracing::{debug, error, info, warn};
 use super::channel::Channel;
 use super::child;
 use super::descendants::{Descendants, Sight};
+use super::fork::{self, Side};
 use super::lock::{self, DirLock};
 use super::machine::{Action, Event, Machine, Plan, Role, SpawnError, Verdict};
 use super::options::{Options, Reaping, Scope};
@@ -23,24 +23,21 @@ use super::reaper::{Children, Names, Orphan, Stops};
 use super::report::Report;
 use super::signals::{Received, Signals};
 use super::terminal::{Placement, Terminal};
-use super::{browser_locks, listeners};
+use super::{browser_locks, listeners, visible};
 use crate::config::{HttpSettings, Settings};
-use crate::control::{
-    CONTROL_FD_ENV, HTTP_FD_ENV, INSTANCE_ENV, Lifecycle, MADE_WAY_ENV, MonotonicMs,
-    PREDECESSOR_ENV, SETTINGS_ENV, ToInit, ToWatcher,
-};
+use crate::control::{Handover, Helpers, Lifecycle, MonotonicMs, ToInit, ToWatcher};
+use crate::exit;
 use crate::memory::give_back;
+use crate::store::InstanceId;
 
 /// Everything that PID 1 owns.
 pub(super) struct Executor<'a> {
     settings: &'a Settings,
     options: &'a Options,
-    /// The settings as helpers get them.
-    encoded: String,
+    helpers: &'a dyn Helpers,
     command: Vec<OsString>,
     gateway_environment: Vec<(OsString, OsString)>,
-    executable: PathBuf,
-    instance: String,
+    instance: InstanceId,
     /// Given to the first helpers only: once they have continued its lease, it is history.
     predecessor: Option<String>,
     machine: Machine,
@@ -64,11 +61,15 @@ impl<'a> Executor<'a> {
     pub(super) fn new(
         settings: &'a Settings,
         options: &'a Options,
+        helpers: &'a dyn Helpers,
         command: Vec<OsString>,
-        instance: String,
+        instance: InstanceId,
         plan: Plan,
         signals: Signals,
     ) -> Self {
+        let gateway_environment = child::scrub(std::env::vars_os());
+        // The settings have been read, and what the gateway gets has just been.
+        visible::wipe();
         let terminal = Terminal::open();
         let stops = match terminal {
             Some(_) => Stops::Matter,
@@ -81,11 +82,9 @@ impl<'a> Executor<'a> {
         Self {
             settings,
             options,
-            encoded: serde_json::to_string(settings)
-                .expect("settings are plain data with text keys"),
+            helpers,
             command,
-            gateway_environment: child::scrub(std::env::vars_os()),
-            executable: child::own_executable(),
+            gateway_environment,
             instance,
             predecessor: None,
             machine: Machine::new(plan),
@@ -336,9 +335,9 @@ impl<'a> Executor<'a> {
     fn spawn(&mut self, role: Role) {
         let spawned = match role {
             Role::Gateway => self.spawn_gateway(),
-            Role::Restorer => self.spawn_helper(role, "restore"),
+            Role::Restorer => self.spawn_helper(role),
             Role::Watcher => {
-                let spawned = self.spawn_helper(role, "watch");
+                let spawned = self.spawn_helper(role);
                 self.predecessor = None;
                 spawned
             }
@@ -372,40 +371,61 @@ impl<'a> Executor<'a> {
         Ok(pid)
     }
 
-    fn spawn_helper(&mut self, role: Role, subcommand: &str) -> io::Result<i32> {
+    /// Returns in init only: the child is the helper, and ends with it.
+    fn spawn_helper(&mut self, role: Role) -> io::Result<i32> {
         let (channel, theirs) = Channel::new()?;
-        let control = theirs.as_raw_fd();
-        let number = |fd: i32| OsString::from(fd.to_string());
-        let mut environment = vec![
-            (CONTROL_FD_ENV, number(control)),
-            (SETTINGS_ENV, OsString::from(&self.encoded)),
-            (INSTANCE_ENV, OsString::from(&self.instance)),
-        ];
-        let mut inherit = vec![control];
-        if let Some(predecessor) = &self.predecessor {
-            environment.push((PREDECESSOR_ENV, OsString::from(predecessor)));
+        // SAFETY: it only asks for our own id.
+        let parent = unsafe { libc::getpid() };
+        match fork::fork()? {
+            Side::Parent(pid) => {
+                self.children.enter(role, pid);
+                self.channel = Some(channel);
+                Ok(pid)
+            }
+            Side::Child => std::process::exit(i32::from(self.be_helper(role, theirs, parent))),
         }
-        if role == Role::Restorer && self.machine.has_made_way() {
-            environment.push((MADE_WAY_ENV, OsString::from("1")));
-        }
-        if !self.http.is_empty() {
-            let sockets: Vec<i32> = self.http.iter().map(AsRawFd::as_raw_fd).collect();
-            let numbers: Vec<String> = sockets.iter().map(ToString::to_string).collect();
-            environment.push((HTTP_FD_ENV, numbers.join(",").into()));
-            inherit.extend(sockets);
-        }
-        let inherited = self.signals.inherited();
-        let mut command = child::helper(
-            &self.executable,
-            subcommand,
-            environment,
-            inherit,
-            inherited,
-        );
-        let pid = self.children.spawn(role, &mut command)?;
-        self.channel = Some(channel);
-        Ok(pid)
     }
+
+    /// What a helper does, in its own process.
+    fn be_helper(&self, role: Role, control: OwnedFd, parent: i32) -> u8 {
+        let http: Vec<RawFd> = self.http.iter().map(AsRawFd::as_raw_fd).collect();
+        let mut keep = vec![control.as_raw_fd()];
+        keep.extend(crate::log::descriptor());
+        keep.extend(&http);
+        let inherited = self.signals.inherited();
+        if let Err(error) = fork::become_helper(parent, inherited, &keep) {
+            error!(target: "init", %role, %error, "failed to start");
+            return exit::INTERNAL;
+        }
+        let handover = Handover {
+            settings: self.settings.clone(),
+            instance: self.instance.clone(),
+            predecessor: self
+                .predecessor
+                .as_deref()
+                .and_then(|name| name.parse().ok()),
+            made_way: self.machine.has_made_way(),
+            control,
+            http: http.into_iter().map(owned).collect(),
+        };
+        match role {
+            Role::Restorer => {
+                visible::rename(&["sessionkeep", "restore"]);
+                self.helpers.restore(handover)
+            }
+            Role::Watcher | Role::Gateway => {
+                visible::rename(&["sessionkeep", "watch"]);
+                self.helpers.watch(handover)
+            }
+        }
+    }
+}
+
+/// A listening socket that a helper has from the fork.
+fn owned(fd: RawFd) -> OwnedFd {
+    // SAFETY: it is open, and the listener that has this number in the helper, too, is never dropped
+    // there.
+    unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 /// Stops this process (or, where `whom` is 0, its process group) until somebody lets it go on.

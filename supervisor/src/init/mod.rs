@@ -6,9 +6,8 @@
 //! the rest fares. Nothing here waits for anything without a deadline, but for the gateway's life.
 //!
 //! What each child gets:
-//! - helpers (`restore`, `watch`): the control socket and the HTTP socket as inherited descriptors
-//!   named by variables of [`crate::control`], the settings as JSON, a session of their own, and a
-//!   TERM when init dies;
+//! - helpers (`restore`, `watch`): they are forks of init, and have a [`Handover`] with the settings,
+//!   the control socket and the HTTP socket, a session of their own, and a TERM when init dies;
 //! - the gateway: our stdio, a process group of its own, a session of its own unless it is the
 //!   foreground job of our terminal (`terminal`), the signal mask that we were started with, and the environment without what is ours ([`scrub`]).
 
@@ -17,6 +16,7 @@ mod channel;
 mod child;
 pub(crate) mod descendants;
 mod executor;
+mod fork;
 mod listeners;
 pub(crate) mod lock;
 pub mod machine;
@@ -27,6 +27,7 @@ mod report;
 pub(crate) mod signal_names;
 mod signals;
 mod terminal;
+mod visible;
 
 use std::collections::hash_map::RandomState;
 use std::ffi::OsString;
@@ -43,6 +44,7 @@ pub use options::{
 };
 
 use crate::config::Settings;
+pub use crate::control::{Handover, Helpers};
 use crate::exit;
 use crate::store::InstanceId;
 use executor::Executor;
@@ -52,10 +54,18 @@ use signals::Signals;
 /// Runs `command` as a gateway until it is over, and returns what to exit with.
 ///
 /// To be called while the process has one thread, from `main`'s: signals are blocked for the
-/// thread that calls, and a helper is told to end when the thread that started it does.
+/// thread that calls, a helper is told to end when the thread that started it does, and helpers are
+/// forks.
 #[must_use]
-pub fn run(settings: &Settings, options: &Options, command: Vec<OsString>) -> u8 {
-    let ran = catch_unwind(AssertUnwindSafe(|| supervise(settings, options, command)));
+pub fn run(
+    settings: &Settings,
+    options: &Options,
+    helpers: &dyn Helpers,
+    command: Vec<OsString>,
+) -> u8 {
+    let ran = catch_unwind(AssertUnwindSafe(|| {
+        supervise(settings, options, helpers, command)
+    }));
     match ran {
         Ok(Ok(code)) => code,
         Ok(Err(failure)) => {
@@ -70,6 +80,7 @@ pub fn run(settings: &Settings, options: &Options, command: Vec<OsString>) -> u8
 fn supervise(
     settings: &Settings,
     options: &Options,
+    helpers: &dyn Helpers,
     command: Vec<OsString>,
 ) -> std::io::Result<u8> {
     // First of all: a signal that comes from here on is kept and not lost.
@@ -107,7 +118,7 @@ fn supervise(
     // Seeded per process by the standard library.
     let jitter_seed = RandomState::new().hash_one(pid);
     let plan = Plan::new(settings, options, jitter_seed);
-    Executor::new(settings, options, command, instance.into(), plan, signals).run()
+    Executor::new(settings, options, helpers, command, instance, plan, signals).run()
 }
 
 /// Has the kernel send us a signal when our parent dies. To be called when signals are blocked.

@@ -76,6 +76,11 @@ impl Children {
         Ok(pid)
     }
 
+    /// Enters a child that has been started otherwise.
+    pub(super) fn enter(&mut self, role: Role, pid: i32) {
+        self.alive.push((pid, role));
+    }
+
     /// The process id of a child that is alive.
     pub(super) fn pid(&self, role: Role) -> Option<i32> {
         let (pid, _) = self.alive.iter().find(|(_, r)| *r == role)?;

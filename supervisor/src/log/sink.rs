@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -35,6 +35,11 @@ impl Stderr {
             own: reopen(std::io::stderr().as_fd(), "/proc/self/fd/2"),
             kind: kind(std::io::stderr().as_fd()),
         }
+    }
+
+    /// The descriptor of the open file of our own.
+    pub(super) fn own_descriptor(&self) -> Option<RawFd> {
+        self.own.as_ref().map(AsRawFd::as_raw_fd)
     }
 }
 
