@@ -97,3 +97,5 @@ mod tamper;
 mod tls;
 #[path = "faults/tree_shapes.rs"]
 mod tree_shapes;
+#[path = "faults/vanished.rs"]
+mod vanished;

@@ -221,7 +221,8 @@ holds_for_every_store! {
     repeating_an_append_is_done_again
     an_append_to_a_taken_number_names_who_took_it
     of_concurrent_appends_exactly_one_is_done
-    gaps_are_allowed
+    checkpoints_may_leave_gaps
+    an_orphan_is_refused_or_stored_and_never_taken_for_fenced
     records_come_in_portions_of_some_megabytes
     many_small_records_come_back_without_a_hole
     an_unknown_format_is_refused

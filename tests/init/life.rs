@@ -79,6 +79,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
             quiet: Duration::from_millis(50),
             max_delay: Duration::from_secs(1),
             rescan: Duration::from_secs(60),
+            check: Duration::from_secs(60),
         },
         stop: StopSettings {
             total: Duration::from_secs(25),

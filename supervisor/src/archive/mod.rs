@@ -24,6 +24,7 @@ pub mod fetch;
 mod folder;
 pub mod format;
 pub(crate) mod pieces;
+pub mod presence;
 mod recent;
 mod subtrees;
 pub mod tree;

@@ -17,6 +17,9 @@ use crate::store::{
 /// read them a second time.
 const KEPT_CONTENT_MAX: usize = 2 << 20;
 
+/// No tree needs more packs, by far: so many would be kept in memory.
+const PACKS_MAX: usize = 1 << 20;
+
 /// No number in a header that was honestly written is as large: sums of them never overflow, and
 /// every store can count them.
 const NUMBER_MAX: u64 = 1 << 56;
@@ -40,6 +43,9 @@ pub struct Version {
     pub tree: Tree<Vec<Extent>>,
     /// What extents' sources are.
     pub sources: Vec<Source>,
+    /// All packs that a restore of it needs, those of listings included; none of the commits that were
+    /// known and not read.
+    pub packs: Vec<PackId>,
     /// Contents of commits that were kept while folding.
     pub(super) kept: HashMap<Seq, Vec<u8>>,
 }
@@ -139,6 +145,7 @@ impl Version {
             header,
             tree: Tree::new(),
             sources: Vec::new(),
+            packs: Vec::new(),
             kept: HashMap::new(),
         }
     }
@@ -250,9 +257,14 @@ impl Version {
         if header.kind == RecordKind::Checkpoint {
             self.tree = Tree::new();
             self.sources.clear();
+            self.packs.clear();
             self.kept.clear();
             *kept_bytes = 0;
         }
+        if self.packs.len() + header.packs.len() > PACKS_MAX {
+            return Err(damaged("it needs more packs than any tree has"));
+        }
+        self.packs.extend_from_slice(&header.packs);
         ListingReader::open(packed, raw_len)
             .and_then(|listing| self.apply(header.seq, listing))
             .map_err(|why| damaged(&why))?;

@@ -3,12 +3,13 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::builder::Built;
-use super::error::Result;
+use super::error::{ArchiveError, Result};
 use super::recent::Recent;
 use super::tree::Tree;
 use crate::entry::Digest;
 use crate::store::{
-    Appended, ArchiveName, CommitId, FORMAT, Header, InstanceId, Record, RecordKind, Seq, Store,
+    Appended, ArchiveName, CommitId, FORMAT, Header, InstanceId, PackId, Record, RecordKind, Seq,
+    Store,
 };
 
 /// A checkpoint is due when the commits since the last one hold more than this share, in percent, of
@@ -69,6 +70,8 @@ pub struct Writer {
     pending: Option<Record>,
     /// What it has committed since the last checkpoint.
     recent: Recent,
+    /// The packs that a restore of the head needs.
+    packs: Vec<PackId>,
 }
 
 impl Writer {
@@ -91,7 +94,24 @@ impl Writer {
             clock_offset_ms,
             pending: None,
             recent: Recent::default(),
+            packs: Vec::new(),
         }
+    }
+
+    /// Takes up with an archive whose head's restore needs `packs`.
+    pub fn needs(&mut self, packs: Vec<PackId>) {
+        self.packs = packs;
+    }
+
+    /// The packs that a restore of its head needs, as far as it was told of them or wrote them.
+    #[must_use]
+    pub fn packs(&self) -> &[PackId] {
+        &self.packs
+    }
+
+    /// Goes on under another grant of the lease, after the one it had was lost to nobody.
+    pub fn raise_epoch(&mut self, epoch: u64) {
+        self.epoch = self.epoch.max(epoch);
     }
 
     /// Passes over numbers up to `seq`: they are taken by commits that cannot be read.
@@ -99,7 +119,13 @@ impl Writer {
         self.after = seq;
     }
 
-    /// The newest commit that is known to be in the store.
+    /// Whose commits they are.
+    #[must_use]
+    pub fn instance(&self) -> &InstanceId {
+        &self.instance
+    }
+
+    /// The newest commit that was acknowledged.
     #[must_use]
     pub fn head(&self) -> Option<&Header> {
         self.head.as_ref()
@@ -227,7 +253,8 @@ impl Writer {
     /// Asks again for the commit whose append was not answered; `None` where there is none.
     ///
     /// # Errors
-    /// The store's; a transient one leaves it pending.
+    /// The store's; a transient one leaves it pending. [`ArchiveError::MissingCommit`] where what it
+    /// builds on is gone from the store; it is pending no more then.
     pub async fn settle(&mut self, store: &dyn Store) -> Result<Option<Outcome>> {
         let Some(record) = &self.pending else {
             return Ok(None);
@@ -236,10 +263,20 @@ impl Writer {
             Appended::Done => {
                 self.recent.note(record);
                 let header = self.pending.take().expect("was just looked at").header;
+                if header.kind == RecordKind::Checkpoint {
+                    self.packs.clear();
+                }
+                self.packs.extend_from_slice(&header.packs);
                 self.head = Some(header.clone());
                 Ok(Some(Outcome::Done(Box::new(header))))
             }
             Appended::Taken(other) => Ok(Some(Outcome::Fenced(other))),
+            Appended::Orphan => {
+                let seq = record.header.seq - 1;
+                // It was not stored, and will not be.
+                self.pending = None;
+                Err(ArchiveError::MissingCommit { seq })
+            }
         }
     }
 

@@ -387,8 +387,14 @@ pub async fn raise_barrier(
                     tokio::time::sleep(Backoff::STORE.jittered(attempt)).await;
                     attempt += 1;
                 }
-                other => break other?,
+                // What was the head a moment ago has been deleted.
+                Err(ArchiveError::MissingCommit { .. }) => break None,
+                other => break Some(other?),
             }
+        };
+        let Some(outcome) = outcome else {
+            info!(target: "boot", after, "the commit before the barrier is gone; reading again");
+            continue;
         };
         match outcome {
             Outcome::Done(_) => return Ok((head, writer)),

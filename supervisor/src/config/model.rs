@@ -168,6 +168,8 @@ pub struct SyncSettings {
     pub max_delay: Duration,
     /// How often everything is looked at, whatever the kernel reported.
     pub rescan: Duration,
+    /// How often it is seen whether all that was committed is still in the store.
+    pub check: Duration,
 }
 
 /// `stop.*`

@@ -249,6 +249,15 @@ pub(super) const ALL: &[Setting] = &[
         ..ROW
     },
     Setting {
+        key: "sync.check",
+        env: "SESSIONKEEP_SYNC_CHECK",
+        default: Default::Is("5m"),
+        meaning: "how often it is seen whether all that was saved is still in the store; before the end always",
+        set: |s, v| span(v, Duration::from_millis(100)).map(|v| s.sync.check = v),
+        show: |s| duration::show(s.sync.check),
+        ..ROW
+    },
+    Setting {
         key: "stop.total",
         env: "SESSIONKEEP_STOP_TOTAL",
         default: Default::Is("9s"),
@@ -565,6 +574,7 @@ pub(crate) fn defaults() -> Settings {
             quiet: Duration::ZERO,
             max_delay: Duration::ZERO,
             rescan: Duration::ZERO,
+            check: Duration::ZERO,
         },
         stop: StopSettings {
             total: Duration::ZERO,

@@ -41,6 +41,8 @@ pub enum Kind {
     GatewayRestarting,
     /// A stored commit is damaged, and was passed over.
     DamagedHead,
+    /// The store has lost something of what was committed, while this instance runs.
+    ArchiveDamaged,
     /// The store does not answer.
     StoreUnreachable,
     /// A session that was logged in is not any more.
@@ -51,12 +53,13 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Fenced,
         Self::Lagging,
         Self::FlushFailed,
         Self::GatewayRestarting,
         Self::DamagedHead,
+        Self::ArchiveDamaged,
         Self::StoreUnreachable,
         Self::LoggedOut,
         Self::DiskFull,
@@ -71,6 +74,7 @@ impl Kind {
             Self::FlushFailed => "flush_failed",
             Self::GatewayRestarting => "gateway_restarting",
             Self::DamagedHead => "damaged_head",
+            Self::ArchiveDamaged => "archive_damaged",
             Self::StoreUnreachable => "store_unreachable",
             Self::LoggedOut => "logged_out",
             Self::DiskFull => "disk_full",
@@ -86,6 +90,7 @@ impl Kind {
             Self::FlushFailed => "The last changes before a stop were not saved",
             Self::GatewayRestarting => "The gateway ends again and again",
             Self::DamagedHead => "A damaged version was found in the database",
+            Self::ArchiveDamaged => "The database has lost saved data",
             Self::StoreUnreachable => "The database does not answer",
             Self::LoggedOut => "A number was logged out",
             Self::DiskFull => "The disk is nearly full",
@@ -116,6 +121,11 @@ impl Kind {
             Self::DamagedHead => {
                 "The newest whole version was restored instead, and the login is kept. Run `sessionkeep \
                  verify`, and see whether the database lost data, such as by a full disk."
+            }
+            Self::ArchiveDamaged => {
+                "Everything is being saved anew from the directory, and the login is kept; older versions \
+                 may be gone. Find out who deletes from the database: `sessionkeep doctor` names a \
+                 collection that drops what is old."
             }
             Self::StoreUnreachable => {
                 "A gateway that runs goes on, and changes are kept for later; one that is to be started \

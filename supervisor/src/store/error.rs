@@ -51,6 +51,14 @@ pub enum StoreError {
         /// The format found.
         found: u32,
     },
+    /// The store is set up to lose what it keeps whenever something is written to it.
+    #[error("{what}; {remedy}")]
+    Leaks {
+        /// What loses it.
+        what: String,
+        /// What to do about it.
+        remedy: String,
+    },
     /// The store's address cannot be used.
     #[error("{0}")]
     Address(String),

@@ -30,6 +30,9 @@ pub enum LeaseHealth {
         /// When the first renewal failed.
         since: Instant,
     },
+    /// The store knows of no lease of this archive any more. Nobody has it, and nobody is kept from
+    /// taking it.
+    Gone,
     /// Somebody else has it.
     Lost {
         /// Who, in words.
@@ -114,8 +117,15 @@ impl LeaseKeeper {
     pub fn lost(&self) -> Option<String> {
         match &self.standing.borrow().health {
             LeaseHealth::Lost { reason } => Some(reason.clone()),
-            _ => None,
+            LeaseHealth::Gone => Some(why_lost(None, &self.tenure.instance)),
+            LeaseHealth::Held { .. } | LeaseHealth::Unsure { .. } => None,
         }
+    }
+
+    /// Whether the store knows of no lease of this archive any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.standing.borrow().health == LeaseHealth::Gone
     }
 
     /// How it stands, now and whenever that changes.
@@ -171,6 +181,10 @@ async fn keep(store: Arc<dyn Store>, tenure: Tenure, tell: watch::Sender<Standin
         };
         match renewed {
             Ok((Renewal::Renewed(lease), safe_until)) => note_held(&tell, &lease, safe_until),
+            Ok((Renewal::Lost(None), _)) => {
+                tell.send_modify(|standing| standing.health = LeaseHealth::Gone);
+                return;
+            }
             Ok((Renewal::Lost(owner), _)) => {
                 let reason = why_lost(owner.as_ref(), instance);
                 tell.send_modify(|standing| standing.health = LeaseHealth::Lost { reason });

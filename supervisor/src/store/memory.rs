@@ -11,7 +11,8 @@ use bytes::Bytes;
 use super::lease::LeaseState;
 use super::{
     Appended, ArchiveName, Broken, Finding, Header, InstanceId, Lease, LeaseClaim, LeaseOutcome,
-    PackId, PackInfo, Record, Renewal, Result, Seq, Severity, Store, StoreError, Usage, is_known,
+    PackId, PackInfo, Record, RecordKind, Renewal, Result, Seq, Severity, Store, StoreError, Usage,
+    is_known,
 };
 
 /// What goes wrong with every operation of a [`MemoryStore`] until it is changed.
@@ -294,6 +295,11 @@ impl Store for MemoryStore {
                 }
                 return Ok(Appended::Taken(Box::new(stored.readable()?.header.clone())));
             }
+            let before = (key.0.clone(), header.seq.saturating_sub(1));
+            let stands_alone = header.kind == RecordKind::Checkpoint || header.seq <= 1;
+            if !stands_alone && !state.records.contains_key(&before) {
+                return Ok(Appended::Orphan);
+            }
             let stored = Stored {
                 record: record.clone(),
                 damaged: false,
@@ -318,6 +324,14 @@ impl Store for MemoryStore {
         self.operate(Access::Read, "list commits", |state| {
             let newest = state.range(archive, 0, Seq::MAX).next_back();
             Ok(newest.map(|stored| stored.record.header.seq))
+        })
+        .await
+    }
+
+    async fn numbers(&self, archive: &ArchiveName, from: Seq, to: Seq) -> Result<Vec<Seq>> {
+        self.operate(Access::Read, "list commits", |state| {
+            let found = state.range(archive, from, to);
+            Ok(found.map(|stored| stored.record.header.seq).collect())
         })
         .await
     }
@@ -397,6 +411,14 @@ impl Store for MemoryStore {
                     size: content.len() as u64,
                 })
                 .collect())
+        })
+        .await
+    }
+
+    async fn lacking(&self, archive: &ArchiveName, packs: &[PackId]) -> Result<Vec<PackId>> {
+        self.operate(Access::Read, "list packs", |state| {
+            let is_there = |id: &PackId| state.packs.contains_key(&(archive.clone(), *id));
+            Ok(packs.iter().filter(|id| !is_there(id)).copied().collect())
         })
         .await
     }

@@ -47,6 +47,8 @@ pub enum Appended {
     Done,
     /// The number is taken by another record, whose header this is. Nothing was stored.
     Taken(Box<Header>),
+    /// The record that this one builds on is not in the store any more. Nothing was stored.
+    Orphan,
 }
 
 /// What is known of a pack without reading it.
@@ -95,6 +97,26 @@ pub struct Finding {
     pub remedy: String,
 }
 
+/// How a store's own set-up makes it lose what it was told to keep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leak {
+    /// When.
+    pub when: LeaksWhen,
+    /// What, in words.
+    pub detail: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// When something is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaksWhen {
+    /// When something else is written: even the barrier of the next start.
+    Written,
+    /// When it has become old.
+    Old,
+}
+
 /// How soon who waits for a change of a lease looks again, where the store has no bell.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -126,6 +148,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Creates what the store needs (indexes, tables), if it is not there and we may. Idempotent.
     /// Lacking the right to create what is not strictly needed is not an error.
+    ///
+    /// # Errors
+    /// [`StoreError::Leaks`] where what is written now would push out what was written before.
     async fn prepare(&self) -> Result<()>;
 
     /// Stores `record` under `(archive, seq)`, durably, if and only if no record is there.
@@ -134,7 +159,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// [`Appended::Done`]. Repeating an append that was done (same [`CommitId`]) is `Done` again, so
     /// a caller that lost the answer just asks again.
     ///
-    /// It does not check that `seq - 1` exists: the caller appends to the head it knows.
+    /// A record that builds on the one before it (any but a checkpoint) is an [`Appended::Orphan`]
+    /// where `seq - 1` is not there, in stores that can tell that in the same step. In others it is
+    /// stored all the same, and the caller asks for [`Store::numbers`] from time to time.
     async fn append(&self, record: &Record) -> Result<Appended>;
 
     /// The header with the highest number, or `None` where the archive has no record. Reads what
@@ -146,6 +173,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// The highest number, from the key alone, even where the record does not decode.
     async fn last_seq(&self, archive: &ArchiveName) -> Result<Option<Seq>>;
+
+    /// The numbers with `from <= seq <= to` that are taken, in ascending order, from the keys alone:
+    /// what is in the records is not looked at. For chains of some thousand records.
+    async fn numbers(&self, archive: &ArchiveName, from: Seq, to: Seq) -> Result<Vec<Seq>>;
 
     /// Up to `limit` headers with `from <= seq <= to`, in descending order of `seq`. One that
     /// cannot be read fails the whole call: nobody shall take a list with holes for the truth.
@@ -186,6 +217,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// All whole packs of an archive, in no order.
     async fn packs(&self, archive: &ArchiveName) -> Result<Vec<PackInfo>>;
+
+    /// Those of `packs` that are not whole in the store, as far as can be told without reading their
+    /// content: not listed, of another archive, with pieces missing.
+    async fn lacking(&self, archive: &ArchiveName, packs: &[PackId]) -> Result<Vec<PackId>>;
 
     /// Deletes a pack; one that is absent is a success.
     async fn delete_pack(&self, archive: &ArchiveName, id: PackId) -> Result<()>;
@@ -262,6 +297,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// connection, rights, durability of writes. Never fails: what goes wrong is a finding. Leaves
     /// nothing behind.
     async fn examine(&self) -> Vec<Finding>;
+
+    /// What about the store's own set-up makes it lose what it was told to keep, such as a collection
+    /// that drops its oldest documents. Empty where nothing does, or where we may not ask.
+    async fn leaks(&self) -> Result<Vec<Leak>> {
+        Ok(Vec::new())
+    }
 
     /// Ends connections, within a second or two.
     async fn close(&self);

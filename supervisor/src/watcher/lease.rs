@@ -24,6 +24,8 @@ const STOP_SHARE: u32 = 3;
 /// Something to be done about the lease.
 #[derive(Debug)]
 pub(super) enum Trouble {
+    /// The store knows of none any more: it is to be taken again.
+    Gone,
     /// Somebody else has it.
     Lost(String),
     /// Somebody else wants it, which is to be said to init.
@@ -37,6 +39,7 @@ pub(super) enum Trouble {
 pub(super) struct Told {
     asked: Option<(InstanceId, WakingInstant)>,
     ends: Option<WakingInstant>,
+    gone: bool,
 }
 
 impl Told {
@@ -51,7 +54,13 @@ impl Told {
         };
         loop {
             let now = standing.borrow_and_update().clone();
+            self.gone &= now.health == LeaseHealth::Gone;
             let due = match &now.health {
+                LeaseHealth::Gone if self.gone => return std::future::pending().await,
+                LeaseHealth::Gone => {
+                    self.gone = true;
+                    return Trouble::Gone;
+                }
                 LeaseHealth::Lost { reason } => return Trouble::Lost(reason.clone()),
                 LeaseHealth::Held { asked_by: Some(by) } => {
                     let again = self.asked.as_ref().filter(|(who, _)| who == by);

@@ -77,6 +77,12 @@ const HINTS_PAUSE: Duration = Duration::from_millis(80);
 /// everything is looked at and when a session is new.
 const LISTED_MAX: u64 = 2000;
 
+/// How long after the archive was found damaged it is committed anew.
+const MEND_PAUSE: Duration = Duration::from_millis(500);
+
+/// How often the flush mends an archive that loses what is committed to it.
+const MEND_TRIES: u32 = 3;
+
 /// How long after the last commit memory is given back that it needed and waiting does not.
 const REST: Duration = Duration::from_secs(5);
 
@@ -134,6 +140,7 @@ pub async fn watch(
         outage: None,
         unready: None,
         announced: false,
+        mending: false,
         probe: None,
         told: Told::default(),
         logins: Logins::default(),
@@ -185,6 +192,8 @@ struct Watcher {
     unready: Option<String>,
     /// Whether init knows that every change is seen.
     announced: bool,
+    /// Whether the archive was found damaged, and is not committed anew yet.
+    mending: bool,
     probe: Option<Probe>,
     told: Told,
     logins: Logins,
@@ -212,6 +221,8 @@ impl Watcher {
                 },
                 trouble = self.told.next(&mut standing, &self.settings) => match trouble {
                     Trouble::Lost(reason) => return self.fenced(reason).await,
+                    // The next step takes it again.
+                    Trouble::Gone => self.blocked_until = None,
                     Trouble::Asked(message) | Trouble::Ending(message) => self.link.send(message).await,
                 },
                 () = hints.come() => {
@@ -265,7 +276,10 @@ impl Watcher {
 
     /// When something is to be done next.
     fn next_step(&self) -> Option<Instant> {
-        let due = if !self.replicator.is_attached() || self.replicator.is_pending() {
+        let due = if !self.replicator.is_attached()
+            || self.replicator.is_pending()
+            || self.replicator.lease_is_gone()
+        {
             Some(Instant::now())
         } else {
             self.dirty
@@ -314,8 +328,16 @@ impl Watcher {
                         (status.epoch, status.lease) = (epoch, status::Lease::Held);
                     });
                     self.shared.over(Kind::Fenced, "");
+                    self.tell_of_damage();
                 }
                 Err(error) => return self.failed(error),
+            }
+        } else if self.replicator.lease_is_gone() {
+            let taken = self.replicator.take_lease_again().await;
+            let epoch = self.replicator.epoch();
+            self.shared.update(|status| status.epoch = epoch);
+            if let Err(error) = taken {
+                return self.failed(error);
             }
         }
         // Events may have come since the last look: they join this commit.
@@ -358,16 +380,42 @@ impl Watcher {
             // Whatever was left unsaved or damaged before is in the store now.
             self.shared.over(Kind::FlushFailed, "");
             self.shared.over(Kind::DamagedHead, "");
+            if !self.mending {
+                self.shared.over(Kind::ArchiveDamaged, "");
+            }
             self.link.send(ToInit::Ready).await;
         }
-        match self.replicator.keep_short().await {
-            Ok(()) => {
-                if self.replicator.begins_anew() {
-                    self.dirty.add(Work::everything(), Instant::now());
-                }
-                Ok(())
+        if committed.header.is_some() {
+            self.mended();
+        }
+        let kept = async {
+            self.replicator.keep_short().await?;
+            match self.replicator.look_is_due() {
+                true => self.replicator.look_for_damage().await,
+                false => Ok(()),
             }
+        };
+        match kept.await {
+            Ok(()) => Ok(()),
             Err(error) => self.failed(error),
+        }
+    }
+
+    /// Notes an incident where the next commit lists everything anew, and looks at everything.
+    fn tell_of_damage(&mut self) {
+        let Some(why) = self.replicator.begins_anew() else {
+            return;
+        };
+        self.shared.incident(Kind::ArchiveDamaged, "", why);
+        self.mending = true;
+        self.dirty.add(Work::everything(), Instant::now());
+    }
+
+    /// Ends the incident once everything is committed anew.
+    fn mended(&mut self) {
+        if self.mending && self.replicator.begins_anew().is_none() {
+            self.mending = false;
+            self.shared.over(Kind::ArchiveDamaged, "");
         }
     }
 
@@ -375,7 +423,20 @@ impl Watcher {
     fn failed(&mut self, error: StepError) -> Result<(), String> {
         let words = match error {
             StepError::Fenced(reason) => return Err(reason),
-            other => Chain(&other).to_string(),
+            // Nothing to be waited for: everything is committed anew, with a pause where that comes to
+            // nothing again and again.
+            StepError::Damaged(_) => {
+                self.tell_of_damage();
+                self.blocked_until = Some(Instant::now() + MEND_PAUSE);
+                return Ok(());
+            }
+            other => {
+                let words = Chain(&other).to_string();
+                if matches!(&other, StepError::Archive(error) if error.is_damage()) {
+                    self.shared.incident(Kind::ArchiveDamaged, "", &words);
+                }
+                words
+            }
         };
         let silent = self.outage.map(|since| since.elapsed());
         if silent.is_none() {
@@ -497,10 +558,13 @@ impl Watcher {
     async fn flush_all(&mut self) -> Result<(), StepError> {
         let mut pause = Duration::from_millis(50);
         let begun = Instant::now();
+        let mut damaged = 0;
         loop {
             let attempt = async {
                 if !self.replicator.is_attached() {
                     self.replicator.attach().await?;
+                } else if self.replicator.lease_is_gone() {
+                    self.replicator.take_lease_again().await?;
                 }
                 self.replicator
                     .commit(Work::everything(), Pass::Final)
@@ -523,24 +587,42 @@ impl Watcher {
                         }
                         self.unready = Some(words);
                     } else {
-                        return Ok(());
+                        // What was ever committed must be there as well, or all of it is for nothing.
+                        match self.replicator.look_for_damage_at_the_end().await {
+                            Ok(()) => {
+                                self.mended();
+                                return Ok(());
+                            }
+                            Err(error @ StepError::Fenced(_)) => return Err(error),
+                            Err(error) => self.unsaved_yet(error, &mut damaged)?,
+                        }
                     }
                 }
                 Err(StepError::Fenced(reason)) => return Err(StepError::Fenced(reason)),
-                Err(error) => {
-                    let transient = match &error {
-                        StepError::Archive(error) => error.is_transient(),
-                        _ => true,
-                    };
-                    if !transient {
-                        return Err(error);
-                    }
-                    warn!(target: "sync", error = %Chain(&error), "the last changes cannot be saved yet; trying on");
-                }
+                Err(error) => self.unsaved_yet(error, &mut damaged)?,
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(500));
         }
+    }
+
+    /// Whether it is worth to try on after `error`. An archive that has lost something is committed anew,
+    /// a few times.
+    fn unsaved_yet(&mut self, error: StepError, damaged: &mut u32) -> Result<(), StepError> {
+        let goes_on = match &error {
+            StepError::Damaged(_) => {
+                self.tell_of_damage();
+                *damaged += 1;
+                *damaged <= MEND_TRIES
+            }
+            StepError::Archive(error) => error.is_transient(),
+            _ => true,
+        };
+        if !goes_on {
+            return Err(error);
+        }
+        warn!(target: "sync", error = %Chain(&error), "the last changes cannot be saved yet; trying on");
+        Ok(())
     }
 
     async fn flush_failed(&mut self, reason: String) -> End {

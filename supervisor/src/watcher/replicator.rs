@@ -2,6 +2,8 @@
 //!
 //! It knows no timers and no events; the loop in [`super`] decides when.
 
+mod damage;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,6 +36,9 @@ pub(super) enum StepError {
     /// Another instance owns the archive now.
     #[error("{0}")]
     Fenced(String),
+    /// The store has lost something of what was committed: the next commit lists everything anew.
+    #[error("the archive has lost what was committed")]
+    Damaged(#[source] ArchiveError),
     /// The archive or the store failed.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
@@ -91,8 +96,10 @@ impl Committed {
 struct Hold {
     writer: Writer,
     keeper: LeaseKeeper,
-    /// The archive's chain is damaged: the next commit lists everything anew.
-    anew: bool,
+    /// Why the next commit lists everything anew, where it does: the archive's chain is damaged.
+    anew: Option<String>,
+    /// When it was last seen that all that was committed is there.
+    seen_whole: Option<Instant>,
 }
 
 /// One writer's work on the archive.
@@ -228,14 +235,17 @@ impl Replicator {
                 self.may_continue(&head, epoch)?;
                 (writer.head().cloned(), writer)
             };
-        let mut anew = false;
+        let mut anew = None;
         let tree = match head.filter(|head| head.base > 0) {
             None => crate::archive::tree::Tree::new(),
             Some(head) => match Version::load(&*store, head).await {
-                Ok(version) => version.tree,
+                Ok(version) => {
+                    writer.needs(version.packs);
+                    version.tree
+                }
                 Err(error) if error.is_damage() => {
                     error!(target: "sync", %error, "the archive's chain is damaged; committing the whole directory anew");
-                    anew = true;
+                    anew = Some(error.to_string());
                     crate::archive::tree::Tree::new()
                 }
                 Err(error) => return Err(error.into()),
@@ -257,6 +267,7 @@ impl Replicator {
             writer,
             keeper,
             anew,
+            seen_whole: None,
         });
         self.write_marker();
         give_back();
@@ -324,7 +335,7 @@ impl Replicator {
         // A first upload's is as large as the tree, and is not to be there when memory is given back.
         drop(gathered);
         let summary = replica.summary();
-        let outcome = if hold.anew {
+        let outcome = if hold.anew.is_some() {
             let base_bytes = built.stored;
             hold.writer
                 .checkpoint(&*self.store, built, summary, base_bytes)
@@ -334,7 +345,7 @@ impl Replicator {
         };
         match outcome {
             Ok(Outcome::Done(header)) => {
-                hold.anew = false;
+                hold.anew = None;
                 info!(target: "sync", seq = header.seq, files, bytes = %human::Bytes(header.bytes), took = %human::Took(begun.elapsed()), "committed");
                 committed.header = Some(*header);
                 committed.took = begun.elapsed();
@@ -344,6 +355,7 @@ impl Replicator {
                 Ok(committed)
             }
             Ok(Outcome::Fenced(other)) => Err(fenced(&other)),
+            Err(error) if error.is_damage() => Err(self.begin_anew(error)),
             Err(error) => Err(error.into()),
         }
     }
@@ -359,14 +371,16 @@ impl Replicator {
     /// Asks again for a commit that was not answered.
     async fn settle(&mut self) -> Result<(), StepError> {
         let hold = self.hold.as_mut().expect("commits are made while attached");
-        match hold.writer.settle(&*self.store).await? {
-            None => Ok(()),
-            Some(Outcome::Done(header)) => {
-                hold.anew = false;
+        match hold.writer.settle(&*self.store).await {
+            Ok(None) => Ok(()),
+            Ok(Some(Outcome::Done(header))) => {
+                hold.anew = None;
                 info!(target: "sync", seq = header.seq, "commit that was not answered is in the store");
                 Ok(())
             }
-            Some(Outcome::Fenced(other)) => Err(fenced(&other)),
+            Ok(Some(Outcome::Fenced(other))) => Err(fenced(&other)),
+            Err(error) if error.is_damage() => Err(self.begin_anew(error)),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -404,13 +418,7 @@ impl Replicator {
             }
             Ok(Some(Outcome::Fenced(other))) => return Err(fenced(&other)),
             Ok(None) => return Ok(()),
-            Err(error) if error.is_damage() => {
-                error!(target: "sync", %error, "the archive's chain is damaged; committing the whole directory anew");
-                hold.anew = true;
-                let replica = self.replica.as_mut().expect("no thread has it");
-                replica.committed(crate::archive::tree::Tree::<()>::new());
-                return Ok(());
-            }
+            Err(error) if error.is_damage() => return Err(self.begin_anew(error)),
             Err(error) => return Err(error.into()),
         }
         // What is not collected now is collected after the next checkpoint.
@@ -425,12 +433,6 @@ impl Replicator {
         }
         give_back();
         Ok(())
-    }
-
-    /// Whether everything has to be looked at because the archive's chain is damaged.
-    #[must_use]
-    pub(super) fn begins_anew(&self) -> bool {
-        self.hold.as_ref().is_some_and(|hold| hold.anew)
     }
 
     /// Lets the archive go: the marker says what the directory holds, and the next instance may

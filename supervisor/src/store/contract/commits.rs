@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 
 use super::{Subject, append, archive, record};
 use crate::entry::Digest;
-use crate::store::{Appended, Header, Record, Seq, StoreError, Usage};
+use crate::store::{Appended, ArchiveName, Header, Record, RecordKind, Seq, StoreError, Usage};
 
 /// Records come back whole, headers descending, records ascending.
 pub async fn what_is_appended_comes_back_in_order(subject: &dyn Subject) {
@@ -87,6 +87,7 @@ pub async fn of_concurrent_appends_exactly_one_is_done(subject: &dyn Subject) {
             match answer.expect("append") {
                 Appended::Done => won.push(rival.header.id),
                 Appended::Taken(by) => named.push(by.id),
+                Appended::Orphan => panic!("number {seq}: the one before it is there"),
             }
         }
         assert_eq!(won.len(), 1, "number {seq}");
@@ -94,17 +95,63 @@ pub async fn of_concurrent_appends_exactly_one_is_done(subject: &dyn Subject) {
     }
 }
 
-/// The store does not ask whether the number before exists.
-pub async fn gaps_are_allowed(subject: &dyn Subject) {
+fn of_kind(kind: RecordKind, archive: &ArchiveName, seq: Seq) -> Record {
+    let mut record = record(archive, seq, *b"x");
+    record.header.kind = kind;
+    record.header.digest = record.header.seal();
+    record
+}
+
+/// A checkpoint needs nothing before it, and may leave numbers out.
+pub async fn checkpoints_may_leave_gaps(subject: &dyn Subject) {
     let (store, archive) = (subject.store(), archive("gaps"));
     for seq in [3, 900, 17] {
-        append(store, &record(&archive, seq, *b"x")).await;
+        append(store, &of_kind(RecordKind::Checkpoint, &archive, seq)).await;
     }
     let got = store.records(&archive, 1, 1000).await.expect("read");
     let seqs: Vec<Seq> = got.iter().map(|r| r.header.seq).collect();
     assert_eq!(seqs, [3, 17, 900]);
     let head = store.head(&archive).await.expect("head").expect("a head");
     assert_eq!(head.seq, 900);
+    let numbers = store.numbers(&archive, 4, Seq::MAX).await;
+    assert_eq!(numbers.expect("list"), [17, 900]);
+    let none = store.numbers(&archive, 901, 17).await.expect("none");
+    assert!(none.is_empty(), "{none:?}");
+}
+
+/// What builds on a record that is gone is not stored by a store that can tell; the fence comes first
+/// all the same.
+pub async fn an_orphan_is_refused_or_stored_and_never_taken_for_fenced(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("orphan"));
+    for seq in 1..=4 {
+        append(store, &record(&archive, seq, *b"x")).await;
+    }
+    let gone = store.delete_records(&archive, &[2, 4]).await;
+    assert_eq!(gone.expect("delete"), 2);
+    for kind in [RecordKind::Change, RecordKind::Barrier] {
+        let orphan = of_kind(kind, &archive, 5);
+        // As often as it is asked for: one that was refused has left nothing.
+        for _ in 0..2 {
+            match store.append(&orphan).await.expect("append") {
+                Appended::Orphan => {
+                    let head = store.last_seq(&archive).await.expect("answers");
+                    assert_eq!(head, Some(3));
+                }
+                Appended::Done => {
+                    let numbers = store.numbers(&archive, 1, 9).await.expect("list");
+                    assert_eq!(numbers, [1, 3, 5], "the gap can be seen");
+                }
+                Appended::Taken(by) => panic!("nobody took it: {by:?}"),
+            }
+        }
+        let gone = store.delete_records(&archive, &[5]).await;
+        assert!(gone.expect("delete") <= 1);
+    }
+    // The number before it is not there, and its own is another's.
+    let rival = of_kind(RecordKind::Change, &archive, 3);
+    let answer = store.append(&rival).await.expect("append");
+    assert!(matches!(answer, Appended::Taken(_)), "{answer:?}");
+    append(store, &of_kind(RecordKind::Checkpoint, &archive, 5)).await;
 }
 
 /// A long chain is read in portions, none of them huge, none of them empty.

@@ -23,6 +23,9 @@ const TRIP_BYTES: usize = 1 << 20;
 /// How many commits the first round trip asks for, before anything is known of their size.
 const FIRST_TRIP: usize = 16;
 
+/// How many numbers come in one answer: those of every chain, in one round trip.
+const NUMBERS_BATCH: u32 = 5000;
+
 /// A number as BSON keeps it.
 fn int(what: &'static str, number: u64) -> Result<i64> {
     i64::try_from(number).map_err(|_| StoreError::Failed {
@@ -235,6 +238,35 @@ impl MongoStore {
                 .projection(doc! { "_id": 1 })
                 .await?;
             Ok(newest.and_then(|found| whole(found.get_document("_id").ok()?.get("s").ok()??)))
+        })
+        .await
+    }
+
+    /// Answered from the index of `_id` alone.
+    pub(super) async fn read_numbers(
+        &self,
+        archive: &ArchiveName,
+        from: Seq,
+        to: Seq,
+    ) -> Result<Vec<Seq>> {
+        if from > to {
+            return Ok(Vec::new());
+        }
+        self.within("list commits", async {
+            let mut cursor = self
+                .raw(COMMITS)
+                .await?
+                .find(range(archive, from, to))
+                .sort(doc! { "_id": 1 })
+                .projection(doc! { "_id": 1 })
+                .batch_size(NUMBERS_BATCH)
+                .await?;
+            let mut numbers = Vec::new();
+            while cursor.advance().await? {
+                let key = cursor.current().get_document("_id").ok();
+                numbers.extend(key.and_then(|key| whole(key.get("s").ok()??)));
+            }
+            Ok(numbers)
         })
         .await
     }

@@ -153,6 +153,19 @@ impl MongoStore {
         if may_write {
             findings.push(self.durability().await);
         }
+        match self.find_leaks().await {
+            Ok(leaks) if leaks.is_empty() => {
+                findings.push(good("collections", "keep what is written to them"));
+            }
+            Ok(leaks) => findings.extend(
+                leaks
+                    .into_iter()
+                    .map(|leak| finding("collections", Severity::Bad, leak.detail, leak.remedy)),
+            ),
+            Err(error) => {
+                findings.push(finding("collections", Severity::Warning, told(&error), ""));
+            }
+        }
         findings.extend(self.space().await);
         findings
     }

@@ -18,6 +18,7 @@ mod bell;
 pub(crate) mod commits;
 mod errors;
 mod examine;
+mod leaks;
 pub(crate) mod lease;
 pub(crate) mod packs;
 mod url;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::join;
 use mongodb::bson::{Document, RawDocumentBuf, doc};
 use mongodb::options::{
     Acknowledgment, ClientOptions, ConnectionString, ReadConcern, ReadPreference,
@@ -38,8 +40,8 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use self::errors::{Fault, Translator};
 use super::{
-    Appended, ArchiveName, Broken, Finding, Header, InstanceId, Lease, LeaseClaim, LeaseOutcome,
-    PackId, PackInfo, Record, Renewal, Result, Seq, Store, StoreError, Usage,
+    Appended, ArchiveName, Broken, Finding, Header, InstanceId, Leak, LeaksWhen, Lease, LeaseClaim,
+    LeaseOutcome, PackId, PackInfo, Record, Renewal, Result, Seq, Store, StoreError, Usage,
 };
 use crate::config::Secret;
 
@@ -215,7 +217,23 @@ impl Store for MongoStore {
     }
 
     async fn prepare(&self) -> Result<()> {
-        self.create_indexes().await
+        let (indexes, leaks) = join(self.create_indexes(), self.find_leaks()).await;
+        indexes?;
+        for leak in leaks? {
+            match leak.when {
+                LeaksWhen::Written => {
+                    let Leak { detail, remedy, .. } = leak;
+                    return Err(StoreError::Leaks {
+                        what: detail,
+                        remedy,
+                    });
+                }
+                LeaksWhen::Old => {
+                    tracing::error!(target: "store", what = leak.detail, remedy = leak.remedy, "the store is set up to lose what is saved in it");
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn append(&self, record: &Record) -> Result<Appended> {
@@ -232,6 +250,10 @@ impl Store for MongoStore {
 
     async fn last_seq(&self, archive: &ArchiveName) -> Result<Option<Seq>> {
         self.read_last_seq(archive).await
+    }
+
+    async fn numbers(&self, archive: &ArchiveName, from: Seq, to: Seq) -> Result<Vec<Seq>> {
+        self.read_numbers(archive, from, to).await
     }
 
     async fn headers(
@@ -266,6 +288,10 @@ impl Store for MongoStore {
 
     async fn packs(&self, archive: &ArchiveName) -> Result<Vec<PackInfo>> {
         self.list_packs(archive).await
+    }
+
+    async fn lacking(&self, archive: &ArchiveName, packs: &[PackId]) -> Result<Vec<PackId>> {
+        self.lacking_packs(archive, packs).await
     }
 
     async fn delete_pack(&self, archive: &ArchiveName, id: PackId) -> Result<()> {
@@ -339,6 +365,10 @@ impl Store for MongoStore {
 
     async fn examine(&self) -> Vec<Finding> {
         self.examine_all().await
+    }
+
+    async fn leaks(&self) -> Result<Vec<Leak>> {
+        self.find_leaks().await
     }
 
     async fn close(&self) {

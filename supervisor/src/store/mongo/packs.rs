@@ -43,6 +43,11 @@ const AT_ONCE: usize = 4;
 /// No pack is longer, by far: so much would be kept in memory.
 const LENGTH_MAX: usize = 512 << 20;
 
+/// How many packs one look at which of them are whole is about.
+const PACKS_AT_ONCE: usize = 1000;
+/// How many keys of chunks are asked for in one request.
+const CHUNK_KEYS: usize = 10_000;
+
 /// What errors call the reading of one.
 const READ: &str = "read a pack";
 
@@ -447,6 +452,91 @@ impl MongoStore {
             Ok(packs)
         })
         .await
+    }
+
+    /// Asks for the entries, and then for the keys of all chunks that these say there are; the latter
+    /// is answered from the index of `_id` alone, which every collection has.
+    pub(super) async fn lacking_packs(
+        &self,
+        archive: &ArchiveName,
+        packs: &[PackId],
+    ) -> Result<Vec<PackId>> {
+        let mut lacking = Vec::new();
+        for some in packs.chunks(PACKS_AT_ONCE) {
+            let found = self.within("list packs", self.which_lack(archive, some));
+            lacking.extend(found.await?);
+        }
+        Ok(lacking)
+    }
+
+    async fn which_lack(
+        &self,
+        archive: &ArchiveName,
+        packs: &[PackId],
+    ) -> Result<Vec<PackId>, Fault> {
+        let ids: Vec<String> = packs.iter().map(ToString::to_string).collect();
+        let files = self.collection(FILES).await?;
+        let mut cursor = files.find(doc! { "_id": { "$in": ids } }).await?;
+        let mut listed = HashMap::new();
+        while cursor.advance().await? {
+            let entry = cursor.deserialize_current()?;
+            let Some(id) = entry.get_str("_id").ok().and_then(|id| id.parse().ok()) else {
+                continue;
+            };
+            // What cannot be read is no pack that a restore could use.
+            if let Ok(found) = Listed::read(id, &entry)
+                && found.archive == archive.as_str()
+            {
+                listed.insert(id, found.chunks());
+            }
+        }
+        let keys_of =
+            |id: PackId, chunks: usize| (0..chunks).map(move |n| chunk_key(id, number(n)));
+        let keys: Vec<ObjectId> = listed
+            .iter()
+            .flat_map(|(id, chunks)| keys_of(*id, *chunks))
+            .collect();
+        let mut there = std::collections::HashSet::with_capacity(keys.len());
+        for some in keys.chunks(CHUNK_KEYS) {
+            let mut cursor = self
+                .raw(CHUNKS)
+                .await?
+                .find(doc! { "_id": { "$in": some.to_vec() } })
+                .projection(doc! { "_id": 1 })
+                .batch_size(u32::try_from(CHUNK_KEYS).unwrap_or(u32::MAX))
+                .await?;
+            while cursor.advance().await? {
+                there.extend(cursor.current().get_object_id("_id").ok());
+            }
+        }
+        let mut lacking = Vec::new();
+        for id in packs {
+            let Some(chunks) = listed.get(id) else {
+                lacking.push(*id);
+                continue;
+            };
+            let missing: Vec<i32> = (0..*chunks)
+                .map(number)
+                .filter(|n| !there.contains(&chunk_key(*id, *n)))
+                .collect();
+            if !missing.is_empty() && !self.are_under_other_keys(*id, &missing).await? {
+                lacking.push(*id);
+            }
+        }
+        Ok(lacking)
+    }
+
+    /// Whether these chunks are there after all, copied by a tool that gave them keys of its own.
+    async fn are_under_other_keys(&self, id: PackId, wanted: &[i32]) -> Result<bool, Fault> {
+        let found = self
+            .collection(CHUNKS)
+            .await?
+            .distinct(
+                "n",
+                doc! { "files_id": id.to_string(), "n": { "$in": wanted.to_vec() } },
+            )
+            .await?;
+        Ok(found.len() == wanted.len())
     }
 
     pub(super) async fn remove_pack(&self, archive: &ArchiveName, id: PackId) -> Result<()> {

@@ -4,7 +4,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::connection::Fault;
 use super::{bound, int, shrink, writing};
-use crate::store::{Appended, ArchiveName, Header, Record, Seq, StoreError, is_known};
+use crate::store::{Appended, ArchiveName, Header, Record, RecordKind, Seq, StoreError, is_known};
 
 /// How many bytes of bodies one answer of [`records`] holds, roughly.
 const ANSWER_BYTES: usize = 8 << 20;
@@ -79,6 +79,10 @@ pub(super) fn append(db: &mut Connection, record: &Record) -> Result<Appended, F
             record.body,
         ])?;
     if inserted > 0 {
+        // Rolled back where it is dropped: what nothing leads to would never be restored.
+        if new.kind != RecordKind::Checkpoint && seq > 1 && !is_there(&db, &new.archive, seq - 1)? {
+            return Ok(Appended::Orphan);
+        }
         db.commit()?;
         return Ok(Appended::Done);
     }
@@ -93,6 +97,31 @@ pub(super) fn append(db: &mut Connection, record: &Record) -> Result<Appended, F
     } else {
         Appended::Taken(Box::new(taken))
     })
+}
+
+fn is_there(db: &Connection, archive: &ArchiveName, seq: i64) -> Result<bool, Fault> {
+    let mut query = db.prepare_cached("SELECT 1 FROM commits WHERE archive = ?1 AND seq = ?2")?;
+    Ok(query.exists(params![archive.as_str(), seq])?)
+}
+
+/// The numbers that are taken, in ascending order.
+pub(super) fn numbers(
+    db: &Connection,
+    archive: &ArchiveName,
+    from: Seq,
+    to: Seq,
+) -> Result<Vec<Seq>, Fault> {
+    let mut query = db.prepare_cached(
+        "SELECT seq FROM commits WHERE archive = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq",
+    )?;
+    let rows = query.query_map(params![archive.as_str(), bound(from), bound(to)], |row| {
+        row.get::<_, i64>(0)
+    })?;
+    let mut numbers = Vec::new();
+    for number in rows {
+        numbers.extend(u64::try_from(number?).ok());
+    }
+    Ok(numbers)
 }
 
 /// The number of the newest commit, whatever is in it.

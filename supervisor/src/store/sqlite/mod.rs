@@ -123,6 +123,15 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn numbers(&self, archive: &ArchiveName, from: Seq, to: Seq) -> Result<Vec<Seq>> {
+        let (archive, path) = (archive.clone(), self.path.clone());
+        self.work("list commits", move |db| {
+            connection::check_length(&path)?;
+            commits::numbers(db, &archive, from, to)
+        })
+        .await
+    }
+
     async fn headers(
         &self,
         archive: &ArchiveName,
@@ -170,6 +179,12 @@ impl Store for SqliteStore {
     async fn packs(&self, archive: &ArchiveName) -> Result<Vec<PackInfo>> {
         let archive = archive.clone();
         self.work("list packs", move |db| packs::list(db, &archive))
+            .await
+    }
+
+    async fn lacking(&self, archive: &ArchiveName, packs: &[PackId]) -> Result<Vec<PackId>> {
+        let (archive, packs) = (archive.clone(), packs.to_vec());
+        self.work("list packs", move |db| packs::lacking(db, &archive, packs))
             .await
     }
 

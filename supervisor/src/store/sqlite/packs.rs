@@ -69,6 +69,32 @@ pub(super) fn list(db: &Connection, archive: &ArchiveName) -> Result<Vec<PackInf
     Ok(packs)
 }
 
+/// Those of `packs` that are not there in their whole length.
+pub(super) fn lacking(
+    db: &Connection,
+    archive: &ArchiveName,
+    mut packs: Vec<PackId>,
+) -> Result<Vec<PackId>, Fault> {
+    // SQLite tells the length of a value without reading it.
+    let mut query = db.prepare_cached(
+        "SELECT 1 FROM packs WHERE archive = ?1 AND id = ?2 AND size = length(content)",
+    )?;
+    let mut failed = None;
+    packs.retain(
+        |id| match query.exists(params![archive.as_str(), id.to_string()]) {
+            Ok(whole) => !whole,
+            Err(error) => {
+                failed.get_or_insert(error);
+                true
+            }
+        },
+    );
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(packs),
+    }
+}
+
 /// Deletes a pack, if it is there.
 pub(super) fn delete(db: &Connection, archive: &ArchiveName, id: PackId) -> Result<(), Fault> {
     db.prepare_cached("DELETE FROM packs WHERE archive = ?1 AND id = ?2")?
