@@ -83,6 +83,8 @@ mod random_damage;
 mod restore_errors;
 #[path = "faults/restores.rs"]
 mod restores;
+#[path = "faults/rights.rs"]
+mod rights;
 #[path = "faults/secrets.rs"]
 mod secrets;
 #[path = "faults/sidecar.rs"]

@@ -13,7 +13,8 @@ use crate::terminal::Pty;
 use sessionkeep::config::{
     AlarmSettings, Conflict, GatewaySettings, HeartbeatSettings, HistorySettings, HttpSettings,
     LeaseSettings, LogFormat, LogLevel, LogSettings, ProfileName, RestartPolicy, RestartSettings,
-    Settings, StopSettings, StoreChoice, StoreSettings, SyncSettings, Unreachable, WebhookSettings,
+    RestoreOwner, RestoreSettings, Settings, StopSettings, StoreChoice, StoreSettings,
+    SyncSettings, Unreachable, WebhookSettings,
 };
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
@@ -69,6 +70,9 @@ pub(crate) fn settings(dir: &Path) -> Settings {
             unreachable: Unreachable::Fail,
             outage: sessionkeep::config::OutagePolicy::KeepRunning,
             timeout: Duration::from_secs(5),
+        },
+        restore: RestoreSettings {
+            owner: RestoreOwner::Keep,
         },
         lease: LeaseSettings {
             ttl: Duration::from_secs(15),

@@ -160,6 +160,18 @@ impl Builder {
         self.push(Change::Remove { path: path.clone() });
     }
 
+    /// Lets `change` see, and change, the metadata of each entry that is put in so far.
+    pub fn each_meta(&mut self, mut change: impl FnMut(&RelPath, &mut Meta)) {
+        for noted in self.changes.iter_mut().flatten() {
+            match noted {
+                Change::Put { path, meta, .. }
+                | Change::Patch { path, meta, .. }
+                | Change::Touch { path, meta } => change(path, meta),
+                Change::Remove { .. } => {}
+            }
+        }
+    }
+
     /// Begins a file that comes block by block. `before` is what the archive's newest version of it
     /// is known to be; blocks that have not changed since are left out.
     pub fn begin_blocks<'b>(

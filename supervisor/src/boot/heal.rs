@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tracing::{error, warn};
 
@@ -15,7 +15,7 @@ use crate::archive::fetch::{At, Fetch, Sink, Verifier, Wanted};
 use crate::archive::version::Version;
 use crate::archive::{ArchiveError, Result as ArchiveResult};
 use crate::entry::RelPath;
-use crate::session::{FoundKind, STATE_DIR, json, stable};
+use crate::session::{FoundKind, STATE_DIR, json, rights, stable};
 
 /// JSON files are small; one that is larger than this is no key file of a gateway.
 const LIMIT: u64 = 16 << 20;
@@ -73,12 +73,7 @@ fn torn_files(site: &Site<'_>, version: &Version) -> Vec<RelPath> {
     torn
 }
 
-fn put_back(
-    site: &Site<'_>,
-    path: &RelPath,
-    content: &[u8],
-    aside: &std::path::Path,
-) -> std::io::Result<()> {
+fn put_back(site: &Site<'_>, path: &RelPath, content: &[u8], aside: &Path) -> std::io::Result<()> {
     let target = path.under(site.directory.root());
     let saved: PathBuf = path.under(aside);
     DirBuilder::new().recursive(true).mode(0o700).create(
@@ -96,14 +91,36 @@ fn put_back(
         .mode(0o600)
         .open(&fresh)?;
     file.write_all(content)?;
-    fs::set_permissions(&fresh, fs::Permissions::from_mode(before.mode() & 0o7777))?;
+    let mode = fs::Permissions::from_mode(before.mode() & 0o7777);
+    match fs::set_permissions(&fresh, mode) {
+        Err(error) if rights::is_refused(&error) => {}
+        other => other?,
+    }
     let made = fs::metadata(&fresh)?;
     if (made.uid(), made.gid()) != (before.uid(), before.gid()) {
         // A gateway that runs as another user must be able to read it.
-        chown(&fresh, Some(before.uid()), Some(before.gid()))?;
+        match chown(&fresh, Some(before.uid()), Some(before.gid())) {
+            // The content alone changes no owner. A crash in the middle of it is mended like this one.
+            Err(error) if rights::is_refused(&error) => {
+                drop(file);
+                fs::remove_file(&fresh)?;
+                return write_in_place(&target, content);
+            }
+            other => other?,
+        }
     }
     file.sync_all()?;
     fs::rename(&fresh, &target)
+}
+
+fn write_in_place(target: &Path, content: &[u8]) -> std::io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .truncate(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(target)?;
+    file.write_all(content)?;
+    file.sync_all()
 }
 
 /// Collects whole, verified files in memory.

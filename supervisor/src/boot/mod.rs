@@ -36,7 +36,7 @@ use crate::progress::Progress;
 use attach::{Head, Holdup, Identity};
 use decide::{KeepReason, Local, Plan, Remote, decide};
 pub use error::BootError;
-use restore::{FallBack, Staged, stage_newest_whole};
+use restore::{FallBack, Place, Staged, stage_newest_whole};
 use survey::{CREDENTIALS, survey};
 
 /// What a boot came to.
@@ -377,8 +377,11 @@ impl Site<'_> {
                 unreachable!("nothing to restore where nothing is stored")
             }
         };
-        let mut staged =
-            stage_newest_whole(store, header, &self.settings.dir, fall_back, self.progress).await?;
+        let place = Place {
+            root: &self.settings.dir,
+            owners: self.settings.restore.owner,
+        };
+        let mut staged = stage_newest_whole(store, header, place, fall_back, self.progress).await?;
         staged.damage.extend(note);
         Ok(staged)
     }

@@ -9,6 +9,7 @@ use crate::archive::fetch::{At, Fetch, Sink, Verifier, Wanted};
 use crate::archive::version::{Source, Version, check_header, head_of};
 use crate::archive::writer::Summary;
 use crate::archive::{ArchiveError, Result as ArchiveResult};
+use crate::config::RestoreOwner;
 use crate::entry::{Kind, Meta, symlink_stays_inside};
 use crate::memory;
 use crate::session::{Stage, StageError, StagedFile};
@@ -33,6 +34,26 @@ pub struct Staged {
     pub damage: Vec<String>,
 }
 
+/// Where a version is staged, and for whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The session directory.
+    pub root: &'a Path,
+    /// What owners its entries get.
+    pub owners: RestoreOwner,
+}
+
+impl<'a> Place<'a> {
+    /// With the owners that are archived.
+    #[must_use]
+    pub fn keeping_owners(root: &'a Path) -> Self {
+        Self {
+            root,
+            owners: RestoreOwner::Keep,
+        }
+    }
+}
+
 /// Stages the version of `target`, or, where that is damaged and `fall_back` says so, the newest
 /// one before it that is whole.
 ///
@@ -42,7 +63,7 @@ pub struct Staged {
 pub async fn stage_newest_whole(
     store: &dyn Store,
     target: Header,
-    root: &Path,
+    place: Place<'_>,
     fall_back: FallBack,
     progress: &Progress,
 ) -> Result<Staged, BootError> {
@@ -52,7 +73,7 @@ pub async fn stage_newest_whole(
     let mut candidate = target;
     loop {
         let seq = candidate.seq;
-        let (error, blame) = match stage_version(store, candidate, root, &lost, progress).await {
+        let (error, blame) = match stage_version(store, candidate, place, &lost, progress).await {
             Ok((stage, header, summary)) => {
                 return Ok(Staged {
                     stage,
@@ -198,7 +219,7 @@ impl From<StageError> for Failure {
 async fn stage_version(
     store: &dyn Store,
     header: Header,
-    root: &Path,
+    place: Place<'_>,
     lost: &HashSet<Source>,
     progress: &Progress,
 ) -> Result<(Stage, Header, Summary), Failure> {
@@ -217,7 +238,7 @@ async fn stage_version(
         ));
     }
     progress.begin(version.tree.files(), version.tree.bytes());
-    let mut stage = Stage::begin(root)?;
+    let mut stage = Stage::begin(place.root, place.owners)?;
     let mut metas = Vec::with_capacity(fetch.files());
     let mut wanted = 0;
     for (path, leaf) in version.tree.iter() {
@@ -314,7 +335,7 @@ impl StageSink {
         };
         file.write_at(at.offset, content)?;
         if complete {
-            file.finish(meta)
+            self.stage.finish(file, meta)
         } else {
             self.open.insert(at.file, file);
             Ok(())

@@ -11,7 +11,7 @@ use tracing::warn;
 use crate::archive::version::Version;
 use crate::boot::attach::Identity;
 use crate::boot::decide::{Remote, decide};
-use crate::boot::restore::{FallBack, newest_readable, stage_newest_whole};
+use crate::boot::restore::{FallBack, Place, newest_readable, stage_newest_whole};
 use crate::boot::survey::survey;
 use crate::boot::{self, Target};
 use crate::config::{Flags, Settings};
@@ -129,10 +129,14 @@ async fn copy(args: &Args, settings: &Settings, to: &Path) -> anyhow::Result<Exi
         }
     };
     let progress = Progress::default();
+    let place = Place {
+        root: &to,
+        owners: settings.restore.owner,
+    };
     let staged = progress
         .show(
             "restoring",
-            stage_newest_whole(&*store, header, &to, fall_back, &progress),
+            stage_newest_whole(&*store, header, place, fall_back, &progress),
         )
         .await?;
     let (seq, files, bytes) = (

@@ -23,8 +23,8 @@ pub(crate) use flags::is_secret_argument;
 pub use model::{
     AlarmSettings, Conflict, GatewaySettings, HeartbeatSettings, HistorySettings, HttpSettings,
     LeaseSettings, LogFormat, LogLevel, LogSettings, OutagePolicy, ProfileName, RestartPolicy,
-    RestartSettings, Secret, Settings, StopSettings, StoreChoice, StoreSettings, SyncSettings,
-    Unreachable, WebhookSettings,
+    RestartSettings, RestoreOwner, RestoreSettings, Secret, Settings, StopSettings, StoreChoice,
+    StoreSettings, SyncSettings, Unreachable, WebhookSettings,
 };
 pub use problem::{ConfigErrors, Problem};
 pub use proxies::TrustedProxies;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::TrustedProxies;
+use crate::entry::Owner;
 use crate::store::ArchiveName;
 
 /// A text that must not be shown: it prints as `[redacted]`. It serializes in the clear, because
@@ -146,6 +147,25 @@ pub struct StoreSettings {
     pub outage: OutagePolicy,
     /// Deadline of one store operation.
     pub timeout: Duration,
+}
+
+/// What owners a restore gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RestoreOwner {
+    /// To each entry its archived one.
+    Keep,
+    /// That of the process that restores.
+    Ourselves,
+    /// This one, to all.
+    To(Owner),
+}
+
+/// `restore.*`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreSettings {
+    /// What owners restored entries get.
+    pub owner: RestoreOwner,
 }
 
 /// `lease.*`
@@ -296,6 +316,8 @@ pub struct Settings {
     pub profile: ProfileName,
     /// `store.*`
     pub store: StoreSettings,
+    /// `restore.*`
+    pub restore: RestoreSettings,
     /// `lease.*`
     pub lease: LeaseSettings,
     /// `sync.*`

@@ -6,13 +6,13 @@ use std::time::Duration;
 use super::model::{
     AlarmSettings, Conflict, GatewaySettings, HeartbeatSettings, HistorySettings, HttpSettings,
     LeaseSettings, LogFormat, LogLevel, LogSettings, OutagePolicy, ProfileName, RestartPolicy,
-    RestartSettings, Secret, Settings, StopSettings, StoreChoice, StoreSettings, SyncSettings,
-    Unreachable, WebhookSettings,
+    RestartSettings, RestoreOwner, RestoreSettings, Secret, Settings, StopSettings, StoreChoice,
+    StoreSettings, SyncSettings, Unreachable, WebhookSettings,
 };
 use super::problem::Invalid;
 use super::values::{
     CONFLICT, FORMATS, LEVELS, OUTAGE, PROFILES, RESTART, UNREACHABLE, address, choice, hidden,
-    name_of, number, probe, probe_shown, span,
+    name_of, number, owners, owners_shown, probe, probe_shown, span,
 };
 use super::{TrustedProxies, duration, store_url};
 
@@ -191,6 +191,16 @@ pub(super) const ALL: &[Setting] = &[
         meaning: "how long one operation of the store may take",
         set: |s, v| span(v, Duration::from_millis(100)).map(|v| s.store.timeout = v),
         show: |s| duration::show(s.store.timeout),
+        ..ROW
+    },
+    Setting {
+        key: "restore.owner",
+        env: "SESSIONKEEP_RESTORE_OWNER",
+        takes: "`keep`, `self` or `UID:GID`",
+        default: Default::Is("keep"),
+        meaning: "what owner restored files get: the archived one where it can be given, that of sessionkeep, or this one",
+        set: |s, v| owners(v).map(|v| s.restore.owner = v),
+        show: |s| owners_shown(s.restore.owner),
         ..ROW
     },
     Setting {
@@ -564,6 +574,9 @@ pub(crate) fn defaults() -> Settings {
             unreachable: Unreachable::Fail,
             outage: OutagePolicy::KeepRunning,
             timeout: Duration::ZERO,
+        },
+        restore: RestoreSettings {
+            owner: RestoreOwner::Keep,
         },
         lease: LeaseSettings {
             ttl: Duration::ZERO,

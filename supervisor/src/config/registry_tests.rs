@@ -24,6 +24,7 @@ fn every_value_that_the_documentation_names_is_taken() {
                 "mongodb+srv://…" => "mongodb+srv://h/db",
                 "http://" => "http://h/",
                 "https://" => "https://h/",
+                "UID:GID" => "1000:1001",
                 value => value,
             };
             let result = (setting.set)(&mut defaults(), value);
@@ -50,6 +51,25 @@ fn every_variable_is_named_after_its_key_and_none_twice() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), count);
+}
+
+#[test]
+fn owners_are_two_numbers_and_nothing_else() {
+    let told = owners("1000:1001").map(owners_shown);
+    assert_eq!(told, Ok("1000:1001".to_owned()));
+    for wrong in [
+        "1000",
+        "node",
+        "node:node",
+        "1000:",
+        ":1000",
+        "-1:0",
+        "4294967295:0",
+        "1:2:3",
+        "as-is",
+    ] {
+        assert!(owners(wrong).is_err(), "{wrong}");
+    }
 }
 
 #[test]

@@ -4,10 +4,12 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::model::{
-    Conflict, LogFormat, LogLevel, OutagePolicy, ProfileName, RestartPolicy, Secret, Unreachable,
+    Conflict, LogFormat, LogLevel, OutagePolicy, ProfileName, RestartPolicy, RestoreOwner, Secret,
+    Unreachable,
 };
 use super::problem::Invalid;
 use super::{duration, suggest};
+use crate::entry::Owner;
 
 /// Names of values, the one that is shown first.
 pub(super) type Names<T> = &'static [(&'static str, T)];
@@ -100,6 +102,49 @@ pub(super) fn number(text: &str, most: u32) -> Result<u32, Invalid> {
             "is no such number",
             format!("write a whole number from 0 to {most}"),
         )),
+    }
+}
+
+/// An owner in numbers, as `1000:1000`.
+pub(super) fn owner(text: &str) -> Result<Owner, Invalid> {
+    // The highest number stands for "as it is" in the kernel's calls.
+    let number = |id: &str| id.parse::<u32>().ok().filter(|id| *id < u32::MAX);
+    let parsed = text.split_once(':').and_then(|(uid, gid)| {
+        Some(Owner {
+            uid: number(uid)?,
+            gid: number(gid)?,
+        })
+    });
+    parsed.ok_or_else(|| {
+        Invalid::new(
+            "is no owner in numbers",
+            "write a user and a group as numbers, such as `1000:1000`; `id NAME` shows both",
+        )
+    })
+}
+
+pub(super) fn owner_shown(owner: Owner) -> String {
+    format!("{}:{}", owner.uid, owner.gid)
+}
+
+/// What owners a restore gives.
+pub(super) fn owners(text: &str) -> Result<RestoreOwner, Invalid> {
+    match text {
+        _ if text.eq_ignore_ascii_case("keep") => Ok(RestoreOwner::Keep),
+        _ if text.eq_ignore_ascii_case("self") => Ok(RestoreOwner::Ourselves),
+        _ if text.contains(':') => owner(text).map(RestoreOwner::To),
+        _ => Err(Invalid::new(
+            "is none of the known values",
+            "write `keep`, `self`, or a user and a group as numbers, such as `1000:1000`",
+        )),
+    }
+}
+
+pub(super) fn owners_shown(owners: RestoreOwner) -> String {
+    match owners {
+        RestoreOwner::Keep => "keep".to_owned(),
+        RestoreOwner::Ourselves => "self".to_owned(),
+        RestoreOwner::To(owner) => owner_shown(owner),
     }
 }
 

@@ -18,11 +18,13 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::syncfs;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use crate::entry::RelPath;
 
 use super::durable;
 use super::marker::{Marker, STATE_DIR};
+use super::rights::is_refused;
 use super::stage::{STAGING, Stage, StageError};
 
 const JOURNAL: &str = "install.json";
@@ -184,6 +186,7 @@ impl Stage {
     ) -> Result<Installed, StageError> {
         let root = self.root.clone();
         let late_modes = self.seal_dirs()?;
+        self.refusals.report();
         let old = items(&root)?;
         refuse_mount_points(&root, &old)?;
         step("sync")?;
@@ -281,8 +284,12 @@ fn steps(root: &Path, mut journal: Journal, step: Step<'_>) -> Result<Installed,
     for (path, mode) in &journal.late_modes {
         step("set a mode")?;
         let path = path.under(root);
-        fs::set_permissions(&path, fs::Permissions::from_mode(*mode))
-            .map_err(StageError::io("set the mode of", path.display()))?;
+        match fs::set_permissions(&path, fs::Permissions::from_mode(*mode)) {
+            Err(error) if is_refused(&error) => {
+                warn!(target: "boot", path = %path.display(), %error, "a mode was not taken");
+            }
+            other => other.map_err(StageError::io("set the mode of", path.display()))?,
+        }
     }
     step("sync the new content's names")?;
     sync(root)?;
@@ -393,6 +400,8 @@ fn move_read_only(from: &Path, to: &Path) -> io::Result<()> {
     let writable = fs::Permissions::from_mode(meta.mode() & 0o7777 | 0o700);
     fs::set_permissions(from, writable)?;
     let moved = fs::rename(from, to);
-    fs::set_permissions(if moved.is_ok() { to } else { from }, meta.permissions())?;
-    moved
+    match fs::set_permissions(if moved.is_ok() { to } else { from }, meta.permissions()) {
+        Err(error) if !is_refused(&error) => Err(error),
+        _ => moved,
+    }
 }

@@ -16,6 +16,7 @@
 //! | [`sqlite`], [`frozen`], [`freeze`] | a consistent image of a live database |
 //! | `wal` | which of its pages changed since the last one |
 //! | [`marker`] | what the directory remembers of the archive |
+//! | [`rights`] | owners, modes and times that cannot be had here |
 //! | [`stage`], [`install`] | building a directory beside the old one, and putting it in its place |
 
 mod durable;
@@ -27,6 +28,7 @@ pub mod json;
 pub mod marker;
 pub mod own_file;
 pub mod profile;
+pub mod rights;
 pub mod scan;
 pub mod sqlite;
 pub mod stable;
@@ -44,6 +46,7 @@ pub use frozen::{clear_scratch, scratch, snapshot_frozen};
 pub use install::{Installed, Recovered, recover};
 pub use marker::{Marker, MarkerError, Mode, STATE_DIR};
 pub use profile::Profile;
+pub use rights::Limits;
 pub use scan::{Directory, Fingerprint, Found, FoundKind, Look, ScanReport, SkipReason};
 pub use sqlite::{Check, Image, Snapshot, SnapshotError, snapshot};
 pub use stable::{ReadError, Stable};

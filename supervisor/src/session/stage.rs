@@ -11,16 +11,17 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FallocateFlags, OFlag, fallocate, open, openat};
-use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags, fchmod, fchmodat, mkdirat, utimensat};
-use nix::sys::time::TimeSpec;
-use nix::unistd::{fchownat, ftruncate, symlinkat};
+use nix::fcntl::{FallocateFlags, OFlag, fallocate, open, openat};
+use nix::sys::stat::{Mode, fchmod, mkdirat};
+use nix::unistd::{ftruncate, symlinkat};
 
+use crate::config::RestoreOwner;
 use crate::entry::{Meta, RelPath, symlink_stays_inside};
 
 use super::durable;
 use super::marker::STATE_DIR;
-use super::staged::{CREATE, Creation, time, write_all};
+use super::rights::{Refusals, is_refusal};
+use super::staged::{CREATE, Creation, Entry, write_all};
 
 pub use super::staged::StagedFile;
 
@@ -90,6 +91,18 @@ pub enum StageError {
          until then old and new are both kept in `.sessionkeep`"
     )]
     HalfInPlace(#[source] Box<StageError>),
+    /// A file system without symbolic links. One that is left out would be gone from the archive with
+    /// the next commit.
+    #[error(
+        "failed to create the symbolic link `{path}`: the session directory's file system has none; put the session directory on another volume"
+    )]
+    NoLinks {
+        /// Which.
+        path: RelPath,
+        /// The kernel's word.
+        #[source]
+        source: io::Error,
+    },
     /// Anything else that the file system refused.
     #[error("failed to {action} `{what}`")]
     Io {
@@ -146,16 +159,18 @@ pub struct Stage {
     open: BTreeMap<Box<[u8]>, OwnedFd>,
     dirs: Vec<(RelPath, Meta)>,
     creation: Creation,
+    pub(super) refusals: Refusals,
     /// Once the journal names the staging directory it belongs to the journal.
     pub(super) keep: bool,
 }
 
 impl Stage {
-    /// Begins, with `.sessionkeep/staging` created anew. [`super::recover`] must have run.
+    /// Begins, with `.sessionkeep/staging` created anew, for entries that are to get `owners`.
+    /// [`super::recover`] must have run.
     ///
     /// # Errors
     /// Where it cannot be created.
-    pub fn begin(root: &Path) -> Result<Self, StageError> {
+    pub fn begin(root: &Path, owners: RestoreOwner) -> Result<Self, StageError> {
         let state = root.join(STATE_DIR);
         let path = state.join(STAGING);
         durable::own_dir(&state).map_err(StageError::io("create", state.display()))?;
@@ -165,8 +180,11 @@ impl Stage {
             let fd = open(&path, OPEN_DIR, Mode::empty())?;
             // A set-group-id session directory passes its group and that bit on; here the group
             // of each entry is ours to say.
-            fchmod(&fd, Mode::S_IRWXU)?;
-            let creation = Creation::probe(&fd)?;
+            match fchmod(&fd, Mode::S_IRWXU) {
+                Err(errno) if is_refusal(errno) => {}
+                other => other?,
+            }
+            let creation = Creation::probe(&fd, owners)?;
             io::Result::Ok((fd, creation))
         })();
         let (fd, creation) = made.map_err(StageError::io("create", path.display()))?;
@@ -177,6 +195,7 @@ impl Stage {
             open: BTreeMap::new(),
             dirs: Vec::new(),
             creation,
+            refusals: Refusals::default(),
             keep: false,
         })
     }
@@ -213,13 +232,14 @@ impl Stage {
         let mode = meta.mode & 0o777;
         let written = self.create(path, OFlag::O_WRONLY, mode).and_then(|file| {
             write_all(&file, content)?;
-            creation.apply(&file, mode, meta)
+            let (entry, refusals) = (Entry::File(&file), &mut self.refusals);
+            creation.apply(entry, mode, meta, path, refusals)
         });
         written.map_err(|errno| self.failed("write", path, content.len() as u64, errno))
     }
 
     /// Creates a file whose content comes in pieces, with room for all of it. Readable by us
-    /// alone until [`StagedFile::finish`].
+    /// alone until [`Stage::finish`].
     ///
     /// # Errors
     /// [`StageError`]; [`StageError::Full`] where there is no room.
@@ -244,7 +264,6 @@ impl Stage {
                 path: path.clone(),
                 root: self.root.clone(),
                 size,
-                creation: self.creation,
             }),
             Err(errno) => Err(self.failed("make room for", path, size, errno)),
         }
@@ -267,29 +286,31 @@ impl Stage {
                 why: "the link leads out of the session directory",
             });
         }
-        let owner = self.creation.owner_to_set(meta);
         let (dir, name) = path.split();
+        let (creation, mut refusals) = (self.creation, std::mem::take(&mut self.refusals));
         let made = self.opened(dir).and_then(|dir| {
             symlinkat(target, dir, name)?;
-            if let Some((uid, gid)) = owner {
-                fchownat(
-                    dir,
-                    name,
-                    Some(uid),
-                    Some(gid),
-                    AtFlags::AT_SYMLINK_NOFOLLOW,
-                )?;
-            }
-            let mtime = time(meta.mtime_ns);
-            utimensat(
-                dir,
-                name,
-                &TimeSpec::UTIME_OMIT,
-                &mtime,
-                UtimensatFlags::NoFollowSymlink,
-            )
+            creation.apply(Entry::Link(dir, name), 0, meta, path, &mut refusals)
         });
-        made.map_err(|errno| self.failed("create the link", path, 4096, errno))
+        self.refusals = refusals;
+        made.map_err(|errno| match errno {
+            Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS => StageError::NoLinks {
+                path: path.clone(),
+                source: errno.into(),
+            },
+            errno => self.failed("create the link", path, 4096, errno),
+        })
+    }
+
+    /// Gives a file that came in pieces its metadata; nothing can be written to it any more.
+    ///
+    /// # Errors
+    /// [`StageError`].
+    pub fn finish(&mut self, file: StagedFile, meta: &Meta) -> Result<(), StageError> {
+        let (entry, refusals) = (Entry::File(&file.file), &mut self.refusals);
+        self.creation
+            .apply(entry, 0o600, meta, &file.path, refusals)
+            .map_err(StageError::sys("set the mode and time of", &file.path))
     }
 
     /// Notes a directory's metadata. It is set when everything is written, the deepest first, so
@@ -326,7 +347,7 @@ impl Stage {
         for (path, meta) in dirs {
             let movable = depth(&path) > 0 || meta.mode & 0o300 == 0o300;
             let mode = if movable { meta.mode } else { 0o700 };
-            self.set_meta(&path, mode, &meta)
+            self.set_meta(&path, &Meta { mode, ..meta })
                 .map_err(StageError::sys("set the mode and time of", &path))?;
             if !movable {
                 late.push((path, meta.mode));
@@ -336,32 +357,16 @@ impl Stage {
         Ok(late)
     }
 
-    fn set_meta(&mut self, path: &RelPath, mode: u32, meta: &Meta) -> nix::Result<()> {
-        let owner = self.creation.owner_to_set(meta);
+    fn set_meta(&mut self, path: &RelPath, meta: &Meta) -> nix::Result<()> {
+        let (creation, mut refusals) = (self.creation, std::mem::take(&mut self.refusals));
         let (dir, name) = path.split();
-        let dir = self.opened(dir)?;
-        if let Some((uid, gid)) = owner {
-            fchownat(
-                dir,
-                name,
-                Some(uid),
-                Some(gid),
-                AtFlags::AT_SYMLINK_NOFOLLOW,
-            )?;
-        }
-        fchmodat(
-            dir,
-            name,
-            Mode::from_bits_truncate(mode),
-            FchmodatFlags::FollowSymlink,
-        )?;
-        utimensat(
-            dir,
-            name,
-            &TimeSpec::UTIME_OMIT,
-            &time(meta.mtime_ns),
-            UtimensatFlags::NoFollowSymlink,
-        )
+        let set = self.opened(dir).and_then(|dir| {
+            // All were created like this.
+            let created = 0o700;
+            creation.apply(Entry::Dir(dir, name), created, meta, path, &mut refusals)
+        });
+        self.refusals = refusals;
+        set
     }
 
     fn create(&mut self, path: &RelPath, access: OFlag, mode: u32) -> nix::Result<File> {

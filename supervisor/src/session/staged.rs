@@ -7,13 +7,17 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, fchmod, fstat, futimens};
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{
+    FchmodatFlags, Mode, UtimensatFlags, fchmod, fchmodat, fstat, futimens, utimensat,
+};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, geteuid, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, geteuid, unlinkat};
 
+use crate::config::RestoreOwner;
 use crate::entry::{Meta, Owner, RelPath};
 
+use super::rights::{Refusals, is_refusal};
 use super::stage::{StageError, failed};
 
 /// A new file, which no link can lead elsewhere.
@@ -29,12 +33,53 @@ pub(super) struct Creation {
     masked: u32,
     owner: Owner,
     is_root: bool,
+    /// What owners entries are to get.
+    owners: RestoreOwner,
+}
+
+/// An entry that was just created, to be given its metadata.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Entry<'a> {
+    File(&'a File),
+    Dir(&'a OwnedFd, &'a [u8]),
+    Link(&'a OwnedFd, &'a [u8]),
+}
+
+impl Entry<'_> {
+    fn chown(self, uid: Option<Uid>, gid: Option<Gid>) -> nix::Result<()> {
+        match self {
+            Self::File(fd) => fchown(fd, uid, gid),
+            Self::Dir(dir, name) | Self::Link(dir, name) => {
+                fchownat(dir, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)
+            }
+        }
+    }
+
+    fn chmod(self, mode: u32) -> nix::Result<()> {
+        let mode = Mode::from_bits_truncate(mode);
+        match self {
+            Self::File(fd) => fchmod(fd, mode),
+            Self::Dir(dir, name) => fchmodat(dir, name, mode, FchmodatFlags::FollowSymlink),
+            // A link has none.
+            Self::Link(..) => Ok(()),
+        }
+    }
+
+    fn set_time(self, mtime: &TimeSpec) -> nix::Result<()> {
+        match self {
+            Self::File(fd) => futimens(fd, &TimeSpec::UTIME_OMIT, mtime),
+            Self::Dir(dir, name) | Self::Link(dir, name) => {
+                let flags = UtimensatFlags::NoFollowSymlink;
+                utimensat(dir, name, &TimeSpec::UTIME_OMIT, mtime, flags)
+            }
+        }
+    }
 }
 
 impl Creation {
     /// Finds out by creating a file: neither the umask (without setting it, which other threads
     /// would notice) nor what a file system makes of groups can be asked for.
-    pub(super) fn probe(dir: &OwnedFd) -> nix::Result<Self> {
+    pub(super) fn probe(dir: &OwnedFd, owners: RestoreOwner) -> nix::Result<Self> {
         let all = Mode::S_IRWXU | Mode::S_IRWXG | Mode::S_IRWXO;
         let file = openat(dir, "probe", CREATE | OFlag::O_WRONLY, all)?;
         let stat = fstat(&file)?;
@@ -46,27 +91,71 @@ impl Creation {
                 gid: stat.st_gid,
             },
             is_root: geteuid().is_root(),
+            owners,
         })
     }
 
-    /// Brings an open file, created with the mode `created`, to its metadata.
-    pub(super) fn apply(&self, fd: &File, created: u32, meta: &Meta) -> nix::Result<()> {
-        let chowned = self.owner_to_set(meta);
-        if let Some((uid, gid)) = chowned {
-            fchown(fd, Some(uid), Some(gid))?;
+    /// Brings an entry, created with the mode `created`, to its metadata. What is refused of it is
+    /// noted and costs nothing else.
+    ///
+    /// The owner comes last: who may give files away need not be allowed to change another's.
+    pub(super) fn apply(
+        &self,
+        entry: Entry<'_>,
+        created: u32,
+        meta: &Meta,
+        path: &RelPath,
+        refusals: &mut Refusals,
+    ) -> nix::Result<()> {
+        let set_id = meta.mode & 0o6000;
+        let plain = meta.mode & !0o6000;
+        let differs = match entry {
+            Entry::File(_) => created & !self.masked != plain,
+            Entry::Dir(..) => true,
+            Entry::Link(..) => false,
+        };
+        if differs {
+            refusals.mode(path, entry.chmod(plain))?;
         }
-        // A change of owner takes the set-id bits away again; those are never created with.
-        if created & !self.masked != meta.mode {
-            fchmod(fd, Mode::from_bits_truncate(meta.mode))?;
+        refusals.time(path, entry.set_time(&time(meta.mtime_ns)))?;
+        let mut owner = self.owner;
+        if let Some(wanted) = self.owner_to_set(meta) {
+            match give(entry, wanted) {
+                Ok(()) => owner = wanted,
+                Err(errno) if is_refusal(errno) => refusals.owner(path, wanted, errno),
+                Err(errno) => return Err(errno),
+            }
         }
-        futimens(fd, &TimeSpec::UTIME_OMIT, &time(meta.mtime_ns))
+        // Those bits say whose rights a program runs with: never another's than was archived. A
+        // change of owner takes them away.
+        let is_dir = matches!(entry, Entry::Dir(..));
+        if set_id != 0 && (is_dir || owner == meta.owner) {
+            refusals.mode(path, entry.chmod(meta.mode))?;
+        }
+        Ok(())
     }
 
-    /// The owner to be set, where it is not so already and we may.
-    pub(super) fn owner_to_set(&self, meta: &Meta) -> Option<(Uid, Gid)> {
-        (meta.owner != self.owner && self.is_root)
-            .then(|| (Uid::from_raw(meta.owner.uid), Gid::from_raw(meta.owner.gid)))
+    /// The owner to be set, where it is not so already and there is a point in trying.
+    fn owner_to_set(&self, meta: &Meta) -> Option<Owner> {
+        let (wanted, may_try) = match self.owners {
+            RestoreOwner::Keep => (meta.owner, self.is_root),
+            RestoreOwner::Ourselves => (self.owner, false),
+            RestoreOwner::To(owner) => (owner, true),
+        };
+        (may_try && wanted != self.owner).then_some(wanted)
     }
+}
+
+/// Gives an entry to `wanted`, or, where that is refused, to what of it can be had.
+fn give(entry: Entry<'_>, wanted: Owner) -> nix::Result<()> {
+    let (uid, gid) = (Uid::from_raw(wanted.uid), Gid::from_raw(wanted.gid));
+    let given = entry.chown(Some(uid), Some(gid));
+    if given.is_err_and(is_refusal) {
+        // One of the two may be possible. The first answer is the one that tells.
+        let _ = entry.chown(None, Some(gid));
+        let _ = entry.chown(Some(uid), None);
+    }
+    given
 }
 
 pub(super) fn time(ns: i64) -> TimeSpec {
@@ -80,7 +169,6 @@ pub struct StagedFile {
     pub(super) path: RelPath,
     pub(super) root: PathBuf,
     pub(super) size: u64,
-    pub(super) creation: Creation,
 }
 
 impl StagedFile {
@@ -117,16 +205,6 @@ impl StagedFile {
             }
         }
         Ok(done)
-    }
-
-    /// Gives it its metadata; nothing can be written any more.
-    ///
-    /// # Errors
-    /// [`StageError`].
-    pub fn finish(self, meta: &Meta) -> Result<(), StageError> {
-        self.creation
-            .apply(&self.file, 0o600, meta)
-            .map_err(StageError::sys("set the mode and time of", &self.path))
     }
 }
 

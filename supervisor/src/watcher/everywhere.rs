@@ -56,7 +56,7 @@ impl Replica {
         let generation = self.generation;
         let mut fresh = Vec::new();
         let (tree, keyed, events) = (&mut self.tree, &self.keyed, &self.events);
-        let (files, directory) = (&self.files, &self.directory);
+        let (files, directory, limits) = (&self.files, &self.directory, &self.limits);
         let mut watch_failure = None;
         let begun = cpu_time();
         let report = directory.scan(
@@ -70,7 +70,7 @@ impl Replica {
             &mut |found| {
                 let same = tree
                     .get(&found.path)
-                    .is_some_and(|leaf| is_as_committed(leaf, &found, keyed))
+                    .is_some_and(|leaf| is_as_committed(leaf, &found, keyed, limits))
                     && !files.is_unsettled_database(&found.path);
                 if let Some(seen) = tree.extra_mut(&found.path) {
                     *seen = Seen::new(seen.print(), generation);

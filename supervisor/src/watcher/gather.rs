@@ -17,9 +17,9 @@ use super::replica::Replica;
 use crate::archive::Result;
 use crate::archive::builder::{Builder, PackSink};
 use crate::archive::tree::Leaf;
-use crate::entry::{Kind, RelPath};
+use crate::entry::{Kind, Meta, RelPath};
 use crate::progress::Progress;
-use crate::session::{Found, FoundKind, Hint, Look, ScanReport, SkipReason, Stable};
+use crate::session::{Found, FoundKind, Hint, Limits, Look, ScanReport, SkipReason, Stable};
 
 /// How long a moment is waited for in which nothing was written while the changed files were read.
 /// A gateway that never pauses for that long is committed as it is.
@@ -64,6 +64,7 @@ impl Replica {
             return Ok(gather.out);
         }
         self.add_touched(&mut gather);
+        self.keep_what_cannot_be_had(&mut gather);
         let Gather {
             builder,
             mut out,
@@ -242,7 +243,11 @@ impl Replica {
             FoundKind::File => {
                 let trusted =
                     trust == Trust::Fingerprint || self.files.is_settled_database(&found.path);
-                if trusted && known.is_some_and(|leaf| is_as_committed(leaf, &found, &self.keyed)) {
+                if trusted
+                    && known.is_some_and(|leaf| {
+                        is_as_committed(leaf, &found, &self.keyed, &self.limits)
+                    })
+                {
                     return Ok(());
                 }
                 return self.found_file(found, read, gather);
@@ -253,7 +258,7 @@ impl Replica {
             },
         };
         match known {
-            Some(leaf) if leaf.kind == kind && same_rights(&leaf.meta, &found.meta) => {
+            Some(leaf) if leaf.kind == kind && self.same_rights(&leaf.meta, &found.meta) => {
                 if kind != Kind::Dir && leaf.meta.mtime_ns != found.meta.mtime_ns {
                     self.touched.insert(found.path.clone());
                 }
@@ -325,7 +330,7 @@ impl Replica {
             } => {
                 let seen = self.seen(print);
                 let leaf = known.expect("the same as something");
-                if !same_rights(&leaf.meta, &meta) {
+                if !self.same_rights(&leaf.meta, &meta) {
                     gather.builder.touch(&path, meta);
                     let leaf = Leaf {
                         meta,
@@ -434,15 +439,38 @@ impl Replica {
                 (Kind::Symlink { target }, FoundKind::Symlink { target: now }) => target == now,
                 _ => false,
             };
-            if same_kind && leaf.meta != found.meta && same_rights(&leaf.meta, &found.meta) {
-                gather.builder.touch(&path, found.meta);
+            let meta = self.limits.as_archived(found.meta, &leaf.meta);
+            if same_kind && leaf.meta != meta && same_rights(&leaf.meta, &meta) {
+                gather.builder.touch(&path, meta);
                 let leaf = Leaf {
-                    meta: found.meta,
+                    meta,
                     ..leaf.clone()
                 };
                 gather.out.edits.push(Edit::Set(path, leaf));
             }
         }
+    }
+
+    /// Where an archived owner or mode cannot be had in this directory, the archive keeps it.
+    fn keep_what_cannot_be_had(&self, gather: &mut Gather) {
+        if self.limits.is_none() {
+            return;
+        }
+        let kept = |path: &RelPath, meta: &mut Meta| {
+            if let Some(known) = self.tree.get(path) {
+                *meta = self.limits.as_archived(*meta, &known.meta);
+            }
+        };
+        gather.builder.each_meta(kept);
+        for edit in &mut gather.out.edits {
+            if let Edit::Set(path, leaf) = edit {
+                kept(path, &mut leaf.meta);
+            }
+        }
+    }
+
+    fn same_rights(&self, known: &Meta, found: &Meta) -> bool {
+        same_rights(known, &self.limits.as_archived(*found, known))
     }
 
     /// Reports what a scan found and could not take.
@@ -558,19 +586,25 @@ fn hash_of(print: &crate::session::Fingerprint, keyed: &RandomState) -> u64 {
     keyed.hash_one(facts).max(2)
 }
 
-pub(super) fn is_as_committed(leaf: &Leaf<Seen>, found: &Found, keyed: &RandomState) -> bool {
+pub(super) fn is_as_committed(
+    leaf: &Leaf<Seen>,
+    found: &Found,
+    keyed: &RandomState,
+    limits: &Limits,
+) -> bool {
+    let same_rights = || same_rights(&leaf.meta, &limits.as_archived(found.meta, &leaf.meta));
     match (&leaf.kind, &found.kind) {
         (Kind::File { .. }, FoundKind::File) => {
             leaf.extra.print() == hash_of(&found.print, keyed) & !1
         }
-        (Kind::Dir, FoundKind::Dir) => same_rights(&leaf.meta, &found.meta),
+        (Kind::Dir, FoundKind::Dir) => same_rights(),
         (Kind::Symlink { target }, FoundKind::Symlink { target: now }) => {
-            target == now && same_rights(&leaf.meta, &found.meta)
+            target == now && same_rights()
         }
         _ => false,
     }
 }
 
-fn same_rights(a: &crate::entry::Meta, b: &crate::entry::Meta) -> bool {
+fn same_rights(a: &Meta, b: &Meta) -> bool {
     a.mode == b.mode && a.owner == b.owner
 }

@@ -9,6 +9,8 @@ use std::hash::RandomState;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use tracing::{debug, info};
+
 use super::dirty::Work;
 use super::everywhere::Scan;
 use super::files::Files;
@@ -17,9 +19,9 @@ use crate::archive::ArchiveError;
 use crate::archive::tree::{Leaf, Tree};
 use crate::archive::writer::Summary;
 use crate::boot::survey::CREDENTIALS;
-use crate::config::ProfileName;
-use crate::entry::{Kind, RelPath};
-use crate::session::{Directory, Events};
+use crate::config::{ProfileName, RestoreOwner};
+use crate::entry::{Kind, Owner, RelPath};
+use crate::session::{Directory, Events, Limits};
 use crate::status::{ShownSession, group};
 
 /// The directory as committed.
@@ -40,6 +42,8 @@ pub(super) struct Replica {
     pub(super) scan: Scan,
     /// What changed while it was being looked at; see [`Replica::take_overheard`].
     pub(super) overheard: Work,
+    /// What of the archived owners and modes cannot be had in this directory.
+    pub(super) limits: Limits,
 }
 
 impl Replica {
@@ -58,6 +62,7 @@ impl Replica {
             reported: HashSet::new(),
             scan: Scan::default(),
             overheard: Work::default(),
+            limits: Limits::default(),
         }
     }
 
@@ -67,6 +72,25 @@ impl Replica {
         self.tree = tree.map(|_| Seen::new(0, generation));
         self.tree.shrink();
         self.blocks.clear();
+    }
+
+    /// Finds out which of the committed owners and modes cannot be had in this directory. Where that
+    /// cannot be found out, what is in the directory is the truth.
+    pub(super) fn find_limits(&mut self, owners: RestoreOwner) {
+        let mut committed: HashSet<Owner> = HashSet::new();
+        committed.extend(self.tree.iter().map(|(_, leaf)| leaf.meta.owner));
+        match Limits::probe(self.directory.root(), owners, committed.into_iter()) {
+            Ok(limits) => {
+                if !limits.is_none() {
+                    info!(target: "sync", cannot_be_had = %limits, "archived owners or modes cannot be had in this directory; they stay as they are archived");
+                }
+                self.limits = limits;
+            }
+            Err(error) => {
+                debug!(target: "sync", %error, "it cannot be found out which owners and modes can be had here");
+                self.limits = Limits::default();
+            }
+        }
     }
 
     /// The tree as committed, for a commit's header.

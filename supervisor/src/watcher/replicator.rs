@@ -263,6 +263,7 @@ impl Replicator {
             .as_mut()
             .expect("no thread has it while attaching");
         replica.committed(tree);
+        replica.find_limits(self.settings.restore.owner);
         self.hold = Some(Hold {
             writer,
             keeper,

@@ -16,7 +16,7 @@ use super::guard::Refusal;
 use super::replica::Replica;
 use super::replicator::{Committed, Replicator};
 use crate::archive::tree::Tree;
-use crate::boot::restore::{FallBack, stage_newest_whole};
+use crate::boot::restore::{FallBack, Place, stage_newest_whole};
 use crate::config::{self, Flags, Secret, Settings};
 use crate::progress::Progress;
 use crate::session::{Directory, Events, Profile};
@@ -127,7 +127,7 @@ impl Site {
         let staged = stage_newest_whole(
             &self.memory,
             head,
-            temp.path(),
+            Place::keeping_owners(temp.path()),
             FallBack::No,
             &Progress::default(),
         )

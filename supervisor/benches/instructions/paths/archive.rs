@@ -7,7 +7,7 @@ use sessionkeep::archive::builder::Builder;
 use sessionkeep::archive::fetch::{Check, Fetch};
 use sessionkeep::archive::tree::Tree;
 use sessionkeep::archive::version::Version;
-use sessionkeep::boot::restore::{FallBack, stage_newest_whole};
+use sessionkeep::boot::restore::{FallBack, Place, stage_newest_whole};
 use sessionkeep::entry::{Digest, Kind};
 use sessionkeep::progress::Progress;
 use sessionkeep::session::json;
@@ -78,7 +78,13 @@ pub(super) fn restore() {
     let dir = tempfile::tempdir().expect("a directory");
     let (head, progress) = (archive.head(), Progress::default());
     let restored = counted(|| {
-        let staged = stage_newest_whole(&archive.store, head, dir.path(), FallBack::No, &progress);
+        let staged = stage_newest_whole(
+            &archive.store,
+            head,
+            Place::keeping_owners(dir.path()),
+            FallBack::No,
+            &progress,
+        );
         let staged = runtime.block_on(staged).expect("it is whole");
         staged.stage.install_copy().expect("it is put in place");
         staged.summary

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::archive::ArchiveError;
-use crate::boot::restore::{FallBack, stage_newest_whole};
+use crate::boot::restore::{FallBack, Place, stage_newest_whole};
 use crate::progress::Progress;
 use crate::store::StoreError;
 
@@ -35,7 +35,7 @@ async fn restored_a(keeper: &Keeper) -> (Vec<u8>, Vec<String>) {
     let staged = stage_newest_whole(
         &*keeper.store,
         head,
-        dir.path(),
+        Place::keeping_owners(dir.path()),
         FallBack::Yes,
         &Progress::default(),
     )
@@ -153,7 +153,7 @@ fn a_flipped_bit_in_a_pack_is_never_restored() {
         let none = stage_newest_whole(
             &*keeper.store,
             head,
-            dir.path(),
+            Place::keeping_owners(dir.path()),
             FallBack::Yes,
             &Progress::default(),
         )

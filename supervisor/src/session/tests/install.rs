@@ -9,6 +9,7 @@ use super::super::marker::tests::sample;
 use super::super::{Marker, STATE_DIR, Stage, StageError};
 use super::stage::meta;
 use super::{opened, rel};
+use crate::config::RestoreOwner;
 
 const OLD: [(&str, &str); 4] = [
     ("creds.json", "old"),
@@ -46,7 +47,7 @@ fn old(root: &Path) {
 }
 
 fn staged(root: &Path) -> Stage {
-    let mut stage = Stage::begin(root).expect("begin");
+    let mut stage = Stage::begin(root, RestoreOwner::Keep).expect("begin");
     stage.dir(&rel("sub")).expect("dir");
     stage
         .set_dir_meta(&rel("sub"), &meta(0o550, 99))

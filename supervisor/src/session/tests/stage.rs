@@ -8,6 +8,7 @@ use super::super::install::recover;
 use super::super::marker::tests::sample;
 use super::super::{FoundKind, STATE_DIR, Stage, StageError, free_space};
 use super::{opened, rel};
+use crate::config::RestoreOwner;
 use crate::entry::{Meta, Owner};
 
 pub(super) fn meta(mode: u32, mtime_ns: i64) -> Meta {
@@ -31,7 +32,7 @@ fn modes_times_owners_links_and_empty_directories_come_back_exactly() {
     let dir = tempfile::tempdir().expect("tempdir");
     let root = dir.path();
     recover(root).expect("recover");
-    let mut stage = Stage::begin(root).expect("begin");
+    let mut stage = Stage::begin(root, RestoreOwner::Keep).expect("begin");
     let other = Owner {
         uid: 4711,
         gid: 815,
@@ -69,7 +70,7 @@ fn modes_times_owners_links_and_empty_directories_come_back_exactly() {
                 let mut back = [0; 8];
                 assert_eq!(file.read_at(0, &mut back).expect("read"), 6);
                 assert_eq!(&back[..6], b"abcdef");
-                file.finish(meta).expect("finish");
+                stage.finish(file, meta).expect("finish");
             }
             name => stage.file(&path, meta, name).expect("file"),
         }
@@ -96,7 +97,7 @@ fn nothing_is_written_through_a_link_or_under_a_reserved_name() {
     let dir = tempfile::tempdir().expect("tempdir");
     let elsewhere = tempfile::tempdir().expect("tempdir");
     let root = dir.path();
-    let mut stage = Stage::begin(root).expect("begin");
+    let mut stage = Stage::begin(root, RestoreOwner::Keep).expect("begin");
     let m = meta(0o600, 1);
     stage.symlink(&rel("l"), b"d", &m).expect("link");
     stage.dir(&rel("d")).expect("dir");
@@ -141,7 +142,7 @@ fn the_group_of_a_set_group_id_directory_is_not_passed_on() {
     let dir = tempfile::tempdir().expect("tempdir");
     std::os::unix::fs::chown(dir.path(), None, Some(815)).expect("chown");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o2777)).expect("chmod");
-    let mut stage = Stage::begin(dir.path()).expect("begin");
+    let mut stage = Stage::begin(dir.path(), RestoreOwner::Keep).expect("begin");
     let m = meta(0o600, 1);
     stage.file(&rel("f"), &m, b"x").expect("file");
     let got = fs::metadata(stage.path().join("f")).expect("stat");
@@ -191,7 +192,7 @@ fn a_full_disk_is_a_clear_error_and_the_old_directory_stays() {
     assert!(free < 1024 * 1024);
     let m = meta(0o600, 1);
 
-    let mut stage = Stage::begin(root).expect("begin");
+    let mut stage = Stage::begin(root, RestoreOwner::Keep).expect("begin");
     stage
         .file(&rel("creds.json"), &m, b"{}")
         .expect("room for this");
@@ -207,7 +208,7 @@ fn a_full_disk_is_a_clear_error_and_the_old_directory_stays() {
         "the staging is gone"
     );
 
-    let mut stage = Stage::begin(root).expect("begin");
+    let mut stage = Stage::begin(root, RestoreOwner::Keep).expect("begin");
     let error = stage.begin_file(&rel("large"), 2 << 20).expect_err("full");
     assert!(matches!(error, StageError::Full { .. }), "{error}");
     drop(stage);
@@ -231,7 +232,7 @@ fn a_mount_point_inside_is_refused_before_anything_moves() {
         None::<&str>,
     )
     .expect("bind");
-    let stage = Stage::begin(root.path()).expect("begin");
+    let stage = Stage::begin(root.path(), RestoreOwner::Keep).expect("begin");
     let got = stage.install(&sample(1), "now");
     nix::mount::umount(&inner).expect("unmount");
     assert!(matches!(got, Err(StageError::MountPoint { .. })), "{got:?}");
