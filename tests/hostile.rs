@@ -22,5 +22,9 @@ mod place;
 mod pause;
 #[path = "hostile/peek.rs"]
 mod peek;
+#[path = "hostile/replace.rs"]
+mod replace;
+#[path = "hostile/scratch.rs"]
+mod scratch;
 #[path = "hostile/swap.rs"]
 mod swap;

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Settings;
+use crate::session::StateDir;
 use crate::store::InstanceId;
 
 /// What a helper has from init. It is in the helper's memory already, since init forks: nothing of
@@ -22,6 +23,8 @@ pub struct Handover {
     /// Whether this life has had the session and made way: the restorer waits for its next turn, for
     /// as long as that takes, and asks nobody to make way.
     pub made_way: bool,
+    /// Our own directory, as init has opened and verified it: somebody may have replaced it since.
+    pub state: StateDir,
     /// The helper's end of the channel to init, which blocks.
     pub control: OwnedFd,
     /// The HTTP listening sockets, already nonblocking; none where HTTP is off or its port was taken.

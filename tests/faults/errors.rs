@@ -267,3 +267,27 @@ fn a_marker_that_cannot_be_written_costs_nothing() {
     assert_eq!(Tree::of(&world.dir()), before);
     assert_eq!(life.stop().code, 0);
 }
+
+#[test]
+fn where_the_kernel_or_a_seccomp_profile_has_no_openat2_everything_is_saved_and_restored() {
+    for error in ["error=ENOSYS", "error=EPERM"] {
+        let world = World::sqlite();
+        let Some(fault) = Inject::new(&world) else {
+            return;
+        };
+        let fault = fault.fault("openat2", error);
+        world.write("creds.json", LOGIN);
+        world.write("a/b/c/one.json", "[1]");
+        let life = world.script(IDLE).before(&fault.before()).ready();
+        world.write("a/b/c/two.json", "[2]");
+        world.write("a/b/d/three.json", "[3]");
+        world.wait_until_saved();
+        assert_eq!(life.stop().code, 0);
+        assert!(fault.count() > 0, "{error} came not up");
+        let before = Tree::of(&world.dir());
+        world.wipe();
+        let life = world.script(IDLE).before(&fault.before()).ready();
+        assert_eq!(Tree::of(&world.dir()), before, "{error}");
+        assert_eq!(life.stop().code, 0);
+    }
+}

@@ -1,6 +1,8 @@
 //! A disk that answers with errors while a directory is restored: it is as it was or whole, the
 //! gateway is not started on anything else, and the next start goes on.
 
+use std::path::PathBuf;
+
 use super::inject::Inject;
 use super::keeper::{Ended, IDLE, Tree, World};
 
@@ -34,9 +36,10 @@ fn broken_start(world: &World, fault: &Inject) -> Ended {
         .run_to_end()
 }
 
-/// Where an error strikes: calls, which of them, and a path below the session directory.
+/// Where an error strikes: calls, which of them, and a path below the session directory of a descriptor,
+/// or the last part of one that a call names.
 const BEFORE_IT_IS_PUT_IN_PLACE: &[(&str, &str, &str)] = &[
-    ("mkdir,mkdirat", "error=EIO", ".sessionkeep/staging"),
+    ("mkdirat", "error=EIO", "staging"),
     (
         "write,pwrite64",
         "error=EIO",
@@ -51,23 +54,25 @@ const BEFORE_IT_IS_PUT_IN_PLACE: &[(&str, &str, &str)] = &[
     ("syncfs", "error=EIO", ".sessionkeep/staging"),
     ("write", "error=ENOSPC", ".sessionkeep/install.json.tmp"),
     ("fsync", "error=EIO", ".sessionkeep/install.json.tmp"),
-    (RENAME, "error=EIO", ".sessionkeep/install.json.tmp"),
+    (RENAME, "error=EIO", "install.json.tmp"),
 ];
 
 /// See [`BEFORE_IT_IS_PUT_IN_PLACE`].
 const WHILE_IT_IS_PUT_IN_PLACE: &[(&str, &str, &str)] = &[
-    ("mkdir,mkdirat", "error=ENOSPC", ".sessionkeep/replaced"),
+    ("mkdirat", "error=ENOSPC", "replaced"),
     (RENAME, "error=EIO", "creds.json"),
     (RENAME, "error=EIO", "keys.json"),
-    (RENAME, "error=EIO", ".sessionkeep/staging/creds.json"),
-    (RENAME, "error=EIO", ".sessionkeep/staging/keys.json"),
+    (RENAME, "error=EIO", ".sessionkeep/staging"),
     ("fsync", "error=EIO", ".sessionkeep/state.json.tmp"),
-    (
-        "unlink,unlinkat,rmdir",
-        "error=EIO",
-        ".sessionkeep/install.json",
-    ),
+    ("unlinkat", "error=EIO", "install.json"),
 ];
+
+fn place(world: &World, path: &str) -> PathBuf {
+    match path.starts_with(".sessionkeep/") {
+        true => world.dir().join(path),
+        false => path.into(),
+    }
+}
 
 #[test]
 fn an_error_before_a_restore_is_put_in_place_leaves_the_directory_as_it_was() {
@@ -77,7 +82,7 @@ fn an_error_before_a_restore_is_put_in_place_leaves_the_directory_as_it_was() {
         let Some(fault) = Inject::new(&world) else {
             return;
         };
-        let fault = fault.fault(calls, what).path(world.dir().join(path));
+        let fault = fault.fault(calls, what).path(place(&world, path));
         let ended = broken_start(&world, &fault);
         assert!(fault.count() > 0, "{case} came not up: {}", ended.log);
         assert_eq!(ended.code, 70, "{case}: {}", ended.log);
@@ -104,7 +109,7 @@ fn an_error_while_a_restore_is_put_in_place_is_told_as_such_and_the_next_start_g
         let Some(fault) = Inject::new(&world) else {
             return;
         };
-        let fault = fault.fault(calls, what).path(world.dir().join(path));
+        let fault = fault.fault(calls, what).path(place(&world, path));
         // The second time it is the recovery that does not get through.
         for _ in 0..2 {
             let before = fault.count();

@@ -12,7 +12,7 @@ use super::keeper::{Ended, Life, Setup, World};
 /// For how long each attack is tried. The tests run side by side.
 pub(crate) const TRIES_FOR: Duration = Duration::from_secs(30);
 /// The attacker's user and group: nobody's else.
-const ATTACKER: u32 = 4321;
+pub(crate) const ATTACKER: u32 = 4321;
 /// What no commit may hold.
 const SECRET: &str = "only root may read this";
 

@@ -3,7 +3,6 @@
 use super::place::Place;
 
 #[test]
-#[ignore = "the program does not withstand it yet"]
 fn directories_that_are_swapped_for_links_while_they_are_read_lead_nowhere() {
     let Some(place) = Place::new() else { return };
     let mut life = place.attacked_by("swap", &[&place.secrets()]).start();

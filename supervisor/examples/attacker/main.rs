@@ -8,6 +8,8 @@
 mod helpers;
 mod pause;
 mod peek;
+mod replace;
+mod scratch;
 mod swap;
 
 use std::io::Write;
@@ -33,6 +35,9 @@ fn main() -> anyhow::Result<()> {
     let score = match attack.as_str() {
         "pause" => pause::run(&arguments, until)?,
         "peek" => peek::run(&arguments, until)?,
+        "forge" => replace::forge_once(&arguments)?,
+        "replace" => replace::run(&arguments, until)?,
+        "scratch" => scratch::run(&arguments, until)?,
         "swap" => swap::run(&arguments, until)?,
         other => bail!("there is no attack {other}"),
     };

@@ -3,10 +3,13 @@
 //! login.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+
+use nix::fcntl::{OFlag, renameat};
+use nix::sys::stat::Mode;
 
 use tracing::{error, warn};
 
@@ -15,10 +18,15 @@ use crate::archive::fetch::{At, Fetch, Sink, Verifier, Wanted};
 use crate::archive::version::Version;
 use crate::archive::{ArchiveError, Result as ArchiveResult};
 use crate::entry::RelPath;
-use crate::session::{FoundKind, STATE_DIR, json, rights, stable};
+use crate::session::beneath::{self, Place};
+use crate::session::install::REPLACED;
+use crate::session::state_dir::own_dir;
+use crate::session::{FoundKind, json, rights, stable};
 
 /// JSON files are small; one that is larger than this is no key file of a gateway.
 const LIMIT: u64 = 16 << 20;
+/// The file that is made before it takes the torn one's place.
+const FRESH: &str = "mended";
 
 pub(super) async fn heal(site: &Site<'_>, mut version: Version) -> Result<(), BootError> {
     let torn = torn_files(site, &version);
@@ -35,18 +43,19 @@ pub(super) async fn heal(site: &Site<'_>, mut version: Version) -> Result<(), Bo
         }
         Err((error, _)) => return Err(error.into()),
     };
-    let aside = site
-        .settings
-        .dir
-        .join(STATE_DIR)
-        .join("replaced")
-        .join(super::label_now());
+    let failed = |source| BootError::Directory {
+        dir: site.settings.dir.clone(),
+        source,
+    };
+    let label = super::label_now();
+    let aside = site.state.dir(REPLACED);
+    let aside = aside
+        .and_then(|replaced| own_dir(replaced.as_fd(), label.as_bytes()))
+        .map_err(failed)?;
+    let set_aside = site.state.path().join(REPLACED).join(&label);
     for (path, content) in contents {
-        put_back(site, &path, &content, &aside).map_err(|source| BootError::Directory {
-            dir: site.settings.dir.clone(),
-            source,
-        })?;
-        warn!(target: "boot", %path, set_aside = %aside.display(), "a crash had torn this file; its last committed content was put back");
+        put_back(site, &path, &content, aside.as_fd()).map_err(failed)?;
+        warn!(target: "boot", %path, set_aside = %set_aside.display(), "a crash had torn this file; its last committed content was put back");
     }
     Ok(())
 }
@@ -54,7 +63,7 @@ pub(super) async fn heal(site: &Site<'_>, mut version: Version) -> Result<(), Bo
 /// Archived JSON files whose content on disk is not whole.
 fn torn_files(site: &Site<'_>, version: &Version) -> Vec<RelPath> {
     let mut torn = Vec::new();
-    site.directory.scan(None, &mut |_| {}, &mut |found| {
+    site.directory.scan(None, &mut |_, _| {}, &mut |found| {
         let archived = || {
             version
                 .tree
@@ -65,60 +74,85 @@ fn torn_files(site: &Site<'_>, version: &Version) -> Vec<RelPath> {
             return;
         }
         // What cannot be read now is the watcher's to report.
-        let path = found.path.under(site.directory.root());
-        if stable::read_whole(&path, LIMIT).is_ok_and(|file| !json::is_whole(&file.bytes)) {
+        let read = stable::read_whole(site.directory.fd(), found.path.as_bytes(), LIMIT);
+        if read.is_ok_and(|file| !json::is_whole(&file.bytes)) {
             torn.push(found.path);
         }
     });
     torn
 }
 
-fn put_back(site: &Site<'_>, path: &RelPath, content: &[u8], aside: &Path) -> std::io::Result<()> {
-    let target = path.under(site.directory.root());
-    let saved: PathBuf = path.under(aside);
-    DirBuilder::new().recursive(true).mode(0o700).create(
-        saved
-            .parent()
-            .expect("it lies below the directory of what is set aside"),
-    )?;
-    fs::copy(&target, &saved)?;
-    let before = fs::symlink_metadata(&target)?;
-    let fresh = site.settings.dir.join(STATE_DIR).join("mended");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&fresh)?;
+/// Keeps what is there in `aside`, and puts the content in its place. Nothing of that is reached by a
+/// path: the directories on it are the gateway's.
+fn put_back(
+    site: &Site<'_>,
+    path: &RelPath,
+    content: &[u8],
+    aside: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let place = Place::below(site.directory.fd(), path.as_bytes())?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+    let mut torn = File::from(beneath::open(
+        place.dir(),
+        place.name(),
+        flags,
+        Mode::empty(),
+    )?);
+    let before = torn.metadata()?;
+    if !before.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    keep(&mut torn, path, aside)?;
+    let mut file = site.state.create(FRESH)?;
     file.write_all(content)?;
-    let mode = fs::Permissions::from_mode(before.mode() & 0o7777);
-    match fs::set_permissions(&fresh, mode) {
+    match file.set_permissions(fs::Permissions::from_mode(before.mode() & 0o777)) {
         Err(error) if rights::is_refused(&error) => {}
         other => other?,
     }
-    let made = fs::metadata(&fresh)?;
+    let made = file.metadata()?;
     if (made.uid(), made.gid()) != (before.uid(), before.gid()) {
         // A gateway that runs as another user must be able to read it.
-        match chown(&fresh, Some(before.uid()), Some(before.gid())) {
+        match fchown(&file, Some(before.uid()), Some(before.gid())) {
             // The content alone changes no owner. A crash in the middle of it is mended like this one.
             Err(error) if rights::is_refused(&error) => {
-                drop(file);
-                fs::remove_file(&fresh)?;
-                return write_in_place(&target, content);
+                site.state.remove(FRESH)?;
+                return write_in_place(&place, &torn, content);
             }
             other => other?,
         }
     }
     file.sync_all()?;
-    fs::rename(&fresh, &target)
+    Ok(renameat(site.state.fd(), FRESH, place.dir(), place.name())?)
 }
 
-fn write_in_place(target: &Path, content: &[u8]) -> std::io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .truncate(true)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(target)?;
+/// Copies the file to `path` below the directory `aside`.
+fn keep(torn: &mut File, path: &RelPath, aside: BorrowedFd<'_>) -> io::Result<()> {
+    let (above, name) = path.split();
+    let mut open: Option<OwnedFd> = None;
+    for part in above
+        .split(|byte| *byte == b'/')
+        .filter(|part| !part.is_empty())
+    {
+        let next = own_dir(open.as_ref().map_or(aside, AsFd::as_fd), part)?;
+        open = Some(next);
+    }
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC;
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    let to = open.as_ref().map_or(aside, AsFd::as_fd);
+    let mut kept = File::from(beneath::open(to, name, flags, mode)?);
+    io::copy(torn, &mut kept).map(drop)
+}
+
+/// Writes into the very file that is `torn`: what has its name by now may be another.
+fn write_in_place(place: &Place, torn: &File, content: &[u8]) -> io::Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK;
+    let opened = beneath::open(place.dir(), place.name(), flags, Mode::empty())?;
+    let mut file = File::from(opened);
+    let (now, before) = (file.metadata()?, torn.metadata()?);
+    if (now.dev(), now.ino()) != (before.dev(), before.ino()) {
+        return Err(io::ErrorKind::StaleNetworkFileHandle.into());
+    }
+    file.set_len(0)?;
     file.write_all(content)?;
     file.sync_all()
 }

@@ -27,7 +27,9 @@ use crate::archive::writer::{Outcome as Appended, Writer, now_ms};
 use crate::config::{Settings, Unreachable};
 use crate::entry::Digest;
 use crate::human::Chain;
-use crate::session::{Directory, Marker, Mode, Profile, Recovered, clear_scratch, marker, recover};
+use crate::session::{
+    Directory, Marker, Mode, Profile, Recovered, StateDir, clear_scratch, marker, recover,
+};
 use crate::store::keeper::{Attention, LeaseKeeper};
 use crate::store::retry::Backoff;
 use crate::store::{Header, Seq, Store};
@@ -79,6 +81,7 @@ pub enum Target {
 /// [`BootError`]; the directory is then as it was.
 pub async fn boot(
     settings: &Settings,
+    state: &StateDir,
     store: &Arc<dyn Store>,
     who: &Identity,
     target: Target,
@@ -87,7 +90,7 @@ pub async fn boot(
 ) -> Result<Booted, BootError> {
     let (mut failed_first, mut attempt) = (None, 0);
     loop {
-        let error = match try_once(settings, store, who, target, progress, tell).await {
+        let error = match try_once(settings, state, store, who, target, progress, tell).await {
             Err(error) if error.is_transient() => error,
             other => return other,
         };
@@ -108,6 +111,7 @@ pub async fn boot(
 
 async fn try_once(
     settings: &Settings,
+    state: &StateDir,
     store: &Arc<dyn Store>,
     who: &Identity,
     target: Target,
@@ -119,14 +123,14 @@ async fn try_once(
         dir: settings.dir.clone(),
         source,
     };
-    match recover(&settings.dir)? {
+    match recover(state)? {
         Recovered::Nothing => {}
         recovered => info!(target: "boot", ?recovered, "an interrupted restore was cleared up"),
     }
-    clear_scratch(&settings.dir).map_err(dir_error)?;
+    clear_scratch(state).map_err(dir_error)?;
     let directory =
         Directory::open(&settings.dir, Profile::new(settings.profile)).map_err(dir_error)?;
-    let local = survey(&directory, &settings.archive)?;
+    let local = survey(&directory, Some(state), &settings.archive)?;
 
     let attached = async {
         attach::wait_for_store(&**store, settings.store.wait, tell).await?;
@@ -145,6 +149,7 @@ async fn try_once(
     };
     let mut site = Site {
         settings,
+        state,
         store,
         directory,
         progress,
@@ -198,6 +203,7 @@ fn label_now() -> String {
 /// Where the boot takes place.
 struct Site<'a> {
     settings: &'a Settings,
+    state: &'a StateDir,
     store: &'a Arc<dyn Store>,
     directory: Directory,
     progress: &'a Progress,
@@ -218,7 +224,7 @@ impl Site<'_> {
             source,
         };
         // Looked at again: another instance may have had the session while this one waited.
-        let local = survey(&self.directory, &self.settings.archive)
+        let local = survey(&self.directory, Some(self.state), &self.settings.archive)
             .map(|again| Local { marker, ..again })?;
         let archive = &self.settings.archive;
         let (head, mut writer) =
@@ -242,7 +248,7 @@ impl Site<'_> {
         }
         let root = writer.head().map(|head| head.root).unwrap_or_default();
         self.marker(writer.head(), root)
-            .write(&self.settings.dir)
+            .write(self.state)
             .map_err(dir_error)?;
         self.still_owned().await?;
         booted.plan = Some(plan);
@@ -378,7 +384,7 @@ impl Site<'_> {
             }
         };
         let place = Place {
-            root: &self.settings.dir,
+            state: self.state,
             owners: self.settings.restore.owner,
         };
         let mut staged = stage_newest_whole(store, header, place, fall_back, self.progress).await?;

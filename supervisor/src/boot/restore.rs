@@ -1,7 +1,6 @@
 //! Builds a version of the tree beside the session directory, verified, ready to be put in place.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 
 use tracing::warn;
 
@@ -12,7 +11,7 @@ use crate::archive::{ArchiveError, Result as ArchiveResult};
 use crate::config::RestoreOwner;
 use crate::entry::{Kind, Meta, symlink_stays_inside};
 use crate::memory;
-use crate::session::{Stage, StageError, StagedFile};
+use crate::session::{Stage, StageError, StagedFile, StateDir};
 use crate::store::{ArchiveName, Header, Seq, Store};
 
 use super::error::BootError;
@@ -37,8 +36,8 @@ pub struct Staged {
 /// Where a version is staged, and for whom.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
-    /// The session directory.
-    pub root: &'a Path,
+    /// Our own directory in the session directory.
+    pub state: &'a StateDir,
     /// What owners its entries get.
     pub owners: RestoreOwner,
 }
@@ -46,9 +45,9 @@ pub struct Place<'a> {
 impl<'a> Place<'a> {
     /// With the owners that are archived.
     #[must_use]
-    pub fn keeping_owners(root: &'a Path) -> Self {
+    pub fn keeping_owners(state: &'a StateDir) -> Self {
         Self {
-            root,
+            state,
             owners: RestoreOwner::Keep,
         }
     }
@@ -238,7 +237,7 @@ async fn stage_version(
         ));
     }
     progress.begin(version.tree.files(), version.tree.bytes());
-    let mut stage = Stage::begin(place.root, place.owners)?;
+    let mut stage = Stage::begin(place.state, place.owners)?;
     let mut metas = Vec::with_capacity(fetch.files());
     let mut wanted = 0;
     for (path, leaf) in version.tree.iter() {

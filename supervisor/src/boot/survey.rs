@@ -6,18 +6,22 @@ use tracing::warn;
 
 use super::decide::{Local, is_of};
 use super::error::BootError;
-use crate::session::{Directory, FoundKind, Marker, MarkerError};
+use crate::session::{Directory, FoundKind, Marker, MarkerError, StateDir};
 use crate::store::ArchiveName;
 
 /// The file that is a Baileys login.
 pub const CREDENTIALS: &[u8] = b"creds.json";
 
-/// Looks at the directory.
+/// Looks at the directory, whose own part is `state`; none where nothing was ever written there.
 ///
 /// # Errors
 /// If it cannot be read, or was left by a newer version.
-pub fn survey(directory: &Directory, archive: &ArchiveName) -> Result<Local, BootError> {
-    let marker = match Marker::read(directory.root()) {
+pub fn survey(
+    directory: &Directory,
+    state: Option<&StateDir>,
+    archive: &ArchiveName,
+) -> Result<Local, BootError> {
+    let marker = match state.map_or(Ok(None), Marker::read) {
         Ok(marker) => marker.filter(|marker| {
             let own = is_of(marker, archive);
             if !own {
@@ -37,7 +41,7 @@ pub fn survey(directory: &Directory, archive: &ArchiveName) -> Result<Local, Boo
         has_credentials: false,
         marker,
     };
-    let report = directory.scan_until(None, &mut |_| {}, &mut |found| {
+    let report = directory.scan_until(None, &mut |_, _| {}, &mut |found| {
         if found.kind != FoundKind::Dir {
             local.has_files = true;
             // A torn one counts: it is mended by itself, and its neighbours may be newer.

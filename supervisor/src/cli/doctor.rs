@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::config::{self, Flags, HttpSettings, Settings};
 use crate::human::Bytes;
-use crate::session::{Directory, Marker, Profile, free_space};
+use crate::session::{Directory, Marker, Profile, StateDir, free_space};
 use crate::store::{Finding, Severity};
 
 use super::context;
@@ -164,7 +164,7 @@ fn directory(settings: &Settings, findings: &mut Vec<Finding>) {
     ) {
         (Ok(directory), Ok(())) => {
             let (mut files, mut bytes) = (0u64, 0u64);
-            let report = directory.scan(None, &mut |_| {}, &mut |found| {
+            let report = directory.scan(None, &mut |_, _| {}, &mut |found| {
                 files += 1;
                 bytes += found.print.size;
             });
@@ -206,7 +206,18 @@ fn directory(settings: &Settings, findings: &mut Vec<Finding>) {
         )),
         Err(error) => findings.push(warning("free space", error.to_string(), "")),
     }
-    match Marker::read(dir) {
+    let state = match StateDir::existing(dir) {
+        Ok(state) => state,
+        Err(error) => {
+            findings.push(bad(
+                "own directory",
+                error.to_string(),
+                "the next start refuses it",
+            ));
+            return;
+        }
+    };
+    match state.as_ref().map_or(Ok(None), Marker::read) {
         Ok(Some(marker)) if marker.archive == settings.archive.as_str() => {
             findings.push(good(
                 "marker",

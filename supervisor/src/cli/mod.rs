@@ -28,6 +28,7 @@ use crate::boot::BootError;
 use crate::config::{ConfigErrors, Flags};
 use crate::exit;
 use crate::init::LockError;
+use crate::session::StateDirError;
 use crate::store::StoreError;
 
 /// Keeps a WhatsApp gateway's login across restarts.
@@ -158,7 +159,7 @@ fn told(error: &anyhow::Error) -> String {
 /// The documented code of an error. One that no code is meant for is ours to mend.
 fn exit_code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
-        if cause.is::<ConfigErrors>() {
+        if cause.is::<ConfigErrors>() || cause.is::<StateDirError>() {
             return exit::CONFIG;
         }
         if let Some(error) = cause.downcast_ref::<BootError>() {

@@ -17,7 +17,7 @@ use crate::boot::{self, Target};
 use crate::config::{Flags, Settings};
 use crate::human::{Bytes, Took};
 use crate::progress::Progress;
-use crate::session::{Directory, Profile};
+use crate::session::{Directory, Profile, StateDir};
 use crate::store::Seq;
 
 use super::{context, standalone};
@@ -66,7 +66,11 @@ async fn dry_run(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode> {
         "it was asked for"
     } else if settings.dir.exists() {
         let directory = Directory::open(&settings.dir, Profile::new(settings.profile))?;
-        let local = survey(&directory, &settings.archive)?;
+        let local = survey(
+            &directory,
+            StateDir::existing(&settings.dir)?.as_ref(),
+            &settings.archive,
+        )?;
         let header = Box::new(version.header.clone());
         decide(
             &local,
@@ -116,6 +120,7 @@ async fn copy(args: &Args, settings: &Settings, to: &Path) -> anyhow::Result<Exi
     let to = to
         .canonicalize()
         .with_context(|| format!("failed to find {}", to.display()))?;
+    let state = StateDir::open(&to)?;
     let store = context::open(settings).await?;
     let (header, passed_over, fall_back) = match args.seq {
         Some(_) => {
@@ -130,7 +135,7 @@ async fn copy(args: &Args, settings: &Settings, to: &Path) -> anyhow::Result<Exi
     };
     let progress = Progress::default();
     let place = Place {
-        root: &to,
+        state: &state,
         owners: settings.restore.owner,
     };
     let staged = progress
@@ -167,7 +172,15 @@ async fn alone(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode> {
     let booted = progress
         .show(
             "restoring",
-            boot::boot(settings, &store, &who, target, &progress, &mut |_| {}),
+            boot::boot(
+                settings,
+                lock.state(),
+                &store,
+                &who,
+                target,
+                &progress,
+                &mut |_| {},
+            ),
         )
         .await?;
     store

@@ -30,6 +30,7 @@ pub(super) async fn under_init(handover: Handover) -> anyhow::Result<u8> {
         made_way,
         control,
         http,
+        state: own,
     } = handover;
     let who = Identity {
         instance,
@@ -44,7 +45,8 @@ pub(super) async fn under_init(handover: Handover) -> anyhow::Result<u8> {
         true => (Lifecycle::Standby, Lease::Waiting),
         false => (Lifecycle::Restoring, Lease::None),
     };
-    let shared = Shared::new(settings, store.describe(), who.instance.to_string(), state);
+    let life = who.instance.to_string();
+    let shared = Shared::new(settings, Some(own.clone()), store.describe(), life, state);
     shared.update(|status| status.lease = lease);
     let outside =
         Outside::start(settings, &shared, http).context("failed to start answering HTTP")?;
@@ -74,7 +76,15 @@ pub(super) async fn under_init(handover: Handover) -> anyhow::Result<u8> {
     let booted = progress
         .show(
             "restoring",
-            boot::boot(settings, &store, &who, Target::Newest, &progress, &mut tell),
+            boot::boot(
+                settings,
+                &own,
+                &store,
+                &who,
+                Target::Newest,
+                &progress,
+                &mut tell,
+            ),
         )
         .await;
     store.close().await;
@@ -85,7 +95,7 @@ pub(super) async fn under_init(handover: Handover) -> anyhow::Result<u8> {
             shared.incident(Kind::StoreUnreachable, "", detail);
         }
         Ok(booted) => {
-            Past::note_restore(&settings.dir, booted.took, booted.files);
+            Past::note_restore(&own, booted.took, booted.files);
             if !booted.damage.is_empty() {
                 shared.incident(Kind::DamagedHead, "", &booted.damage.join("; "));
             }

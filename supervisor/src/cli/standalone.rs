@@ -12,17 +12,23 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::Settings;
 use crate::control::{MonotonicMs, ToWatcher};
 use crate::init::DirLock;
+use crate::session::StateDir;
 use crate::store::InstanceId;
 use crate::watcher::link::Link;
 
 /// The directory's lock, held as long as this lives.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _lock: DirLock,
+    lock: DirLock,
     predecessor: Option<InstanceId>,
 }
 
 impl Lock {
+    /// Our own directory, in which the lock lies.
+    pub(super) fn state(&self) -> &StateDir {
+        self.lock.state()
+    }
+
     /// The instance that used the directory before, and is certainly gone.
     pub(super) fn predecessor(&self) -> Option<InstanceId> {
         self.predecessor.clone()
@@ -33,11 +39,8 @@ impl Lock {
 pub(super) fn lock(settings: &Settings) -> anyhow::Result<Lock> {
     own_dir(&settings.dir)?;
     let lock = DirLock::take(&settings.dir)?;
-    let predecessor = crate::init::predecessor(&settings.dir).and_then(|name| name.parse().ok());
-    Ok(Lock {
-        _lock: lock,
-        predecessor,
-    })
+    let predecessor = lock.predecessor().and_then(|name| name.parse().ok());
+    Ok(Lock { lock, predecessor })
 }
 
 /// Makes a directory that a login goes into, if there is none: for the owner alone.

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use crate::config::{Flags, Settings};
 use crate::control::{Handover, Lifecycle};
 use crate::outside::Outside;
+use crate::session::StateDir;
 use crate::status::{Lease, Shared};
 use crate::store::InstanceId;
 use crate::watcher::End;
@@ -29,6 +30,7 @@ pub(super) struct Args {}
 enum Start {
     /// Init, of which this process is a fork.
     Init {
+        state: StateDir,
         control: OwnedFd,
         http: Vec<OwnedFd>,
     },
@@ -48,11 +50,17 @@ pub(super) fn under_init(handover: Handover) -> anyhow::Result<u8> {
     let Handover {
         settings,
         instance,
+        state,
         control,
         http,
         ..
     } = handover;
-    let end = watch(settings, instance, Start::Init { control, http })?;
+    let start = Start::Init {
+        state,
+        control,
+        http,
+    };
+    let end = watch(settings, instance, start)?;
     Ok(end.exit_code())
 }
 
@@ -63,8 +71,13 @@ fn watch(settings: Settings, instance: InstanceId, start: Start) -> anyhow::Resu
             true => "none".to_owned(),
             false => super::context::open(&settings).await?.describe(),
         };
+        let own = match &start {
+            Start::Init { state, .. } => state.clone(),
+            Start::Alone(lock) => lock.state().clone(),
+        };
         let shared = Shared::new(
             &settings,
+            Some(own.clone()),
             describe,
             instance.to_string(),
             Lifecycle::Running,
@@ -74,7 +87,7 @@ fn watch(settings: Settings, instance: InstanceId, start: Start) -> anyhow::Resu
             shared.update(|status| status.lease = Lease::Held);
         }
         let (link, http, lock) = match start {
-            Start::Init { control, http } => {
+            Start::Init { control, http, .. } => {
                 let link = Link::new(control).context("failed to take up the channel to init")?;
                 (link, http, None)
             }
@@ -95,7 +108,7 @@ fn watch(settings: Settings, instance: InstanceId, start: Start) -> anyhow::Resu
         if let Some(lock) = &lock {
             come_to_one_state(&settings, &store, &instance, lock).await?;
         }
-        let end = watcher::watch(&settings, store, instance, link, shared)
+        let end = watcher::watch(&settings, own, store, instance, link, shared)
             .await
             .with_context(|| format!("failed to watch {}", settings.dir.display()));
         outside.finish();
@@ -117,6 +130,7 @@ async fn come_to_one_state(
     let progress = crate::progress::Progress::default();
     boot::boot(
         settings,
+        lock.state(),
         store,
         &who,
         boot::Target::Newest,

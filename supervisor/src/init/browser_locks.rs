@@ -7,10 +7,19 @@
 //!
 //! Whoever holds the session directory's lock knows better: no gateway of ours runs there now.
 
-use std::fs;
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::lock::OWN_DIR;
+use nix::dir::{Dir, Type};
+use nix::fcntl::{AtFlags, openat, readlinkat};
+use nix::sys::stat::{Mode, SFlag, fstatat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::session::STATE_DIR;
+use crate::session::beneath::{OPEN_DIR, open_dir};
 
 const LOCK: &str = "SingletonLock";
 const LINKS: [&str; 3] = [LOCK, "SingletonCookie", "SingletonSocket"];
@@ -21,41 +30,62 @@ const DEPTH: u32 = 3;
 /// cannot be read or removed is left to the browser to complain about.
 pub(super) fn remove_stale(dir: &Path, host: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    look(dir, DEPTH, &mut found);
-    found.retain(|profile| !is_running(&profile.join(LOCK), host));
-    found.retain(|profile| {
-        let links = LINKS.map(|name| profile.join(name));
+    if let Ok(root) = File::open(dir) {
+        look(root.as_fd(), dir, DEPTH, &mut found);
+    }
+    found.retain(|(_, profile)| !is_running(profile, host));
+    found.retain(|(_, profile)| {
         // Only ever links: what else has such a name is not Chrome's.
-        links
+        LINKS
             .iter()
-            .filter(|link| link.is_symlink())
-            .all(|link| fs::remove_file(link).is_ok())
+            .filter(|name| is_link(profile.as_fd(), name))
+            .all(|name| unlinkat(profile, *name, UnlinkatFlags::NoRemoveDir).is_ok())
     });
-    found
+    found.into_iter().map(|(path, _)| path).collect()
 }
 
-/// Directories below that hold a lock. Links to directories are not followed.
-fn look(dir: &Path, depth: u32, found: &mut Vec<PathBuf>) {
-    if dir.join(LOCK).is_symlink() {
-        found.push(dir.to_owned());
+/// Directories below that hold a lock. Links to directories are not followed: each is opened from the
+/// one above it, and whoever exchanges one meanwhile leads us nowhere.
+fn look(dir: BorrowedFd<'_>, path: &Path, depth: u32, found: &mut Vec<(PathBuf, OwnedFd)>) {
+    let Ok(own) = open_dir(dir, b"") else { return };
+    if is_link(dir, LOCK) {
+        found.push((path.to_owned(), own));
         // Nobody keeps a profile inside another.
         return;
     }
     if depth == 0 {
         return;
     }
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if is_dir && entry.file_name() != OWN_DIR {
-            look(&entry.path(), depth - 1, found);
+    let Ok(mut listing) = Dir::from_fd(own) else {
+        return;
+    };
+    let names: Vec<CString> = listing
+        .iter()
+        .flatten()
+        .filter(|entry| matches!(entry.file_type(), Some(Type::Directory) | None))
+        .map(|entry| entry.file_name().to_owned())
+        .filter(|name| !matches!(name.to_bytes(), b"." | b".."))
+        .filter(|name| name.to_bytes() != STATE_DIR.as_bytes())
+        .collect();
+    for name in names {
+        if let Ok(below) = openat(dir, name.as_c_str(), OPEN_DIR, Mode::empty()) {
+            let path = path.join(OsStr::from_bytes(name.to_bytes()));
+            look(below.as_fd(), &path, depth - 1, found);
         }
     }
 }
 
-/// Whether the lock names a process that lives here. One that cannot be understood is taken for
-/// a living one's.
-fn is_running(lock: &Path, host: &str) -> bool {
-    let Ok(owner) = fs::read_link(lock) else {
+fn is_link(dir: BorrowedFd<'_>, name: &str) -> bool {
+    let found = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+    found.is_ok_and(|found| {
+        SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK
+    })
+}
+
+/// Whether the profile's lock names a process that lives here. One that cannot be understood is taken
+/// for a living one's.
+fn is_running(profile: &OwnedFd, host: &str) -> bool {
+    let Ok(owner): Result<OsString, _> = readlinkat(profile, LOCK) else {
         return true;
     };
     let owner = owner.to_string_lossy();
@@ -71,6 +101,7 @@ fn is_running(lock: &Path, host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::symlink;
 
     use super::*;

@@ -15,7 +15,7 @@ use super::channel::Channel;
 use super::child;
 use super::descendants::{Descendants, Sight};
 use super::fork::{self, Side};
-use super::lock::{self, DirLock};
+use super::lock::DirLock;
 use super::machine::{Action, Event, Machine, Plan, Role, SpawnError, Verdict};
 use super::options::{Options, Reaping, Scope};
 use super::preflight::{self, PreflightError};
@@ -116,7 +116,8 @@ impl<'a> Executor<'a> {
                 debug!(target: "init", ?event, "event");
                 for action in self.machine.step(event, now) {
                     if let Some(verdict) = self.perform(action, now) {
-                        self.report.last(&verdict, now);
+                        let state = self.lock.as_ref().map(|lock| lock.state().presence());
+                        self.report.last(&verdict, state, now);
                         return Ok(verdict.code);
                     }
                 }
@@ -324,7 +325,7 @@ impl<'a> Executor<'a> {
             }
         }
         self.lock = Some(preflight::check(&self.settings.dir, &self.command)?);
-        self.predecessor = lock::predecessor(&self.settings.dir);
+        self.predecessor = self.lock.as_ref().and_then(DirLock::predecessor);
         for profile in browser_locks::remove_stale(&self.settings.dir, &super::host()) {
             let profile = profile.display();
             info!(target: "init", %profile, "a lock that a browser had left behind was removed");
@@ -388,10 +389,16 @@ impl<'a> Executor<'a> {
 
     /// What a helper does, in its own process.
     fn be_helper(&self, role: Role, control: OwnedFd, parent: i32) -> u8 {
+        let Some(lock) = &self.lock else {
+            error!(target: "init", %role, "failed to start: the session directory is not held");
+            return exit::INTERNAL;
+        };
+        let state = lock.state().clone();
         let http: Vec<RawFd> = self.http.iter().map(AsRawFd::as_raw_fd).collect();
         let mut keep = vec![control.as_raw_fd()];
         keep.extend(crate::log::descriptor());
         keep.extend(&http);
+        keep.extend(state.descriptors());
         let inherited = self.signals.inherited();
         if let Err(error) = fork::become_helper(parent, inherited, &keep) {
             error!(target: "init", %role, %error, "failed to start");
@@ -405,6 +412,7 @@ impl<'a> Executor<'a> {
                 .as_deref()
                 .and_then(|name| name.parse().ok()),
             made_way: self.machine.has_made_way(),
+            state,
             control,
             http: http.into_iter().map(owned).collect(),
         };

@@ -1,16 +1,15 @@
 //! The lock that proves that nobody else uses the session directory, and what the marker in it
 //! says about the life before.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-/// Our own directory inside the session directory. Never archived.
-pub(super) const OWN_DIR: &str = ".sessionkeep";
+use crate::session::{StateDir, StateDirError};
+
 const LOCK: &str = "lock";
 const MARKER: &str = "state.json";
 /// A marker is a few hundred bytes; what is larger is none.
@@ -19,6 +18,9 @@ const MARKER_MAX: u64 = 1024 * 1024;
 /// Why the lock could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
+    /// Our own directory, where it lies, cannot be used.
+    #[error(transparent)]
+    StateDir(#[from] StateDirError),
     /// Somebody holds it.
     #[error(
         "failed to lock `{0}`: another sessionkeep uses this session directory; stop it, or give each its own directory"
@@ -47,6 +49,7 @@ pub enum LockError {
 /// The held lock. It is released when init ends, however it ends; children do not inherit it.
 #[derive(Debug)]
 pub struct DirLock {
+    state: StateDir,
     _held: Flock<File>,
 }
 
@@ -56,27 +59,14 @@ impl DirLock {
     /// # Errors
     /// [`LockError`]; nobody is waited for.
     pub fn take(dir: &Path) -> Result<Self, LockError> {
-        let own = dir.join(OWN_DIR);
-        match DirBuilder::new().mode(0o700).create(&own) {
-            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(LockError::Create { path: own, source });
-            }
-            _ => {}
-        }
-        let path = own.join(LOCK);
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&path);
-        let file = match file {
+        let state = StateDir::open(dir)?;
+        let path = state.path().join(LOCK);
+        let file = match state.open_kept(LOCK) {
             Ok(file) => file,
             Err(source) => return Err(LockError::Create { path, source }),
         };
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(held) => Ok(Self { _held: held }),
+            Ok(held) => Ok(Self { state, _held: held }),
             Err((_, Errno::EWOULDBLOCK)) => Err(LockError::Held(path)),
             Err((_, errno)) => Err(LockError::Lock {
                 path,
@@ -86,17 +76,22 @@ impl DirLock {
     }
 }
 
-/// The instance that the marker of `dir` names, whose lease may be continued by whoever holds the
-/// lock. Anything unexpected means none: the restorer reads the marker thoroughly.
-pub fn predecessor(dir: &Path) -> Option<String> {
-    let path = dir.join(OWN_DIR).join(MARKER);
-    if fs::metadata(&path).ok()?.len() > MARKER_MAX {
-        return None;
+impl DirLock {
+    /// Our own directory, in which the lock lies.
+    #[must_use]
+    pub fn state(&self) -> &StateDir {
+        &self.state
     }
-    predecessor_in(&fs::read(&path).ok()?)
+
+    /// The instance that the marker names, whose lease may be continued by whoever holds the lock.
+    /// Anything unexpected means none: the restorer reads the marker thoroughly.
+    #[must_use]
+    pub fn predecessor(&self) -> Option<String> {
+        predecessor_in(&self.state.read(MARKER, MARKER_MAX).ok()??)
+    }
 }
 
-/// As [`predecessor`], from a marker's content.
+/// As [`DirLock::predecessor`], from a marker's content.
 pub(crate) fn predecessor_in(marker: &[u8]) -> Option<String> {
     let marker: serde_json::Value = serde_json::from_slice(marker).ok()?;
     let instance = marker.get("instance")?.as_str()?;
@@ -106,6 +101,8 @@ pub(crate) fn predecessor_in(marker: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::STATE_DIR;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -117,15 +114,15 @@ mod tests {
         drop(first);
         DirLock::take(dir.path()).expect("free again");
         let mode = |path: &Path| fs::metadata(path).expect("stat").permissions().mode() & 0o777;
-        assert_eq!(mode(&dir.path().join(OWN_DIR)), 0o700);
-        assert_eq!(mode(&dir.path().join(OWN_DIR).join(LOCK)), 0o600);
+        assert_eq!(mode(&dir.path().join(STATE_DIR)), 0o700);
+        assert_eq!(mode(&dir.path().join(STATE_DIR).join(LOCK)), 0o600);
     }
 
     #[test]
     fn only_a_marker_that_names_an_instance_gives_a_predecessor() {
         let dir = tempfile::tempdir().expect("tempdir");
-        assert_eq!(predecessor(dir.path()), None);
-        fs::create_dir(dir.path().join(OWN_DIR)).expect("mkdir");
+        let lock = DirLock::take(dir.path()).expect("free");
+        assert_eq!(lock.predecessor(), None);
         for (text, expected) in [
             ("", None),
             ("{", None),
@@ -137,8 +134,8 @@ mod tests {
                 Some("host-00ff"),
             ),
         ] {
-            fs::write(dir.path().join(OWN_DIR).join(MARKER), text).expect("write");
-            assert_eq!(predecessor(dir.path()).as_deref(), expected, "{text}");
+            fs::write(dir.path().join(STATE_DIR).join(MARKER), text).expect("write");
+            assert_eq!(lock.predecessor().as_deref(), expected, "{text}");
         }
     }
 }

@@ -37,7 +37,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use tracing::{error, info, warn};
 
 pub use child::scrub;
-pub use lock::{DirLock, LockError, predecessor};
+pub use lock::{DirLock, LockError};
 pub use options::{
     ExitMap, ExitMapping, OptionError, Options, ParentDeath, Reach, Reaping, Rewrite, Rewrites,
     Scope,

@@ -2,14 +2,15 @@
 //! what to do.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use super::lock::{DirLock, LockError, OWN_DIR};
+use super::lock::{DirLock, LockError};
 use crate::exit;
+use crate::session::StateDir;
 
 /// Less free space than this is refused: a gateway that cannot write loses its keys.
 const FREE_MIN: u64 = 16 * 1024 * 1024;
@@ -77,7 +78,7 @@ pub(super) fn check(dir: &Path, command: &[OsString]) -> Result<DirLock, Preflig
         let path = dir.to_owned();
         return Err(PreflightError::Full { path, free });
     }
-    probe(&dir.join(OWN_DIR)).map_err(|source| PreflightError::Unwritable {
+    probe(lock.state()).map_err(|source| PreflightError::Unwritable {
         path: dir.to_owned(),
         source,
     })?;
@@ -103,17 +104,11 @@ fn directory(dir: &Path) -> Result<(), PreflightError> {
     })
 }
 
-fn probe(own: &Path) -> io::Result<()> {
-    let path = own.join(PROBE);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&path)?;
+fn probe(state: &StateDir) -> io::Result<()> {
+    let mut file = state.create(PROBE)?;
     let written = file.write_all(b"written to see whether this works\n");
     let written = written.and_then(|()| file.sync_all());
-    let removed = fs::remove_file(&path);
+    let removed = state.remove(PROBE);
     written.and(removed)
 }
 
@@ -160,6 +155,7 @@ fn may_execute(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::STATE_DIR;
     use std::os::unix::fs::PermissionsExt;
 
     fn code(result: Result<(), PreflightError>) -> u8 {
@@ -197,7 +193,7 @@ mod tests {
         assert_eq!(again.code(), exit::FENCED);
         assert!(again.to_string().contains("another sessionkeep"));
         drop(lock);
-        let left: Vec<_> = fs::read_dir(dir.join(OWN_DIR))
+        let left: Vec<_> = fs::read_dir(dir.join(STATE_DIR))
             .expect("own directory")
             .map(|entry| entry.expect("entry").file_name())
             .collect();

@@ -6,6 +6,7 @@ use tracing::{error, info, warn};
 
 use super::machine::{Cause, Ended, Note, Saved, Verdict};
 use crate::control::{Lifecycle, MonotonicMs};
+use crate::session::Presence;
 
 /// Remembers when which phase began, for the last line.
 #[derive(Debug)]
@@ -107,8 +108,8 @@ impl Report {
         }
     }
 
-    /// The last line.
-    pub(super) fn last(&self, verdict: &Verdict, now: MonotonicMs) {
+    /// The last line; `state` is what became of our own directory, where there is one.
+    pub(super) fn last(&self, verdict: &Verdict, state: Option<Presence>, now: MonotonicMs) {
         let until =
             |from: Option<MonotonicMs>, to: MonotonicMs| from.map(|at| millis(to.until(at)));
         let stop_ms = until(self.stopping, self.flushing.unwrap_or(now));
@@ -116,6 +117,13 @@ impl Report {
         let up_ms = millis(now.until(self.began));
         let (code, why) = (verdict.code, &self.why);
         match &verdict.saved {
+            Saved::All(seq) if matches!(state, Some(Presence::Gone | Presence::Replaced)) => {
+                warn!(
+                    target: "init", code, why, up_ms, stop_ms, flush_ms, seq,
+                    "stopped; all is saved, but .sessionkeep was removed or replaced meanwhile: see what \
+                     did it, the next start does not know this directory"
+                );
+            }
             Saved::All(seq) => {
                 info!(target: "init", code, why, up_ms, stop_ms, flush_ms, seq, "stopped; all is saved");
             }

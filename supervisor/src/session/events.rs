@@ -12,6 +12,7 @@ use tracing::info;
 
 use crate::entry::RelPath;
 
+use super::beneath::{self, pinned};
 use super::profile::Profile;
 use super::scan::Directory;
 
@@ -81,13 +82,38 @@ impl Events {
     /// # Errors
     /// Where the user has no watch left, or no inotify instance: rely on rescans then.
     pub fn watch(&mut self, dir: &Directory, path: Option<&RelPath>) -> io::Result<()> {
+        match beneath::open_dir(dir.fd(), path.map_or(&[], RelPath::as_bytes)) {
+            Ok(open) => self.watch_open(dir, open.as_fd(), path),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) if path.is_some() => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// As [`Events::watch`], of the directory that is `open` and has, or had a moment ago, that path.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn watch_open(
+        &mut self,
+        dir: &Directory,
+        open: BorrowedFd<'_>,
+        path: Option<&RelPath>,
+    ) -> io::Result<()> {
         let inotify = match &self.inotify {
             Ok(inotify) => inotify,
             Err(why) => return Err(io::Error::other(why.clone())),
         };
-        let added = match path {
-            Some(path) => inotify.add_watch(&path.under(dir.root()), MASK),
-            None => inotify.add_watch(dir.root(), ROOT_MASK),
+        let mask = if path.is_some() { MASK } else { ROOT_MASK };
+        // Of a path, its directories on the way could be links by now. The dot is what makes of the
+        // descriptor's own link, which must not be the last part, the directory.
+        let added = match inotify.add_watch(&pinned(open).join("."), mask) {
+            // No `/proc`: what a wrong directory would tell of is looked for below ours all the same.
+            Err(Errno::ENOENT) => {
+                let path =
+                    path.map_or_else(|| dir.root().to_owned(), |path| path.under(dir.root()));
+                inotify.add_watch(&path, mask)
+            }
+            other => other,
         };
         match added {
             Ok(watch) => {

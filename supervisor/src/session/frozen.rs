@@ -1,92 +1,83 @@
 //! A consistent image of a database whose writer shares no lock (`locking_mode=EXCLUSIVE`).
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use super::durable;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, SFlag, fstat};
+
+use super::beneath::{self, Place};
 use super::freeze::Freezer;
-use super::marker::STATE_DIR;
 use super::sqlite::{Check, Image, SnapshotError, snapshot};
+use super::state_dir::StateDir;
 
 /// Nobody else knows the copy, so a lock on it is there at once.
 const COPY_BUSY: Duration = Duration::from_secs(1);
-
-/// Where copies of databases are made, for milliseconds, below the session directory `root`.
-#[must_use]
-pub fn scratch(root: &Path) -> PathBuf {
-    root.join(STATE_DIR).join("scratch")
-}
+/// Where copies of databases are made, for milliseconds, in our own directory.
+const SCRATCH: &str = "scratch";
 
 /// Removes a copy that a process left which was killed while it made it: it holds keys.
 ///
 /// # Errors
 /// What the file system said.
-pub fn clear_scratch(root: &Path) -> io::Result<()> {
-    durable::remove_tree(&scratch(root))
+pub fn clear_scratch(state: &StateDir) -> io::Result<()> {
+    state.remove_tree(SCRATCH)
 }
 
-/// Copies the database with its `-wal` and `-journal` into `scratch` while `freezer` holds its
-/// writers still, lets them go on, and takes a [`snapshot`] of the copy, which recovers there as
-/// if the gateway had died at that moment. `scratch` is emptied first, readable by us alone, and
-/// removed afterwards, whatever happens.
+/// Copies the database with its `-wal` and `-journal` into `.sessionkeep/scratch` while `freezer` holds
+/// its writers still, lets them go on, and takes a [`snapshot`] of the copy, which recovers there as
+/// if the gateway had died at that moment. The copy is readable by us alone, and removed afterwards,
+/// whatever happens.
 ///
 /// # Errors
 /// As [`snapshot`]; [`SnapshotError::Io`] where the writers could not be held still or the copy
 /// could not be made.
 pub fn snapshot_frozen(
-    path: &Path,
-    scratch: &Path,
+    place: &Place,
+    state: &StateDir,
     freezer: &dyn Freezer,
     check: Check,
     each: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
 ) -> Result<Image, SnapshotError> {
-    durable::remove_tree(scratch)
-        .and_then(|()| DirBuilder::new().mode(0o700).create(scratch))
-        .map_err(SnapshotError::Io)?;
-    let _scratch = Remove(scratch);
-    let name = path.file_name().ok_or(SnapshotError::Vanished)?;
-    let copy = scratch.join(name);
+    clear_scratch(state).map_err(SnapshotError::Io)?;
+    let scratch = state.dir(SCRATCH).map_err(SnapshotError::Io)?;
+    let _scratch = Remove(state);
     {
         // The guard comes first: a freeze that failed half way has stopped somebody.
         let _thaw = Thaw(freezer);
         freezer.freeze().map_err(SnapshotError::Io)?;
-        match copy_file(path, &copy) {
+        match copy_file(place.dir(), scratch.as_fd(), place.name()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(SnapshotError::Vanished);
             }
             other => other.map_err(SnapshotError::Io)?,
         }
         for suffix in ["-wal", "-journal"] {
-            let beside = |path: &Path| {
-                let mut name = path.as_os_str().to_owned();
-                name.push(suffix);
-                name
-            };
-            match copy_file(Path::new(&beside(path)), Path::new(&beside(&copy))) {
+            let beside = [place.name(), suffix.as_bytes()].concat();
+            match copy_file(place.dir(), scratch.as_fd(), &beside) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 other => other.map_err(SnapshotError::Io)?,
             }
         }
     }
+    let copy = Place::below(scratch.as_fd(), place.name());
+    let copy = copy.map_err(|errno| SnapshotError::Io(errno.into()))?;
     snapshot(&copy, COPY_BUSY, check, each)
 }
 
-fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
-    let mut from = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(from)?;
-    if !from.metadata()?.is_file() {
-        return Err(io::ErrorKind::InvalidInput.into());
+/// Copies the file `name`.
+fn copy_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+    let mut from = File::from(beneath::open(from, name, flags, Mode::empty())?);
+    if fstat(&from)?.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
+        return Err(Errno::EINVAL.into());
     }
-    let mut to: File = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(to)?;
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    let mut to = File::from(openat(to, name, flags | OFlag::O_CLOEXEC, mode)?);
     // Inside the kernel, and shared rather than copied where the file system can.
     io::copy(&mut from, &mut to).map(drop)
 }
@@ -99,14 +90,14 @@ impl Drop for Thaw<'_> {
     }
 }
 
-struct Remove<'a>(&'a Path);
+struct Remove<'a>(&'a StateDir);
 
 impl Drop for Remove<'_> {
     fn drop(&mut self) {
-        if let Err(error) = durable::remove_tree(self.0) {
-            let left: &Path = self.0;
+        if let Err(error) = clear_scratch(self.0) {
+            let left = self.0.path().join(SCRATCH);
             tracing::warn!(path = %left.display(), %error, "copy of a database stays behind");
         }
-        debug_assert!(!fs::exists(self.0).unwrap_or(false));
+        debug_assert!(!self.0.has(SCRATCH));
     }
 }

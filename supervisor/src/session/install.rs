@@ -10,25 +10,34 @@
 //! an old one or a new one by the phase alone. Each rename can be done once only, and is skipped
 //! when it was done; so [`recover`] runs the very same steps from the start of the phase.
 
-use std::ffi::OsString;
-use std::fs;
+use std::ffi::{CStr, CString};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
-use nix::unistd::syncfs;
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, openat, renameat};
+use nix::sys::stat::{Mode, fchmod, fstat, fstatat};
+use nix::unistd::{fsync, syncfs};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::entry::RelPath;
 
-use super::durable;
-use super::marker::{Marker, STATE_DIR};
-use super::rights::is_refused;
+use super::beneath::{self, OPEN_DIR};
+use super::marker::Marker;
+use super::rights::is_refusal;
 use super::stage::{STAGING, Stage, StageError};
+use super::state_dir::{STATE_DIR, StateDir, own_dir};
 
 const JOURNAL: &str = "install.json";
-const REPLACED: &str = "replaced";
+/// It names the directories at the top of the session directory whose modes have to wait.
+const JOURNAL_MAX: u64 = 64 << 20;
+/// Where what was replaced is kept, in our own directory.
+pub(crate) const REPLACED: &str = "replaced";
+/// The mode bits that a journal may set: a set-id bit comes with the staged directory, or not at all.
+const LATE_BITS: u32 = 0o1777;
 
 /// What an installation did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,7 +165,7 @@ impl Stage {
     /// # Errors
     /// [`StageError`].
     pub fn install_copy(self) -> Result<(), StageError> {
-        let root = self.root.clone();
+        let state = self.state.clone();
         // The journal wants one; it goes with all else that is ours.
         let marker = Marker {
             version: super::marker::VERSION,
@@ -170,12 +179,10 @@ impl Stage {
             updated_ms: 0,
         };
         self.install(&marker, "copy")?;
-        let state = root.join(STATE_DIR);
-        durable::remove_tree(&state).map_err(|source| StageError::Io {
-            action: "remove",
-            what: state.display().to_string(),
-            source,
-        })
+        let path = state.path();
+        state
+            .remove_all()
+            .map_err(StageError::io("remove", path.display()))
     }
 
     pub(super) fn install_with(
@@ -184,14 +191,17 @@ impl Stage {
         label: &str,
         step: Step<'_>,
     ) -> Result<Installed, StageError> {
-        let root = self.root.clone();
+        let state = self.state.clone();
         let late_modes = self.seal_dirs()?;
         self.refusals.report();
-        let old = items(&root)?;
-        refuse_mount_points(&root, &old)?;
+        let old = items(&state)?;
+        refuse_mount_points(&state, &old)?;
         step("sync")?;
         syncfs(self.fd()).map_err(StageError::sys("write out", self.path().display()))?;
-        let label = (!old.is_empty()).then(|| Label(free_label(&root, label)));
+        let label = match old.is_empty() {
+            true => None,
+            false => Some(Label(free_label(&state, label)?)),
+        };
         let journal = Journal {
             version: Version,
             phase: Phase::Clearing,
@@ -201,11 +211,11 @@ impl Stage {
             late_modes,
         };
         step("write the journal")?;
-        let written = write_journal(&root, &journal);
+        let written = write_journal(&state, &journal);
         // Where only making it durable failed, it is there and counts.
-        self.keep = root.join(STATE_DIR).join(JOURNAL).exists();
+        self.keep = state.has(JOURNAL);
         match written {
-            Ok(()) => carry_out(&root, journal, step),
+            Ok(()) => carry_out(&state, journal, step),
             Err(error) if self.keep => Err(error.half_in_place()),
             Err(error) => Err(error),
         }
@@ -217,141 +227,163 @@ impl Stage {
 ///
 /// # Errors
 /// [`StageError`]; nothing is lost, and it can be called again.
-pub fn recover(root: &Path) -> Result<Recovered, StageError> {
-    recover_with(root, &mut |_| Ok(()))
+pub fn recover(state: &StateDir) -> Result<Recovered, StageError> {
+    recover_with(state, &mut |_| Ok(()))
 }
 
-pub(super) fn recover_with(root: &Path, step: Step<'_>) -> Result<Recovered, StageError> {
-    let state = root.join(STATE_DIR);
-    let path = state.join(JOURNAL);
-    let staging = state.join(STAGING);
-    match fs::read(&path) {
-        Ok(bytes) => {
+pub(super) fn recover_with(state: &StateDir, step: Step<'_>) -> Result<Recovered, StageError> {
+    let path = state.path().join(JOURNAL);
+    match state.read(JOURNAL, JOURNAL_MAX) {
+        Ok(Some(bytes)) => {
             let journal =
                 Journal::decode(&bytes).map_err(|source| StageError::Journal { path, source })?;
             let marker = journal.marker.clone();
-            let installed = carry_out(root, journal, step)?;
+            let installed = carry_out(state, journal, step)?;
             Ok(Recovered::Finished { marker, installed })
         }
-        Err(error) if is_absent(&error) => {
-            if staging.symlink_metadata().is_err() {
+        Ok(None) => {
+            if !state.has(STAGING) {
                 return Ok(Recovered::Nothing);
             }
             step("discard")?;
-            durable::remove_tree(&staging).map_err(StageError::io("remove", staging.display()))?;
+            remove_staging(state)?;
             Ok(Recovered::Discarded)
         }
         Err(error) => Err(StageError::io("read", path.display())(error)),
     }
 }
 
-fn carry_out(root: &Path, journal: Journal, step: Step<'_>) -> Result<Installed, StageError> {
-    steps(root, journal, step).map_err(StageError::half_in_place)
+fn remove_staging(state: &StateDir) -> Result<(), StageError> {
+    let removed = state.remove_tree(STAGING);
+    removed.map_err(StageError::io(
+        "remove",
+        state.path().join(STAGING).display(),
+    ))
 }
 
-fn steps(root: &Path, mut journal: Journal, step: Step<'_>) -> Result<Installed, StageError> {
-    let state = root.join(STATE_DIR);
-    let staging = state.join(STAGING);
-    let replaced = journal
-        .label
-        .as_ref()
-        .map(|Label(l)| state.join(REPLACED).join(l));
-    let sync = |dir: &Path| durable::sync_dir(dir).map_err(StageError::io("sync", dir.display()));
+fn carry_out(state: &StateDir, journal: Journal, step: Step<'_>) -> Result<Installed, StageError> {
+    steps(state, journal, step).map_err(StageError::half_in_place)
+}
+
+fn steps(state: &StateDir, mut journal: Journal, step: Step<'_>) -> Result<Installed, StageError> {
+    let root = state.session();
+    let label = journal.label.as_ref().map(|Label(label)| &label[..]);
+    let replaced = label.map(|label| state.path().join(REPLACED).join(label));
+    let sync_root = || fsync(root).map_err(StageError::sys("sync", state.session_path().display()));
     if journal.phase == Phase::Clearing {
-        if let Some(replaced) = &replaced {
+        if let (Some(label), Some(path)) = (label, &replaced) {
             step("create the place for the old content")?;
-            let above = state.join(REPLACED);
-            durable::own_dir(&above)
-                .and_then(|()| durable::own_dir(replaced))
-                .and_then(|()| durable::sync_dir(&state))
-                .and_then(|()| durable::sync_dir(&above))
-                .map_err(StageError::io("create", replaced.display()))?;
-            for name in items(root)? {
+            let made = state.dir(REPLACED).and_then(|above| {
+                let place = own_dir(above.as_fd(), label.as_bytes())?;
+                state.sync()?;
+                fsync(&above)?;
+                Ok(place)
+            });
+            let place = made.map_err(StageError::io("create", path.display()))?;
+            for name in items(state)? {
                 step("move an old item")?;
-                move_item(root, replaced, &name)?;
+                move_item(root, place.as_fd(), &name)?;
             }
-            sync(replaced)?;
+            fsync(&place).map_err(StageError::sys("sync", path.display()))?;
         }
-        sync(root)?;
+        sync_root()?;
         step("note that the old content is out")?;
         journal.phase = Phase::Placing;
-        write_journal(root, &journal)?;
+        write_journal(state, &journal)?;
     }
-    for name in staged(&staging)? {
-        step("move a new item")?;
-        move_item(&staging, root, &name)?;
+    if let Some(staging) = staging(state)? {
+        for name in list(staging.as_fd()).map_err(StageError::io("list", STAGING))? {
+            step("move a new item")?;
+            move_item(staging.as_fd(), root, &name)?;
+        }
     }
     for (path, mode) in &journal.late_modes {
         step("set a mode")?;
-        let path = path.under(root);
-        match fs::set_permissions(&path, fs::Permissions::from_mode(*mode)) {
-            Err(error) if is_refused(&error) => {
-                warn!(target: "boot", path = %path.display(), %error, "a mode was not taken");
+        match set_late_mode(root, path, *mode) {
+            Err(errno) if is_refusal(errno) => {
+                warn!(target: "boot", %path, error = errno.desc(), "a mode was not taken");
             }
-            other => other.map_err(StageError::io("set the mode of", path.display()))?,
+            other => other.map_err(StageError::sys("set the mode of", path))?,
         }
     }
     step("sync the new content's names")?;
-    sync(root)?;
+    sync_root()?;
     step("write the marker")?;
-    let written = journal.marker.write(root);
-    written.map_err(StageError::io("write the marker in", state.display()))?;
+    let own = state.path();
+    let written = journal.marker.write(state);
+    written.map_err(StageError::io("write the marker in", own.display()))?;
     step("remove the staging")?;
-    durable::remove_tree(&staging).map_err(StageError::io("remove", staging.display()))?;
+    remove_staging(state)?;
     step("remove the journal")?;
-    durable::remove_file(&state.join(JOURNAL))
-        .and_then(|()| durable::sync_dir(&state))
-        .map_err(StageError::io("remove the journal in", state.display()))?;
+    state
+        .remove(JOURNAL)
+        .and_then(|()| state.sync())
+        .map_err(StageError::io("remove the journal in", own.display()))?;
     Ok(Installed {
         replaced,
         replaced_entries: journal.replaced_entries,
     })
 }
 
-fn write_journal(root: &Path, journal: &Journal) -> Result<(), StageError> {
-    let state = root.join(STATE_DIR);
-    let bytes = serde_json::to_vec(journal).expect("a journal has string keys only");
-    let written = durable::write(&state, JOURNAL, &bytes);
-    written.map_err(StageError::io("write the journal in", state.display()))
+/// Through the directory itself: a name could be a link's by now. Its set-id bits stay as they are.
+fn set_late_mode(root: BorrowedFd<'_>, path: &RelPath, mode: u32) -> nix::Result<()> {
+    let dir = beneath::open_dir(root, path.as_bytes())?;
+    let set_id = fstat(&dir)?.st_mode & 0o6000;
+    fchmod(&dir, Mode::from_bits_truncate(mode & LATE_BITS | set_id))
 }
 
-fn is_absent(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
+fn write_journal(state: &StateDir, journal: &Journal) -> Result<(), StageError> {
+    let bytes = serde_json::to_vec(journal).expect("a journal has string keys only");
+    let written = state.write(JOURNAL, &bytes);
+    written.map_err(StageError::io(
+        "write the journal in",
+        state.path().display(),
+    ))
 }
 
 /// The names at the top of the session directory that a restore replaces.
-fn items(root: &Path) -> Result<Vec<OsString>, StageError> {
-    let mut names = list(root).map_err(StageError::io("list", root.display()))?;
-    names.retain(|name| name != STATE_DIR && name != "lost+found");
+fn items(state: &StateDir) -> Result<Vec<CString>, StageError> {
+    let listed = list(state.session());
+    let mut names = listed.map_err(StageError::io("list", state.session_path().display()))?;
+    names.retain(|name| {
+        let name = name.to_bytes();
+        name != STATE_DIR.as_bytes() && name != b"lost+found"
+    });
     Ok(names)
 }
 
-fn staged(staging: &Path) -> Result<Vec<OsString>, StageError> {
-    match list(staging) {
-        // It goes before the journal does.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        other => other.map_err(StageError::io("list", staging.display())),
+/// The staged content; it goes before the journal does.
+fn staging(state: &StateDir) -> Result<Option<OwnedFd>, StageError> {
+    match beneath::open_dir(state.fd(), STAGING.as_bytes()) {
+        Ok(staging) => Ok(Some(staging)),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(StageError::sys("open", STAGING)(errno)),
     }
 }
 
-fn list(dir: &Path) -> io::Result<Vec<OsString>> {
-    let names: io::Result<Vec<_>> = fs::read_dir(dir)?
-        .map(|entry| entry.map(|entry| entry.file_name()))
-        .collect();
-    let mut names = names?;
+fn list(dir: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
+    // A descriptor of its own, or the next list would begin where this one ended.
+    let mut dir = Dir::from_fd(beneath::open_dir(dir, b"")?)?;
+    let mut names = Vec::new();
+    for entry in dir.iter() {
+        let name = entry?.file_name().to_owned();
+        if !matches!(name.to_bytes(), b"." | b"..") {
+            names.push(name);
+        }
+    }
     names.sort();
     Ok(names)
 }
 
 /// A mount point cannot be renamed. Better to say so before anything has moved.
-fn refuse_mount_points(root: &Path, names: &[OsString]) -> Result<(), StageError> {
-    let device = |path: &Path| fs::symlink_metadata(path).map(|meta| meta.dev());
-    let ours = device(root).map_err(StageError::io("look at", root.display()))?;
+fn refuse_mount_points(state: &StateDir, names: &[CString]) -> Result<(), StageError> {
+    let root = state.session();
+    let ours = fstat(root)
+        .map_err(StageError::sys("look at", state.session_path().display()))?
+        .st_dev;
     for name in names {
-        if device(&root.join(name)).is_ok_and(|theirs| theirs != ours) {
+        let theirs = fstatat(root, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+        if theirs.is_ok_and(|theirs| theirs.st_dev != ours) {
             return Err(StageError::MountPoint {
                 name: name.to_string_lossy().into_owned(),
             });
@@ -361,7 +393,7 @@ fn refuse_mount_points(root: &Path, names: &[OsString]) -> Result<(), StageError
 }
 
 /// `label`, or the first of `label-2`, `label-3` … that is free.
-fn free_label(root: &Path, label: &str) -> String {
+fn free_label(state: &StateDir, label: &str) -> Result<String, StageError> {
     let label: String = label
         .chars()
         .map(|c| if c == '/' || c == '\0' { '-' } else { c })
@@ -370,38 +402,39 @@ fn free_label(root: &Path, label: &str) -> String {
         "" | "." | ".." => "old".to_owned(),
         _ => label,
     };
-    let above = root.join(STATE_DIR).join(REPLACED);
-    let is_free = |name: &String| above.join(name).symlink_metadata().is_err();
+    let above = match beneath::open_dir(state.fd(), REPLACED.as_bytes()) {
+        Ok(above) => above,
+        Err(Errno::ENOENT) => return Ok(label),
+        Err(errno) => {
+            let path = state.path().join(REPLACED);
+            return Err(StageError::sys("open", path.display())(errno));
+        }
+    };
+    let is_free = |name: &String| fstatat(&above, &name[..], AtFlags::AT_SYMLINK_NOFOLLOW).is_err();
     let numbered = (2u64..).map(|number| format!("{label}-{number}"));
-    std::iter::once(label.clone())
-        .chain(numbered)
-        .find(is_free)
-        .expect("the numbers do not end")
+    let free = std::iter::once(label.clone()).chain(numbered).find(is_free);
+    Ok(free.expect("the numbers do not end"))
 }
 
-fn move_item(from: &Path, to: &Path, name: &OsString) -> Result<(), StageError> {
-    let (from, to) = (from.join(name), to.join(name));
-    let moved = match fs::rename(&from, &to) {
+fn move_item(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<(), StageError> {
+    let moved = match renameat(from, name, to, name) {
         // Only a directory's own write permission is needed to move it elsewhere, since its `..`
         // changes; root does not need it.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            move_read_only(&from, &to).map_err(|_| error)
+        Err(errno @ (Errno::EACCES | Errno::EPERM)) => {
+            move_read_only(from, to, name).map_err(|_| errno)
         }
         other => other,
     };
-    moved.map_err(StageError::io("move", from.display()))
+    moved.map_err(StageError::sys("move", name.to_string_lossy()))
 }
 
-fn move_read_only(from: &Path, to: &Path) -> io::Result<()> {
-    let meta = fs::symlink_metadata(from)?;
-    if !meta.is_dir() {
-        return Err(io::ErrorKind::PermissionDenied.into());
-    }
-    let writable = fs::Permissions::from_mode(meta.mode() & 0o7777 | 0o700);
-    fs::set_permissions(from, writable)?;
-    let moved = fs::rename(from, to);
-    match fs::set_permissions(if moved.is_ok() { to } else { from }, meta.permissions()) {
-        Err(error) if !is_refused(&error) => Err(error),
+fn move_read_only(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> nix::Result<()> {
+    let dir = openat(from, name, OPEN_DIR, Mode::empty())?;
+    let before = Mode::from_bits_truncate(fstat(&dir)?.st_mode);
+    fchmod(&dir, before | Mode::S_IRWXU)?;
+    let moved = renameat(from, name, to, name);
+    match fchmod(&dir, before) {
+        Err(errno) if !is_refusal(errno) => Err(errno),
         _ => moved,
     }
 }

@@ -3,19 +3,18 @@
 //! The marker tells the next boot which commit the directory stands for. It is written after the
 //! commit it names, so it may lag behind the truth and never runs ahead of it.
 
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::entry::Digest;
 
-use super::durable;
+use super::state_dir::StateDir;
 
-/// Our own directory inside the session directory; never archived.
-pub const STATE_DIR: &str = ".sessionkeep";
 const FILE: &str = "state.json";
+/// A marker is a few hundred bytes.
+const FILE_MAX: u64 = 1 << 20;
 /// The marker's format that this version writes and reads.
 pub const VERSION: u32 = 1;
 
@@ -101,22 +100,15 @@ struct Versioned {
 }
 
 impl Marker {
-    /// Reads the marker of the session directory `root`; `None` where there is none.
+    /// Reads the marker; `None` where there is none.
     ///
     /// # Errors
     /// [`MarkerError`], split by what a caller does about it.
-    pub fn read(root: &Path) -> Result<Option<Self>, MarkerError> {
-        let path = root.join(STATE_DIR).join(FILE);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                return Ok(None);
-            }
+    pub fn read(state: &StateDir) -> Result<Option<Self>, MarkerError> {
+        let path = state.path().join(FILE);
+        let bytes = match state.read(FILE, FILE_MAX) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(None),
             Err(source) => return Err(MarkerError::Unreadable { path, source }),
         };
         Self::decode(&bytes).map(Some).map_err(|wrong| match wrong {
@@ -137,31 +129,27 @@ impl Marker {
     ///
     /// # Errors
     /// What the file system said.
-    pub fn write(&self, root: &Path) -> io::Result<()> {
-        let dir = root.join(STATE_DIR);
-        durable::own_dir(&dir)?;
+    pub fn write(&self, state: &StateDir) -> io::Result<()> {
         let mut bytes = serde_json::to_vec_pretty(self).expect("a marker has string keys only");
         bytes.push(b'\n');
-        durable::write(&dir, FILE, &bytes)
+        state.write(FILE, &bytes)
     }
 
     /// Removes the marker; absent is a success.
     ///
     /// # Errors
     /// What the file system said.
-    pub fn remove(root: &Path) -> io::Result<()> {
-        let dir = root.join(STATE_DIR);
-        match fs::remove_file(dir.join(FILE)) {
-            Ok(()) => durable::sync_dir(&dir),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-        }
+    pub fn remove(state: &StateDir) -> io::Result<()> {
+        state.remove(FILE)?;
+        state.sync()
     }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::session::STATE_DIR;
+    use std::fs;
 
     pub(in crate::session) fn sample(seq: u64) -> Marker {
         Marker {
@@ -180,54 +168,48 @@ pub(super) mod tests {
     #[test]
     fn a_marker_comes_back_as_written_and_is_gone_when_removed() {
         let dir = tempfile::tempdir().expect("tempdir");
-        assert_eq!(Marker::read(dir.path()).expect("none"), None);
+        let state = StateDir::open(dir.path()).expect("open");
+        assert_eq!(Marker::read(&state).expect("none"), None);
         for seq in [1, 2] {
-            sample(seq).write(dir.path()).expect("write");
-            assert_eq!(Marker::read(dir.path()).expect("read"), Some(sample(seq)));
+            sample(seq).write(&state).expect("write");
+            assert_eq!(Marker::read(&state).expect("read"), Some(sample(seq)));
         }
         let names: Vec<_> = fs::read_dir(dir.path().join(STATE_DIR))
             .expect("list")
             .map(|e| e.expect("entry").file_name())
             .collect();
         assert_eq!(names, [FILE], "a temporary file stayed behind");
-        Marker::remove(dir.path()).expect("remove");
-        Marker::remove(dir.path()).expect("remove again");
-        assert_eq!(Marker::read(dir.path()).expect("none"), None);
+        Marker::remove(&state).expect("remove");
+        Marker::remove(&state).expect("remove again");
+        assert_eq!(Marker::read(&state).expect("none"), None);
     }
 
     #[test]
     fn what_a_crash_left_of_a_write_is_no_obstacle() {
         let dir = tempfile::tempdir().expect("tempdir");
-        sample(1).write(dir.path()).expect("write");
+        let state = StateDir::open(dir.path()).expect("open");
+        sample(1).write(&state).expect("write");
         fs::write(dir.path().join(STATE_DIR).join("state.json.tmp"), "{").expect("leftover");
-        sample(2).write(dir.path()).expect("write");
-        assert_eq!(Marker::read(dir.path()).expect("read"), Some(sample(2)));
+        sample(2).write(&state).expect("write");
+        assert_eq!(Marker::read(&state).expect("read"), Some(sample(2)));
     }
 
     #[test]
     fn a_torn_marker_and_a_newer_one_are_told_apart() {
         let dir = tempfile::tempdir().expect("tempdir");
-        sample(1).write(dir.path()).expect("write");
+        let state = StateDir::open(dir.path()).expect("open");
+        sample(1).write(&state).expect("write");
         let file = dir.path().join(STATE_DIR).join(FILE);
         fs::write(&file, "{\"version\":1,").expect("tear");
         assert!(matches!(
-            Marker::read(dir.path()),
+            Marker::read(&state),
             Err(MarkerError::Malformed { .. })
         ));
         fs::write(&file, "{\"version\":2,\"new\":{}}").expect("replace");
-        let error = Marker::read(dir.path()).expect_err("newer");
+        let error = Marker::read(&state).expect_err("newer");
         assert!(
             matches!(error, MarkerError::Version { found: 2, .. }),
             "{error}"
         );
-    }
-
-    #[test]
-    fn a_state_directory_that_is_a_link_is_refused() {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let elsewhere = tempfile::tempdir().expect("tempdir");
-        std::os::unix::fs::symlink(elsewhere.path(), dir.path().join(STATE_DIR)).expect("link");
-        assert!(sample(1).write(dir.path()).is_err());
-        assert_eq!(fs::read_dir(elsewhere.path()).expect("list").count(), 0);
     }
 }

@@ -9,6 +9,8 @@
 //!
 //! | module | concern |
 //! |---|---|
+//! | [`beneath`] | opening what lies below it, and nothing else |
+//! | [`state_dir`] | our own directory in it, which is nobody else's |
 //! | [`profile`] | what is left out |
 //! | [`scan`] | what is there |
 //! | [`events`] | where to look again |
@@ -19,36 +21,40 @@
 //! | [`rights`] | owners, modes and times that cannot be had here |
 //! | [`stage`], [`install`] | building a directory beside the old one, and putting it in its place |
 
-mod durable;
+pub mod beneath;
 pub mod events;
 pub mod freeze;
 pub mod frozen;
 pub mod install;
 pub mod json;
 pub mod marker;
-pub mod own_file;
 pub mod profile;
+mod remove_tree;
 pub mod rights;
 pub mod scan;
 pub mod sqlite;
+mod sqlite_vfs;
 pub mod stable;
 pub mod stage;
 mod staged;
+pub mod state_dir;
 pub(crate) mod wal;
 mod walk;
 
 #[cfg(test)]
 mod tests;
 
+pub use beneath::Place;
 pub use events::{Events, Hint};
 pub use freeze::{Freezer, ProcessFreezer};
-pub use frozen::{clear_scratch, scratch, snapshot_frozen};
+pub use frozen::{clear_scratch, snapshot_frozen};
 pub use install::{Installed, Recovered, recover};
-pub use marker::{Marker, MarkerError, Mode, STATE_DIR};
+pub use marker::{Marker, MarkerError, Mode};
 pub use profile::Profile;
 pub use rights::Limits;
 pub use scan::{Directory, Fingerprint, Found, FoundKind, Look, ScanReport, SkipReason};
 pub use sqlite::{Check, Image, Snapshot, SnapshotError, snapshot};
 pub use stable::{ReadError, Stable};
 pub use stage::{Stage, StageError, StagedFile, free_space};
+pub use state_dir::{Presence, STATE_DIR, StateDir, StateDirError};
 pub use wal::Moment;

@@ -4,7 +4,7 @@
 use crate::config::ProfileName;
 use crate::entry::RelPath;
 
-use super::marker::STATE_DIR;
+use super::state_dir::STATE_DIR;
 
 /// Suffixes of the files that SQLite keeps beside a database. They mean nothing without the
 /// database's own moment, and a snapshot already holds what they say.

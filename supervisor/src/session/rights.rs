@@ -9,20 +9,16 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, fchmod, fstat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, geteuid, unlinkat};
+use nix::unistd::{Gid, Uid, fchown, geteuid};
 use tracing::warn;
 
 use crate::config::RestoreOwner;
 use crate::entry::{Meta, Owner, RelPath};
 
-use super::marker::STATE_DIR;
-use super::scan::OPEN_DIR;
-use super::staged::CREATE;
+use super::state_dir::StateDir;
 
 /// The number of the capability that changes owners (capabilities(7)).
 const CAP_CHOWN: u32 = 0;
@@ -186,19 +182,13 @@ impl Limits {
     /// # Errors
     /// Where no file can be created.
     pub fn probe(
-        root: &Path,
+        state: &StateDir,
         owners: RestoreOwner,
         archived: impl Iterator<Item = Owner>,
     ) -> io::Result<Self> {
-        let dir = open(&root.join(STATE_DIR), OPEN_DIR, Mode::empty())?;
-        match unlinkat(&dir, PROBE, UnlinkatFlags::NoRemoveDir) {
-            Err(Errno::ENOENT) | Ok(()) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-        let file = openat(&dir, PROBE, CREATE | OFlag::O_WRONLY, mode)?;
+        let file = state.create(PROBE)?.into();
         let found = Self::find_out(&file, owners, archived);
-        unlinkat(&dir, PROBE, UnlinkatFlags::NoRemoveDir)?;
+        state.remove(PROBE)?;
         Ok(found?)
     }
 
@@ -351,21 +341,21 @@ mod tests {
     #[test]
     fn a_common_file_system_sets_no_limits() {
         let dir = tempfile::tempdir().expect("tempdir");
-        fs::create_dir(dir.path().join(STATE_DIR)).expect("mkdir");
+        let state = StateDir::open(dir.path()).expect("opens");
         let root = geteuid().is_root();
         let theirs = Owner {
             uid: 1234,
             gid: 4321,
         };
         for owners in [RestoreOwner::Keep, RestoreOwner::Ourselves] {
-            let limits = Limits::probe(dir.path(), owners, [theirs].into_iter()).expect("probes");
+            let limits = Limits::probe(&state, owners, [theirs].into_iter()).expect("probes");
             assert_eq!(
                 limits.is_none(),
                 root || owners != RestoreOwner::Keep,
                 "{limits}"
             );
         }
-        let left = fs::read_dir(dir.path().join(STATE_DIR)).expect("lists");
+        let left = fs::read_dir(state.path()).expect("lists");
         assert_eq!(left.count(), 0);
     }
 }

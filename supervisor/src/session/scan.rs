@@ -6,16 +6,18 @@
 use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
+use nix::fcntl::{AtFlags, open, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 
 use crate::entry::{Meta, Owner, RelPath, symlink_stays_inside};
 
+use super::beneath::{self, OPEN_DIR};
 use super::profile::Profile;
 use super::walk::Walk;
 
@@ -23,11 +25,6 @@ use super::walk::Walk;
 const SKIPPED_MAX: usize = 100;
 /// Time stamps come from a clock that ticks every 1 to 10 ms: two writes within one tick look alike.
 const CLOCK_TICK_NS: i64 = 10_000_000;
-
-pub(super) const OPEN_DIR: OFlag = OFlag::O_RDONLY
-    .union(OFlag::O_DIRECTORY)
-    .union(OFlag::O_NOFOLLOW)
-    .union(OFlag::O_CLOEXEC);
 
 /// What tells that a file has changed without reading it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -175,11 +172,13 @@ impl ScanReport {
     }
 }
 
-/// An opened session directory. It holds no descriptor open, so that it is no obstacle to
-/// unmounting; instead it knows which directory it was.
+/// An opened session directory. Everything below is reached from its descriptor, so that nothing
+/// that is renamed meanwhile leads elsewhere. It is an obstacle to unmounting, as is the lock that
+/// init holds in it for as long.
 #[derive(Debug, Clone)]
 pub struct Directory {
     root: PathBuf,
+    fd: Arc<OwnedFd>,
     identity: (u64, u64),
     pub(super) profile: Profile,
 }
@@ -191,9 +190,11 @@ impl Directory {
     /// Where it is no directory or cannot be read.
     pub fn open(root: &Path, profile: Profile) -> io::Result<Self> {
         let root = std::fs::canonicalize(root)?;
-        let stat = fstat(open(&root, OPEN_DIR, Mode::empty())?)?;
+        let fd = open(&root, OPEN_DIR, Mode::empty())?;
+        let stat = fstat(&fd)?;
         Ok(Self {
             root,
+            fd: Arc::new(fd),
             identity: (stat.st_dev, stat.st_ino),
             profile,
         })
@@ -203,6 +204,12 @@ impl Directory {
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The directory, open.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// Whether the path still is that very directory: neither unmounted nor replaced.
@@ -216,40 +223,27 @@ impl Directory {
     /// # Errors
     /// Why not.
     pub fn intact(&self) -> io::Result<()> {
-        self.open_root().map(drop)
-    }
-
-    fn open_root(&self) -> io::Result<OwnedFd> {
-        let fd = open(&self.root, OPEN_DIR, Mode::empty())?;
-        let stat = fstat(&fd)?;
+        // Opened, and not only looked at, to know that it can be read.
+        let stat = fstat(open(&self.root, OPEN_DIR, Mode::empty())?)?;
         if (stat.st_dev, stat.st_ino) != self.identity {
             return Err(io::Error::new(
                 io::ErrorKind::StaleNetworkFileHandle,
                 "the session directory was replaced or unmounted",
             ));
         }
-        Ok(fd)
-    }
-
-    /// Opens the directory `dir` (empty: the root), one component after the other.
-    fn open_below(&self, dir: &[u8]) -> io::Result<OwnedFd> {
-        let mut fd = self.open_root()?;
-        for part in dir.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
-            fd = openat(&fd, part, OPEN_DIR, Mode::empty())?;
-        }
-        Ok(fd)
+        Ok(())
     }
 
     /// Reports everything below the directory `below` (`None`: the whole session directory), not
     /// itself: a directory before its content, siblings in the order of their names' bytes.
     /// Where `below` is absent or no directory, there is nothing below it.
     ///
-    /// `entering` is called with each directory before it is listed, so that a watch set there
+    /// `entering` is called with each directory, open, before it is listed, so that a watch set there
     /// sees whatever the listing misses.
     pub fn scan(
         &self,
         below: Option<&RelPath>,
-        entering: &mut dyn FnMut(Option<&RelPath>),
+        entering: &mut dyn FnMut(BorrowedFd<'_>, Option<&RelPath>),
         each: &mut dyn FnMut(Found),
     ) -> ScanReport {
         self.scan_until(below, entering, &mut |found| {
@@ -263,11 +257,11 @@ impl Directory {
     pub fn scan_until(
         &self,
         below: Option<&RelPath>,
-        entering: &mut dyn FnMut(Option<&RelPath>),
+        entering: &mut dyn FnMut(BorrowedFd<'_>, Option<&RelPath>),
         each: &mut dyn FnMut(Found) -> ControlFlow<()>,
     ) -> ScanReport {
         let mut walk = Walk::new(self.profile, entering, each);
-        if let Err(error) = self.open_root() {
+        if let Err(error) = self.intact() {
             walk.report.root_unreadable = Some(error);
             return walk.report;
         }
@@ -275,7 +269,7 @@ impl Directory {
         if below.is_some_and(|below| self.profile.skips(below, true)) {
             return walk.report;
         }
-        match self.open_below(start) {
+        match beneath::open_dir(self.fd(), start).map_err(io::Error::from) {
             Ok(fd) => {
                 // Ended early or not: what was found is what was wanted.
                 let _ = walk.start(fd, below);
@@ -297,12 +291,19 @@ impl Directory {
     #[must_use]
     pub fn look(&self, path: &RelPath) -> Look {
         let (dir, name) = path.split();
-        let fd = match self.open_below(dir) {
-            Ok(fd) => fd,
-            Err(error) if is_gone(&error) => return Look::Absent,
-            Err(error) => return Look::Unreadable(error),
+        let opened;
+        let fd = match dir {
+            [] => self.fd(),
+            dir => match beneath::open_dir(self.fd(), dir).map_err(io::Error::from) {
+                Ok(fd) => {
+                    opened = fd;
+                    opened.as_fd()
+                }
+                Err(error) if is_gone(&error) => return Look::Absent,
+                Err(error) => return Look::Unreadable(error),
+            },
         };
-        let stat = match fstatat(&fd, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        let stat = match fstatat(fd, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::ENOENT) => return Look::Absent,
             Err(error) => return Look::Unreadable(error.into()),
@@ -310,12 +311,12 @@ impl Directory {
         if self.profile.skips(path, kind_bits(&stat) == SFlag::S_IFDIR) {
             return Look::Skipped(SkipReason::Profile);
         }
-        let look = examine(&fd, name, path, &stat);
+        let look = examine(fd, name, path, &stat);
         match look {
             Look::Found(mut found) if found.kind == FoundKind::File => {
                 found.print.sidecars = sidecars(|suffix| {
                     let name = [name, suffix].concat();
-                    fstatat(&fd, name.as_slice(), AtFlags::AT_SYMLINK_NOFOLLOW).ok()
+                    fstatat(fd, name.as_slice(), AtFlags::AT_SYMLINK_NOFOLLOW).ok()
                 });
                 Look::Found(found)
             }
@@ -335,7 +336,7 @@ fn is_gone(error: &io::Error) -> bool {
 
 /// Makes of a stat what is to be reported; the caller adds the sidecars.
 pub(super) fn examine<N: ?Sized + nix::NixPath>(
-    dir: &OwnedFd,
+    dir: BorrowedFd<'_>,
     name: &N,
     path: &RelPath,
     stat: &FileStat,

@@ -5,21 +5,28 @@
 //! needs neither a second file nor the database in memory. The journal mode in the header stays:
 //! the gateway may rely on it, and an image in WAL mode without a `-wal` is whole.
 //!
+//! SQLite takes nothing but paths. It gets one that leads through the database's open directory
+//! ([`Place`]), and a file system of its own that opens nothing else (`sqlite_vfs`).
+//!
 //! Two rules of SQLite's shape this module. POSIX locks belong to the process: a file that this
 //! process has open through SQLite must not be opened and closed by other means. And closing a
 //! writable descriptor is an event to whoever watches the file: after each snapshot the watch
 //! reports the database as closed, and only an unchanged [`super::Fingerprint`] tells that
 //! nothing happened.
 
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, ffi};
 
+use super::beneath::{self, Place};
+use super::sqlite_vfs;
 use super::wal::Moment;
 
 /// The first bytes of every SQLite database that is not empty.
@@ -72,19 +79,17 @@ pub enum SnapshotError {
     Sqlite(#[source] rusqlite::Error),
 }
 
-/// Whether the file begins like an SQLite database.
+/// Whether the file `path` below the open directory `dir` begins like an SQLite database.
 ///
 /// It opens and closes the file, which drops every lock that this process holds on it: never call
 /// it while a [`snapshot`] of the same file runs.
 ///
 /// # Errors
 /// Where the file cannot be read.
-pub fn has_magic(path: &Path) -> io::Result<bool> {
+pub fn has_magic(dir: BorrowedFd<'_>, path: &[u8]) -> io::Result<bool> {
     let mut head = [0; MAGIC.len()];
-    let mut file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+    let mut file = File::from(beneath::open(dir, path, flags, Mode::empty())?);
     match file.read_exact(&mut head) {
         Ok(()) => Ok(head == *MAGIC),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
@@ -92,19 +97,19 @@ pub fn has_magic(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Hands every page of the database at `path` to `each`, in order, with its offset, all as of one
+/// Hands every page of the database at `place` to `each`, in order, with its offset, all as of one
 /// moment. Waits up to `busy` for a lock. What `each` was given is only worth something if this
 /// succeeds. See [`Snapshot`] for what it leaves behind.
 ///
 /// # Errors
 /// [`SnapshotError`], split by what a caller does about it.
 pub fn snapshot(
-    path: &Path,
+    place: &Place,
     busy: Duration,
     check: Check,
     each: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
 ) -> Result<Image, SnapshotError> {
-    let snapshot = Snapshot::begin(path, busy)?;
+    let snapshot = Snapshot::begin(place, busy)?;
     if check == Check::Quick {
         snapshot.check()?;
     }
@@ -121,18 +126,19 @@ pub fn snapshot(
 #[derive(Debug)]
 pub struct Snapshot {
     connection: Connection,
-    path: PathBuf,
+    place: Place,
     image: Image,
     moment: Option<Moment>,
 }
 
 impl Snapshot {
-    /// Opens the database at `path` and fixes the moment. Waits up to `busy` for a lock.
+    /// Opens the database at `place` and fixes the moment. Waits up to `busy` for a lock.
     ///
     /// # Errors
     /// [`SnapshotError`].
-    pub fn begin(path: &Path, busy: Duration) -> Result<Self, SnapshotError> {
-        let begun = open(path, busy).and_then(|connection| {
+    pub fn begin(place: &Place, busy: Duration) -> Result<Self, SnapshotError> {
+        let path = place.path();
+        let begun = open(place, busy).and_then(|connection| {
             connection.execute_batch("BEGIN")?;
             // BEGIN alone takes no lock: the first read does, and fixes the moment.
             connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
@@ -146,7 +152,7 @@ impl Snapshot {
             };
             Ok((connection, image))
         });
-        let (connection, image) = begun.map_err(|error| classify(error, path))?;
+        let (connection, image) = begun.map_err(|error| classify(error, place))?;
         let moment = match index_header(&connection) {
             Some(header) => Moment::read(path, &header).ok(),
             None if is_wal(&connection) => u32::try_from(image.pages).ok().and_then(|pages| {
@@ -160,7 +166,7 @@ impl Snapshot {
         });
         Ok(Self {
             connection,
-            path: path.to_path_buf(),
+            place: place.clone(),
             image,
             moment,
         })
@@ -182,9 +188,9 @@ impl Snapshot {
     /// nothing tells, and all have to be read.
     #[must_use]
     pub fn changed_since(&self, before: &Moment) -> Option<Vec<u32>> {
-        let changed = self.moment?.changed_since(before, &self.path);
+        let changed = self.moment?.changed_since(before, self.place.path());
         changed.unwrap_or_else(|error| {
-            tracing::debug!(target: "sync", path = %self.path.display(), %error, "write-ahead log cannot be read; reading the whole database");
+            tracing::debug!(target: "sync", path = %String::from_utf8_lossy(self.place.name()), %error, "write-ahead log cannot be read; reading the whole database");
             None
         })
     }
@@ -284,7 +290,7 @@ impl Snapshot {
     }
 
     fn classify(&self, error: rusqlite::Error) -> SnapshotError {
-        classify(error, &self.path)
+        classify(error, &self.place)
     }
 }
 
@@ -319,19 +325,9 @@ fn is_wal(connection: &Connection) -> bool {
     mode.is_ok_and(|mode| mode == "wal")
 }
 
-fn open(path: &Path, busy: Duration) -> rusqlite::Result<Connection> {
-    // SQLite's NOFOLLOW refuses a link anywhere in the path; only the last component is the
-    // gateway's to choose.
-    let resolved = match (path.parent(), path.file_name()) {
-        (Some(dir), Some(name)) if !dir.as_os_str().is_empty() => {
-            std::fs::canonicalize(dir).map_or_else(|_| path.to_path_buf(), |dir| dir.join(name))
-        }
-        _ => path.to_path_buf(),
-    };
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX
-        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let connection = Connection::open_with_flags(resolved, flags)?;
+fn open(place: &Place, busy: Duration) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags_and_vfs(place.path(), flags, sqlite_vfs::name())?;
     connection.busy_timeout(busy)?;
     // The last connection to close would otherwise move the log into the gateway's database.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -340,7 +336,7 @@ fn open(path: &Path, busy: Duration) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn classify(error: rusqlite::Error, path: &Path) -> SnapshotError {
+fn classify(error: rusqlite::Error, place: &Place) -> SnapshotError {
     let code = error.sqlite_error_code();
     match code {
         Some(
@@ -351,7 +347,7 @@ fn classify(error: rusqlite::Error, path: &Path) -> SnapshotError {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             SnapshotError::Damaged(error.to_string())
         }
-        _ if matches!(path.symlink_metadata(), Err(e) if e.kind() == io::ErrorKind::NotFound) => {
+        _ if matches!(place.path().symlink_metadata(), Err(e) if e.kind() == io::ErrorKind::NotFound) => {
             SnapshotError::Vanished
         }
         _ => SnapshotError::Sqlite(error),

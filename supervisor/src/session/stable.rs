@@ -8,15 +8,15 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
+use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 
 use crate::entry::Meta;
 
+use super::beneath;
 use super::scan::{Fingerprint, kind_bits, meta_of};
 
 /// How often [`read_whole`] tries, and how long it lets a writer go on in between. Tries follow each
@@ -69,15 +69,15 @@ pub struct Stable {
     pub meta: Meta,
 }
 
-/// Reads a file of at most `limit` bytes into memory, again and again for some milliseconds where it
-/// changes meanwhile.
+/// Reads the file `path` below the open directory `dir`, of at most `limit` bytes, into memory: again
+/// and again for some milliseconds where it changes meanwhile.
 ///
 /// # Errors
 /// [`ReadError`]; a file over the limit is [`io::ErrorKind::FileTooLarge`].
-pub fn read_whole(path: &Path, limit: u64) -> Result<Stable, ReadError> {
+pub fn read_whole(dir: BorrowedFd<'_>, path: &[u8], limit: u64) -> Result<Stable, ReadError> {
     let mut tries = 1;
     loop {
-        match read_once(path, limit) {
+        match read_once(dir, path, limit) {
             Err(ReadError::Changed) if tries < ROUNDS * TRIES_PER_ROUND => {
                 if tries % TRIES_PER_ROUND == 0 {
                     std::thread::sleep(PAUSE);
@@ -93,15 +93,7 @@ pub fn read_whole(path: &Path, limit: u64) -> Result<Stable, ReadError> {
 ///
 /// # Errors
 /// As there.
-pub fn read_once(path: &Path, limit: u64) -> Result<Stable, ReadError> {
-    read_once_at(AT_FDCWD, path, limit)
-}
-
-/// As [`read_once`], of a path below an open directory: for those who read many files of one.
-///
-/// # Errors
-/// As there.
-pub fn read_once_at(dir: BorrowedFd<'_>, path: &Path, limit: u64) -> Result<Stable, ReadError> {
+pub fn read_once(dir: BorrowedFd<'_>, path: &[u8], limit: u64) -> Result<Stable, ReadError> {
     let (file, before) = open_file(dir, path)?;
     let size = u64::try_from(before.st_size).unwrap_or(0);
     let too_large = || ReadError::Io(io::ErrorKind::FileTooLarge.into());
@@ -131,11 +123,12 @@ pub fn read_once_at(dir: BorrowedFd<'_>, path: &Path, limit: u64) -> Result<Stab
 /// # Errors
 /// [`ReadError`]; an error of `each` is passed on as [`ReadError::Io`].
 pub fn read_blocks(
-    path: &Path,
+    dir: BorrowedFd<'_>,
+    path: &[u8],
     block: usize,
     each: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
 ) -> Result<(Fingerprint, Meta), ReadError> {
-    let (file, before) = open_file(AT_FDCWD, path)?;
+    let (file, before) = open_file(dir, path)?;
     let size = u64::try_from(before.st_size).unwrap_or(0);
     let mut buffer = vec![0; block.max(1)];
     let mut offset = 0;
@@ -157,16 +150,16 @@ pub fn read_blocks(
             return Err(ReadError::Changed);
         }
     }
-    confirm(AT_FDCWD, path, &before)?;
+    confirm(dir, path, &before)?;
     Ok((Fingerprint::of(&before), meta_of(&before)))
 }
 
-/// Opens without following a link, without waiting for a pipe's writer, and, where the file is
+/// Opens without following a link anywhere below `dir`, without waiting for a pipe's writer, and, where the file is
 /// ours, without leaving a trace in its access time.
-fn open_file(dir: BorrowedFd<'_>, path: &Path) -> Result<(File, FileStat), ReadError> {
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let fd = match openat(dir, path, flags | OFlag::O_NOATIME, Mode::empty()) {
-        Err(Errno::EPERM) => openat(dir, path, flags, Mode::empty()),
+fn open_file(dir: BorrowedFd<'_>, path: &[u8]) -> Result<(File, FileStat), ReadError> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+    let fd = match beneath::open(dir, path, flags | OFlag::O_NOATIME, Mode::empty()) {
+        Err(Errno::EPERM) => beneath::open(dir, path, flags, Mode::empty()),
         other => other,
     }?;
     let stat = fstat(&fd)?;
@@ -177,8 +170,9 @@ fn open_file(dir: BorrowedFd<'_>, path: &Path) -> Result<(File, FileStat), ReadE
 }
 
 /// The open file is as it was, and still is what the path names.
-fn confirm(dir: BorrowedFd<'_>, path: &Path, before: &FileStat) -> Result<(), ReadError> {
-    // By its name: that tells of a change of the file and of another in its place alike.
+fn confirm(dir: BorrowedFd<'_>, path: &[u8], before: &FileStat) -> Result<(), ReadError> {
+    // By its name: that tells of a change of the file and of another in its place alike. Where the
+    // name leads elsewhere by now, what is there is compared and nothing more.
     let now = fstatat(dir, path, AtFlags::AT_SYMLINK_NOFOLLOW)?;
     if now.st_dev != before.st_dev || Fingerprint::of(&now) != Fingerprint::of(before) {
         return Err(ReadError::Changed);
@@ -191,18 +185,21 @@ mod tests {
     use super::*;
     use std::fs;
     use std::io::Write;
+    use std::os::fd::AsFd;
+    use std::path::Path;
 
     #[test]
     fn a_quiet_file_is_read_whole_and_in_blocks() {
         let dir = tempfile::tempdir().expect("tempdir");
+        let root = File::open(dir.path()).expect("open");
         let path = dir.path().join("f");
         let content: Vec<u8> = (0..10_000u32).map(|i| i as u8).collect();
         fs::write(&path, &content).expect("write");
-        let whole = read_whole(&path, 10_000).expect("read");
+        let whole = read_whole(root.as_fd(), b"f", 10_000).expect("read");
         assert_eq!(whole.bytes, content);
         assert_eq!(whole.meta.mode & 0o400, 0o400);
         let mut gathered = Vec::new();
-        let (print, _) = read_blocks(&path, 4096, &mut |offset, bytes| {
+        let (print, _) = read_blocks(root.as_fd(), b"f", 4096, &mut |offset, bytes| {
             assert_eq!(offset, gathered.len() as u64);
             gathered.extend_from_slice(bytes);
             Ok(())
@@ -211,35 +208,45 @@ mod tests {
         assert_eq!(gathered, content);
         assert_eq!(print, whole.print);
         fs::write(&path, "").expect("truncate");
-        assert!(read_whole(&path, 0).expect("empty").bytes.is_empty());
+        assert!(
+            read_whole(root.as_fd(), b"f", 0)
+                .expect("empty")
+                .bytes
+                .is_empty()
+        );
     }
 
     #[test]
     fn what_is_no_regular_file_is_refused_without_waiting_for_it() {
         let dir = tempfile::tempdir().expect("tempdir");
+        let root = File::open(dir.path()).expect("open");
         let at = |name: &str| dir.path().join(name);
         nix::unistd::mkfifo(&at("pipe"), Mode::S_IRWXU).expect("mkfifo");
         fs::write(at("f"), "x").expect("write");
         std::os::unix::fs::symlink("f", at("link")).expect("symlink");
         let _socket = std::os::unix::net::UnixListener::bind(at("socket")).expect("bind");
         for name in ["pipe", "link", "socket", "."] {
-            let got = read_whole(&at(name), 100);
+            let got = read_whole(root.as_fd(), name.as_bytes(), 100);
             assert!(matches!(got, Err(ReadError::NotAFile)), "{name}: {got:?}");
         }
         assert!(matches!(
-            read_whole(&at("none"), 9),
+            read_whole(root.as_fd(), b"none", 9),
             Err(ReadError::Vanished)
         ));
         assert!(matches!(
-            read_whole(&at("f/x"), 9),
+            read_whole(root.as_fd(), b"f/x", 9),
             Err(ReadError::Vanished)
         ));
-        assert!(matches!(read_whole(&at("f"), 0), Err(ReadError::Io(_))));
+        assert!(matches!(
+            read_whole(root.as_fd(), b"f", 0),
+            Err(ReadError::Io(_))
+        ));
     }
 
     #[test]
     fn a_file_that_changes_or_is_replaced_under_the_reader_is_not_taken() {
         let dir = tempfile::tempdir().expect("tempdir");
+        let root = File::open(dir.path()).expect("open");
         let path = dir.path().join("f");
         let other = dir.path().join("g");
         type Change = fn(&Path, &Path);
@@ -261,7 +268,7 @@ mod tests {
         for (what, change) in changes {
             fs::write(&path, [b'x'; 3000]).expect("write");
             let mut done = false;
-            let got = read_blocks(&path, 1000, &mut |_, _| {
+            let got = read_blocks(root.as_fd(), b"f", 1000, &mut |_, _| {
                 if !std::mem::replace(&mut done, true) {
                     change(&path, &other);
                 }

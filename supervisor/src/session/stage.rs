@@ -11,17 +11,17 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, OFlag, fallocate, open, openat};
+use nix::fcntl::{FallocateFlags, OFlag, fallocate, openat};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{ftruncate, symlinkat};
 
 use crate::config::RestoreOwner;
 use crate::entry::{Meta, RelPath, symlink_stays_inside};
 
-use super::durable;
-use super::marker::STATE_DIR;
+use super::beneath::OPEN_DIR;
 use super::rights::{Refusals, is_refusal};
 use super::staged::{CREATE, Creation, Entry, write_all};
+use super::state_dir::{STATE_DIR, StateDir};
 
 pub use super::staged::StagedFile;
 
@@ -32,11 +32,6 @@ pub(super) const STAGING: &str = "staging";
 const OPEN_DIRS_MAX: usize = 64;
 /// Of the directories above one that is opened, at most this many are held as well.
 const HELD_ON_THE_WAY: usize = 16;
-
-const OPEN_DIR: OFlag = OFlag::O_RDONLY
-    .union(OFlag::O_DIRECTORY)
-    .union(OFlag::O_NOFOLLOW)
-    .union(OFlag::O_CLOEXEC);
 
 /// Why a restore cannot go on. The session directory is as it was, unless [`Stage::install`] had
 /// begun; then [`super::recover`] finishes it.
@@ -153,7 +148,7 @@ pub fn free_space(root: &Path) -> io::Result<u64> {
 /// A directory that is being built. Dropping it removes what was built.
 #[derive(Debug)]
 pub struct Stage {
-    pub(super) root: PathBuf,
+    pub(super) state: StateDir,
     path: PathBuf,
     fd: OwnedFd,
     open: BTreeMap<Box<[u8]>, OwnedFd>,
@@ -170,14 +165,12 @@ impl Stage {
     ///
     /// # Errors
     /// Where it cannot be created.
-    pub fn begin(root: &Path, owners: RestoreOwner) -> Result<Self, StageError> {
-        let state = root.join(STATE_DIR);
-        let path = state.join(STAGING);
-        durable::own_dir(&state).map_err(StageError::io("create", state.display()))?;
-        durable::remove_tree(&path).map_err(StageError::io("empty", path.display()))?;
+    pub fn begin(state: &StateDir, owners: RestoreOwner) -> Result<Self, StageError> {
+        let path = state.path().join(STAGING);
+        let emptied = state.remove_tree(STAGING);
+        emptied.map_err(StageError::io("empty", path.display()))?;
         let made = (|| {
-            durable::own_dir(&path)?;
-            let fd = open(&path, OPEN_DIR, Mode::empty())?;
+            let fd = state.dir(STAGING)?;
             // A set-group-id session directory passes its group and that bit on; here the group
             // of each entry is ours to say.
             match fchmod(&fd, Mode::S_IRWXU) {
@@ -189,7 +182,7 @@ impl Stage {
         })();
         let (fd, creation) = made.map_err(StageError::io("create", path.display()))?;
         Ok(Self {
-            root: root.to_path_buf(),
+            state: state.clone(),
             path,
             fd,
             open: BTreeMap::new(),
@@ -262,7 +255,7 @@ impl Stage {
             Ok(file) => Ok(StagedFile {
                 file,
                 path: path.clone(),
-                root: self.root.clone(),
+                root: self.state.session_path().to_owned(),
                 size,
             }),
             Err(errno) => Err(self.failed("make room for", path, size, errno)),
@@ -334,7 +327,8 @@ impl Stage {
     }
 
     fn remove(&mut self) -> Result<(), StageError> {
-        durable::remove_tree(&self.path).map_err(StageError::io("remove", self.path.display()))
+        let removed = self.state.remove_tree(STAGING);
+        removed.map_err(StageError::io("remove", self.path.display()))
     }
 
     /// Sets the noted metadata of all directories. A directory at the top that its owner may not
@@ -346,7 +340,12 @@ impl Stage {
         let mut late = Vec::new();
         for (path, meta) in dirs {
             let movable = depth(&path) > 0 || meta.mode & 0o300 == 0o300;
-            let mode = if movable { meta.mode } else { 0o700 };
+            // A set-id bit comes from here alone: what is set later comes from a journal.
+            let mode = if movable {
+                meta.mode
+            } else {
+                0o700 | meta.mode & 0o6000
+            };
             self.set_meta(&path, &Meta { mode, ..meta })
                 .map_err(StageError::sys("set the mode and time of", &path))?;
             if !movable {
@@ -416,7 +415,7 @@ impl Stage {
     }
 
     fn failed(&self, action: &'static str, path: &RelPath, needs: u64, errno: Errno) -> StageError {
-        failed(&self.root, action, path, needs, errno)
+        failed(self.state.session_path(), action, path, needs, errno)
     }
 }
 

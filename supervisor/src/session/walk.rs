@@ -4,7 +4,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -13,10 +13,9 @@ use nix::sys::stat::{Mode, SFlag, fstatat};
 
 use crate::entry::RelPath;
 
+use super::beneath::OPEN_DIR;
 use super::profile::Profile;
-use super::scan::{
-    Found, FoundKind, Look, OPEN_DIR, ScanReport, SkipReason, examine, kind_bits, sidecars,
-};
+use super::scan::{Found, FoundKind, Look, ScanReport, SkipReason, examine, kind_bits, sidecars};
 
 /// The names of one directory, in one allocation, sorted.
 struct Listing {
@@ -97,7 +96,7 @@ pub(super) struct Walk<'a> {
     profile: Profile,
     /// The path of the directory that is being walked, without a trailing slash.
     path: Vec<u8>,
-    entering: &'a mut dyn FnMut(Option<&RelPath>),
+    entering: &'a mut dyn FnMut(BorrowedFd<'_>, Option<&RelPath>),
     each: &'a mut dyn FnMut(Found) -> ControlFlow<()>,
     pub(super) report: ScanReport,
 }
@@ -105,7 +104,7 @@ pub(super) struct Walk<'a> {
 impl<'a> Walk<'a> {
     pub(super) fn new(
         profile: Profile,
-        entering: &'a mut dyn FnMut(Option<&RelPath>),
+        entering: &'a mut dyn FnMut(BorrowedFd<'_>, Option<&RelPath>),
         each: &'a mut dyn FnMut(Found) -> ControlFlow<()>,
     ) -> Self {
         Self {
@@ -144,7 +143,7 @@ impl<'a> Walk<'a> {
 
     /// Lists the open directory `at`, whose path is the walk's.
     fn enter(&mut self, fd: OwnedFd, at: Option<&RelPath>) -> Option<Level> {
-        (self.entering)(at);
+        (self.entering)(fd.as_fd(), at);
         match Listing::read(&fd) {
             Ok(listing) => Some(Level {
                 fd,
@@ -195,7 +194,7 @@ impl<'a> Walk<'a> {
             }
             return ControlFlow::Continue(None);
         };
-        match examine(fd, name, &path, &stat) {
+        match examine(fd.as_fd(), name, &path, &stat) {
             Look::Found(mut found) => {
                 if found.kind == FoundKind::File {
                     found.print.sidecars = sidecars(|suffix| {

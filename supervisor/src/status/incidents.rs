@@ -5,7 +5,6 @@
 //! same trouble again changes nothing.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +13,7 @@ use tracing::{info, warn};
 
 use super::lock;
 use crate::human::{Moment, Took};
-use crate::session::own_file;
+use crate::session::StateDir;
 
 /// The file's name in `.sessionkeep/`.
 const FILE: &str = "incidents.json";
@@ -49,11 +48,13 @@ pub enum Kind {
     LoggedOut,
     /// There is hardly any room left for the session directory.
     DiskFull,
+    /// Somebody removed or replaced `.sessionkeep` while it was in use.
+    StateDirReplaced,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Fenced,
         Self::Lagging,
         Self::FlushFailed,
@@ -63,6 +64,7 @@ impl Kind {
         Self::StoreUnreachable,
         Self::LoggedOut,
         Self::DiskFull,
+        Self::StateDirReplaced,
     ];
 
     /// In one word, as in JSON.
@@ -78,6 +80,7 @@ impl Kind {
             Self::StoreUnreachable => "store_unreachable",
             Self::LoggedOut => "logged_out",
             Self::DiskFull => "disk_full",
+            Self::StateDirReplaced => "state_dir_replaced",
         }
     }
 
@@ -94,6 +97,7 @@ impl Kind {
             Self::StoreUnreachable => "The database does not answer",
             Self::LoggedOut => "A number was logged out",
             Self::DiskFull => "The disk is nearly full",
+            Self::StateDirReplaced => "The folder .sessionkeep was removed or replaced",
         }
     }
 
@@ -139,6 +143,11 @@ impl Kind {
             Self::DiskFull => {
                 "Make room on the disk that holds the session directory. A gateway that cannot write \
                  loses its keys."
+            }
+            Self::StateDirReplaced => {
+                "Changes are still saved. See what in the container renames or deletes \
+                 .sessionkeep in the session directory: nothing but sessionkeep should touch it. Put it \
+                 back, or remove what is in its place, before the next start."
             }
         }
     }
@@ -225,7 +234,8 @@ struct Kept {
 /// All incidents of late.
 #[derive(Debug)]
 pub struct Ledger {
-    dir: PathBuf,
+    /// Where it is written down; `None` where that cannot be.
+    state: Option<StateDir>,
     kept: Mutex<Kept>,
     /// Held while it is written down: two at once would write into each other's file.
     saving: Mutex<()>,
@@ -233,14 +243,16 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Of the session directory `dir`, with what was kept there. A file that cannot be read is left
-    /// out of account: it holds nothing that anything depends on.
+    /// With what was kept in `state`. A file that cannot be read is left out of account: it holds nothing
+    /// that anything depends on.
     #[must_use]
-    pub fn open(dir: &Path) -> Self {
-        let read = own_file::read(dir, FILE, FILE_MAX).ok().flatten();
+    pub fn open(state: Option<StateDir>) -> Self {
+        let read = state
+            .as_ref()
+            .and_then(|state| state.read(FILE, FILE_MAX).ok().flatten());
         let kept = read.as_deref().and_then(decode).unwrap_or_default();
         Self {
-            dir: dir.to_owned(),
+            state,
             kept: Mutex::new(kept),
             saving: Mutex::new(()),
             changed: watch::Sender::new(()),
@@ -381,7 +393,8 @@ impl Ledger {
             kept.version = VERSION;
             serde_json::to_vec_pretty(&*kept).expect("incidents have string keys only")
         };
-        if let Err(error) = own_file::write(&self.dir, FILE, &bytes) {
+        let Some(state) = &self.state else { return };
+        if let Err(error) = state.write(FILE, &bytes) {
             warn!(target: "incident", %error, "incidents cannot be written down; a restart forgets them");
         }
     }
@@ -404,7 +417,8 @@ mod tests {
     #[test]
     fn an_incident_begins_once_and_ends_once_and_may_come_again() {
         let dir = tempfile::tempdir().expect("tempdir");
-        let ledger = Ledger::open(dir.path());
+        let state = StateDir::open(dir.path()).expect("open");
+        let ledger = Ledger::open(Some(state.clone()));
         ledger.begin(Kind::LoggedOut, "a", "x");
         ledger.begin(Kind::LoggedOut, "a", "y");
         ledger.begin(Kind::LoggedOut, "b", "x");
@@ -421,13 +435,14 @@ mod tests {
     #[test]
     fn what_was_not_told_is_told_by_the_next_process_and_only_once() {
         let dir = tempfile::tempdir().expect("tempdir");
-        let ledger = Ledger::open(dir.path());
+        let state = StateDir::open(dir.path()).expect("open");
+        let ledger = Ledger::open(Some(state.clone()));
         ledger.begin(Kind::FlushFailed, "", "no answer");
         let (first, phase) = ledger.untold().expect("its begin");
         assert_eq!(phase, Phase::Opened);
         ledger.end(Kind::FlushFailed, "");
         ledger.save();
-        let next = Ledger::open(dir.path());
+        let next = Ledger::open(Some(state.clone()));
         assert_eq!(next.untold().expect("still").0.id, first.id);
         next.told(&first.id, Phase::Opened);
         let (again, phase) = next.untold().expect("its end");
@@ -437,28 +452,30 @@ mod tests {
         );
         next.told(&first.id, Phase::Closed);
         next.save();
-        assert_eq!(Ledger::open(dir.path()).untold(), None);
-        assert_eq!(Ledger::open(dir.path()).shown(), next.shown());
+        assert_eq!(Ledger::open(Some(state.clone())).untold(), None);
+        assert_eq!(Ledger::open(Some(state.clone())).shown(), next.shown());
     }
 
     #[test]
     fn old_news_is_not_told_and_a_foreign_file_is_passed_over() {
         let dir = tempfile::tempdir().expect("tempdir");
-        let ledger = Ledger::open(dir.path());
+        let state = StateDir::open(dir.path()).expect("open");
+        let ledger = Ledger::open(Some(state.clone()));
         ledger.begin(Kind::Lagging, "", "x");
         lock(&ledger.kept).incidents[0].since_ms -= TOLD_WITHIN_MS + 1;
         assert_eq!(ledger.untold(), None);
         ledger.save();
         for foreign in [&b"{"[..], b"[]", b"{\"version\":99,\"incidents\":[]}"] {
-            own_file::write(dir.path(), FILE, foreign).expect("write");
-            assert!(Ledger::open(dir.path()).shown().is_empty());
+            state.write(FILE, foreign).expect("write");
+            assert!(Ledger::open(Some(state.clone())).shown().is_empty());
         }
     }
 
     #[test]
     fn the_number_of_those_that_are_kept_is_bounded() {
         let dir = tempfile::tempdir().expect("tempdir");
-        let ledger = Ledger::open(dir.path());
+        let state = StateDir::open(dir.path()).expect("open");
+        let ledger = Ledger::open(Some(state.clone()));
         for n in 0..KEPT * 2 {
             ledger.begin(Kind::LoggedOut, &n.to_string(), "x");
         }

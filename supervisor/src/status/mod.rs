@@ -21,6 +21,7 @@ use crate::config::Settings;
 use crate::control::Lifecycle;
 use crate::human::Moment;
 use crate::progress::{Progress, Reading};
+use crate::session::StateDir;
 use crate::store::Header;
 
 pub use checks::{Check, CheckState, Checks, DISK_LOW, Verdict};
@@ -184,9 +185,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    /// At the start of the life `instance`, with its archive in `store`.
+    /// At the start of the life `instance`, with its archive in `store`. What is to outlast the process
+    /// is written down in `own`, our own directory.
     #[must_use]
-    pub fn new(settings: &Settings, store: String, instance: String, state: Lifecycle) -> Self {
+    pub fn new(
+        settings: &Settings,
+        own: Option<StateDir>,
+        store: String,
+        instance: String,
+        state: Lifecycle,
+    ) -> Self {
+        let past = own.as_ref().map(Past::read).unwrap_or_default();
         let status = Status {
             version: env!("CARGO_PKG_VERSION"),
             time_ms: 0,
@@ -223,10 +232,10 @@ impl Shared {
         Self(Arc::new(Inner {
             status: Mutex::new(status),
             history: Mutex::new(History::default()),
-            ledger: Ledger::open(&settings.dir),
+            ledger: Ledger::open(own),
             meters: Meters::default(),
             progress: Mutex::new(None),
-            past: Past::read(&settings.dir),
+            past,
         }))
     }
 
@@ -356,12 +365,12 @@ impl Shared {
 pub(crate) mod tests {
     use super::*;
 
-    /// Of a directory that does not exist.
+    /// Written down nowhere.
     pub(crate) fn shared() -> Shared {
-        let mut settings = crate::config::defaults();
-        settings.dir = "/nonexistent".into();
+        let settings = crate::config::defaults();
         Shared::new(
             &settings,
+            None,
             "sqlite".into(),
             "host-1".into(),
             Lifecycle::Running,

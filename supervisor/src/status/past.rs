@@ -1,13 +1,12 @@
 //! What the next process of this directory wants to know of the one before: how long its restore and
 //! its final flush took. Nothing depends on it.
 
-use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
-use crate::session::own_file;
+use crate::session::StateDir;
 
 const FILE: &str = "past.json";
 const FILE_MAX: u64 = 4096;
@@ -24,38 +23,38 @@ pub struct Past {
 }
 
 impl Past {
-    /// Of the session directory `dir`; empty where nothing is known.
+    /// As it was noted in `state`; empty where nothing is known.
     #[must_use]
-    pub fn read(dir: &Path) -> Self {
-        let bytes = own_file::read(dir, FILE, FILE_MAX).ok().flatten();
+    pub fn read(state: &StateDir) -> Self {
+        let bytes = state.read(FILE, FILE_MAX).ok().flatten();
         bytes
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .unwrap_or_default()
     }
 
     /// Notes how long a restore of so many files took; none where nothing was restored.
-    pub fn note_restore(dir: &Path, took: Duration, files: u64) {
+    pub fn note_restore(state: &StateDir, took: Duration, files: u64) {
         let restored = (files > 0).then_some(took);
         Self {
             restore_ms: restored.map(millis),
             restored_files: files,
-            ..Self::read(dir)
+            ..Self::read(state)
         }
-        .write(dir);
+        .write(state);
     }
 
     /// Notes how long the final flush took.
-    pub fn note_flush(dir: &Path, took: Duration) {
+    pub fn note_flush(state: &StateDir, took: Duration) {
         Self {
             flush_ms: Some(millis(took)),
-            ..Self::read(dir)
+            ..Self::read(state)
         }
-        .write(dir);
+        .write(state);
     }
 
-    fn write(self, dir: &Path) {
+    fn write(self, state: &StateDir) {
         let bytes = serde_json::to_vec(&self).expect("it has string keys only");
-        if let Err(error) = own_file::write(dir, FILE, &bytes) {
+        if let Err(error) = state.write(FILE, &bytes) {
             debug!(target: "sync", %error, "durations cannot be noted");
         }
     }
@@ -72,16 +71,17 @@ mod tests {
     #[test]
     fn each_part_is_kept_until_it_is_noted_anew() {
         let dir = tempfile::tempdir().expect("tempdir");
-        assert_eq!(Past::read(dir.path()), Past::default());
-        Past::note_flush(dir.path(), Duration::from_millis(12));
-        Past::note_restore(dir.path(), Duration::from_secs(1), 3);
+        let state = StateDir::open(dir.path()).expect("open");
+        assert_eq!(Past::read(&state), Past::default());
+        Past::note_flush(&state, Duration::from_millis(12));
+        Past::note_restore(&state, Duration::from_secs(1), 3);
         let past = Past {
             restore_ms: Some(1000),
             restored_files: 3,
             flush_ms: Some(12),
         };
-        assert_eq!(Past::read(dir.path()), past);
-        Past::note_restore(dir.path(), Duration::from_secs(1), 0);
-        assert_eq!(Past::read(dir.path()).restore_ms, None);
+        assert_eq!(Past::read(&state), past);
+        Past::note_restore(&state, Duration::from_secs(1), 0);
+        assert_eq!(Past::read(&state).restore_ms, None);
     }
 }

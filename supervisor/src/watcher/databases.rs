@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use tracing::{debug, info};
 
 use super::gathered::{Blocks, Pass};
@@ -16,7 +16,7 @@ use crate::archive::{ArchiveError, Result};
 use crate::entry::{Digest, RelPath};
 use crate::human::Chain;
 use crate::session::{
-    Check, Directory, Found, Moment, ProcessFreezer, Snapshot, SnapshotError, scratch,
+    Check, Directory, Found, Moment, Place, ProcessFreezer, Snapshot, SnapshotError, StateDir,
     snapshot_frozen,
 };
 
@@ -66,8 +66,10 @@ struct Pace {
 }
 
 /// Reads databases, and remembers of each how that went.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Databases {
+    /// Where copies are made.
+    state: StateDir,
     gateway: Option<i32>,
     paces: HashMap<RelPath, Pace>,
     /// Those that were read since [`Databases::charge`] was last called.
@@ -90,6 +92,16 @@ pub(super) struct Committed<'a> {
 }
 
 impl Databases {
+    /// None read yet.
+    pub(super) fn new(state: StateDir) -> Self {
+        Self {
+            state,
+            gateway: None,
+            paces: HashMap::new(),
+            read: Vec::new(),
+        }
+    }
+
     pub(super) fn set_gateway(&mut self, pid: Option<i32>) {
         self.gateway = pid;
     }
@@ -156,8 +168,14 @@ impl Databases {
                 why: "its last snapshot was just now",
             }));
         }
+        let place = match Place::below(directory.fd(), found.path.as_bytes()) {
+            Ok(place) => place,
+            // Also where a directory on the way is something else by now.
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(FileOutcome::Gone),
+            Err(errno) => return Ok(FileOutcome::Unreadable(errno.desc().to_owned())),
+        };
         let mut reading = Reading {
-            path: &found.path.under(directory.root()),
+            place: &place,
             found,
             committed,
             check_due: pace.check_due.is_none_or(|due| now >= due),
@@ -171,7 +189,7 @@ impl Databases {
             .busy_since
             .is_some_and(|since| since.elapsed() >= BUSY_PATIENCE);
         let taken = match (frozen, self.gateway) {
-            (true, Some(gateway)) => reading.frozen(directory.root(), gateway),
+            (true, Some(gateway)) => reading.frozen(&self.state, gateway),
             _ => reading.live(match pass {
                 Pass::Live => BUSY_LIVE,
                 Pass::Final => BUSY_FINAL,
@@ -225,7 +243,7 @@ impl Databases {
 
 /// One database on its way into a commit.
 struct Reading<'a> {
-    path: &'a Path,
+    place: &'a Place,
     found: &'a Found,
     committed: &'a Committed<'a>,
     /// Whether it is time to read it whole and check it.
@@ -247,7 +265,7 @@ type Taken = std::result::Result<FileOutcome, SnapshotError>;
 impl<'a> Reading<'a> {
     /// From a read transaction beside its writer.
     fn live(&mut self, busy: Duration) -> Taken {
-        let snapshot = Snapshot::begin(self.path, busy)?;
+        let snapshot = Snapshot::begin(self.place, busy)?;
         let outcome = match (self.changed_pages(&snapshot), self.whole_from) {
             (Some((before, pages)), _) => {
                 self.extent = Extent::Changed;
@@ -264,15 +282,15 @@ impl<'a> Reading<'a> {
     }
 
     /// From a copy that is made while nobody writes.
-    fn frozen(&mut self, root: &Path, gateway: i32) -> Taken {
+    fn frozen(&mut self, state: &StateDir, gateway: i32) -> Taken {
         let keep = [
             std::process::id().cast_signed(),
             nix::unistd::getppid().as_raw(),
         ];
         let freezer = ProcessFreezer::new(gateway, &keep);
-        let (path, scratch, check) = (self.path, scratch(root), self.check());
+        let (place, check) = (self.place, self.check());
         self.all(None, &mut |each| {
-            snapshot_frozen(path, &scratch, &freezer, check, each).map(drop)
+            snapshot_frozen(place, state, &freezer, check, each).map(drop)
         })
     }
 

@@ -61,9 +61,9 @@ impl Replica {
         let begun = cpu_time();
         let report = directory.scan(
             None,
-            &mut |dir| {
+            &mut |open, dir| {
                 let mut events = events.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Err(error) = events.watch(directory, dir) {
+                if let Err(error) = events.watch_open(directory, open, dir) {
                     watch_failure.get_or_insert(error);
                 }
             },
@@ -122,10 +122,10 @@ impl Replica {
             });
         }
         gather.removed.extend(gone);
-        let root = self.directory.root().to_path_buf();
+        let directory = self.directory.clone();
         // The kernel's part of it beside ours.
         std::thread::scope(|scope| {
-            let batches = read_ahead::in_batches(scope, root, fresh);
+            let batches = read_ahead::in_batches(scope, directory, fresh);
             for (found, read) in batches.into_iter().flatten() {
                 self.found(found, Trust::Fingerprint, read, gather)?;
             }

@@ -2,7 +2,6 @@
 //! Databases are for [`super::databases`].
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::databases::{Committed, Databases};
@@ -13,7 +12,9 @@ use crate::archive::Result;
 use crate::archive::blocks::{BlockMap, BlockReader, LARGE_BLOCK};
 use crate::archive::builder::{BlockFile, Builder};
 use crate::entry::{Digest, Kind, Meta, RelPath};
-use crate::session::{Directory, Fingerprint, Found, ReadError, Stable, json, sqlite, stable};
+use crate::session::{
+    Directory, Fingerprint, Found, ReadError, Stable, StateDir, json, sqlite, stable,
+};
 
 /// Files up to this size are read whole; larger ones in blocks, of which only changed ones are
 /// committed.
@@ -21,7 +22,7 @@ pub(super) const WHOLE_MAX: u64 = 1 << 20;
 /// How long a JSON file may be torn before that is reported.
 const JSON_PATIENCE: Duration = Duration::from_secs(1);
 /// Reads files, and remembers of some how that went.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Files {
     databases: Databases,
     restless: Restless,
@@ -30,6 +31,15 @@ pub(super) struct Files {
 }
 
 impl Files {
+    /// None read yet. Copies of databases that only a freeze can copy are made in `state`.
+    pub(super) fn new(state: StateDir) -> Self {
+        Self {
+            databases: Databases::new(state),
+            restless: Restless::default(),
+            torn: HashMap::new(),
+        }
+    }
+
     pub(super) fn set_gateway(&mut self, pid: Option<i32>) {
         self.databases.set_gateway(pid);
     }
@@ -80,7 +90,6 @@ impl Files {
         pass: Pass,
         builder: &mut Builder,
     ) -> Result<FileOutcome> {
-        let file = found.path.under(directory.root());
         let known = match known {
             Some(Kind::File { size, hash }) => Some((*size, *hash)),
             _ => None,
@@ -93,7 +102,7 @@ impl Files {
         };
         let is_known_database = self.databases.contains(&found.path);
         if found.print.size > WHOLE_MAX || is_known_database {
-            match sqlite::has_magic(&file) {
+            match sqlite::has_magic(directory.fd(), found.path.as_bytes()) {
                 Ok(true) => {
                     let databases = &mut self.databases;
                     return databases.read(directory, found, &committed, pass, builder);
@@ -102,12 +111,13 @@ impl Files {
                 Ok(false) if found.print.size <= WHOLE_MAX => {}
                 Ok(false) => {
                     let before = before.map(|had| &had.map);
-                    return self.large(&file, found, known, before, pass, builder);
+                    return self.large(directory, found, known, before, pass, builder);
                 }
                 Err(error) => return Ok(failed(&error)),
             }
         }
-        let stable = match ahead.map_or_else(|| stable::read_whole(&file, WHOLE_MAX), Ok) {
+        let read = || stable::read_whole(directory.fd(), found.path.as_bytes(), WHOLE_MAX);
+        let stable = match ahead.map_or_else(read, Ok) {
             Ok(stable) => stable,
             Err(error) => return Ok(unread(error, pass)),
         };
@@ -145,7 +155,7 @@ impl Files {
     /// One of [`large`] files, unless it is too soon.
     fn large(
         &mut self,
-        file: &Path,
+        directory: &Directory,
         found: &Found,
         known: Option<(u64, Digest)>,
         before: Option<&BlockMap>,
@@ -157,11 +167,11 @@ impl Files {
         }
         let begun = Instant::now();
         let is_on_trial = pass == Pass::Live && self.restless.contains(&found.path);
-        let trial = is_on_trial.then(|| self.restless.on_trial(&found.path, file));
+        let trial = is_on_trial.then(|| self.restless.on_trial(&found.path, directory));
         let mut outcome = if let Some(Err(error)) = trial {
             unread(error, pass)
         } else {
-            let outcome = large(file, found, known, before, pass, builder)?;
+            let outcome = large(directory, found, known, before, pass, builder)?;
             if matches!(outcome, FileOutcome::Later(_)) {
                 self.restless.was_sent_in_vain(&found.path);
             }
@@ -191,18 +201,19 @@ impl Files {
 }
 
 fn large(
-    path: &Path,
+    directory: &Directory,
     found: &Found,
     known: Option<(u64, Digest)>,
     before: Option<&BlockMap>,
     pass: Pass,
     builder: &mut Builder,
 ) -> Result<FileOutcome> {
+    let (dir, path) = (directory.fd(), found.path.as_bytes());
     if let (None, Some(known)) = (before, known) {
         // As for databases: likely the committed content.
         let mut reader = BlockReader::new(LARGE_BLOCK, None);
         let mut each = |_: u64, block: &[u8]| reader.feed(block, |_, _, _| Ok(()));
-        let read = stable::read_blocks(path, LARGE_BLOCK as usize, &mut each);
+        let read = stable::read_blocks(dir, path, LARGE_BLOCK as usize, &mut each);
         let map = reader
             .finish(|_, _, _| Ok::<_, ()>(()))
             .expect("nothing in it fails");
@@ -223,7 +234,7 @@ fn large(
     let mut file = builder.begin_blocks(&found.path, LARGE_BLOCK, before);
     let mut failure = None;
     let mut each = |_: u64, block: &[u8]| carry(file.feed(builder, block), &mut failure);
-    let read = stable::read_blocks(path, LARGE_BLOCK as usize, &mut each);
+    let read = stable::read_blocks(dir, path, LARGE_BLOCK as usize, &mut each);
     if let Some(error) = failure {
         return Err(error);
     }

@@ -11,9 +11,10 @@ use tracing::{debug, warn};
 use super::dirty::Work;
 use super::gathered::{Edit, Gathered, Pass, Seen};
 use super::guard::{self, Refusal};
-use super::outcome::{FileOutcome, Later};
+use super::outcome::{FileOutcome, Later, RETRY};
 use super::read_ahead::ReadAhead;
 use super::replica::Replica;
+use super::shape::{Becomes, Shape};
 use crate::archive::Result;
 use crate::archive::builder::{Builder, PackSink};
 use crate::archive::tree::Leaf;
@@ -59,7 +60,9 @@ impl Replica {
             self.look_at_one_moment(work, &mut gather, again)?;
         }
         self.sort_out_removals(&mut gather);
-        if let Some(refusal) = guard::check(&self.directory, &self.tree, &gather.out.edits) {
+        if let Some(refusal) =
+            guard::check(&self.directory, &self.state, &self.tree, &gather.out.edits)
+        {
             gather.out.refused = Some(refusal);
             return Ok(gather.out);
         }
@@ -175,9 +178,9 @@ impl Replica {
         let watched = &mut self.scan.watched;
         let report = directory.scan(
             Some(dir),
-            &mut |inner| {
+            &mut |open, inner| {
                 let mut events = events.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Err(error) = events.watch(directory, inner) {
+                if let Err(error) = events.watch_open(directory, open, inner) {
                     debug!(target: "sync", %error, "a directory cannot be watched");
                     *watched = false;
                 }
@@ -250,6 +253,9 @@ impl Replica {
                 {
                     return Ok(());
                 }
+                if !self.admits(&found.path, Becomes::Other, gather) {
+                    return Ok(());
+                }
                 return self.found_file(found, read, gather);
             }
             FoundKind::Dir => Kind::Dir,
@@ -264,6 +270,13 @@ impl Replica {
                 }
             }
             _ => {
+                let becomes = match kind {
+                    Kind::Dir => Becomes::Dir,
+                    _ => Becomes::Other,
+                };
+                if !self.admits(&found.path, becomes, gather) {
+                    return Ok(());
+                }
                 gather
                     .builder
                     .put_other(&found.path, found.meta, kind.clone());
@@ -276,6 +289,22 @@ impl Replica {
             }
         }
         Ok(())
+    }
+
+    /// Whether an edit fits to those before it. One that does not is looked at again, with what is above
+    /// it: what stood there was exchanged in between.
+    fn admits(&self, path: &RelPath, becomes: Becomes, gather: &mut Gather) -> bool {
+        if gather.shape.admit(&self.tree, path, becomes) {
+            return true;
+        }
+        debug!(target: "sync", %path, "what is above it, or below it, was exchanged while it was read; looking again");
+        let when = Instant::now() + RETRY;
+        let mut next = Some(path.clone());
+        while let Some(path) = next {
+            next = path.parent();
+            gather.out.later.push((path, when));
+        }
+        false
     }
 
     fn found_file(
@@ -395,7 +424,7 @@ impl Replica {
         let gone: HashSet<RelPath> = removed.iter().cloned().collect();
         for path in removed {
             let mut above = path.parent();
-            let mut covered = false;
+            let mut covered = gather.shape.takes_away(&path);
             while let Some(dir) = above {
                 if gone.contains(&dir) {
                     covered = true;
@@ -403,7 +432,7 @@ impl Replica {
                 }
                 above = dir.parent();
             }
-            if !covered {
+            if !covered && self.admits(&path, Becomes::Gone, gather) {
                 gather.out.files += self.tree.below(&path).len() as u64 + 1;
                 gather.builder.remove(&path);
                 gather.out.edits.push(Edit::Remove(path));
@@ -440,7 +469,15 @@ impl Replica {
                 _ => false,
             };
             let meta = self.limits.as_archived(found.meta, &leaf.meta);
-            if same_kind && leaf.meta != meta && same_rights(&leaf.meta, &meta) {
+            let becomes = match found.kind {
+                FoundKind::Dir => Becomes::Dir,
+                _ => Becomes::Other,
+            };
+            if same_kind
+                && leaf.meta != meta
+                && same_rights(&leaf.meta, &meta)
+                && self.admits(&path, becomes, gather)
+            {
                 gather.builder.touch(&path, meta);
                 let leaf = Leaf {
                     meta,
@@ -530,6 +567,7 @@ pub(super) enum Trust {
 
 pub(super) struct Gather {
     builder: Builder,
+    shape: Shape,
     pass: Pass,
     pub(super) out: Gathered,
     pub(super) removed: Vec<RelPath>,
@@ -555,6 +593,7 @@ impl Gather {
         });
         Ok(Self {
             builder: Builder::new(sink)?,
+            shape: Shape::default(),
             pass,
             out: Gathered {
                 built: None,

@@ -6,7 +6,7 @@ use super::gathered::{Edit, Seen};
 use crate::archive::tree::Tree;
 use crate::boot::survey::CREDENTIALS;
 use crate::entry::{Kind, RelPath};
-use crate::session::{Directory, Look, Marker};
+use crate::session::{Directory, Look, Marker, Presence, StateDir};
 
 /// Why nothing may be committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(super) enum Refusal {
     DirectoryGone(String),
     /// Files are gone, and so is our own marker: not the gateway deleted them.
     Wiped,
+    /// Files are gone, and something else is in the place of `.sessionkeep`: nothing tells who did it.
+    StateDirReplaced,
     /// The last `creds.json` is gone, but was not deleted: something else stands in its place.
     CredentialsReplaced(RelPath),
 }
@@ -31,6 +33,10 @@ impl fmt::Display for Refusal {
                 "the session directory was wiped from outside while running; \
                  the archive keeps its last state, restart to restore it",
             ),
+            Self::StateDirReplaced => f.write_str(
+                "files are gone, and .sessionkeep is not the directory that sessionkeep made; \
+                 the archive keeps its last state, restart to see what to do",
+            ),
             Self::CredentialsReplaced(path) => write!(
                 f,
                 "the last creds.json ({path}) was replaced by something else; \
@@ -42,7 +48,12 @@ impl fmt::Display for Refusal {
 
 /// Checks what is about to be committed.
 #[must_use]
-pub(super) fn check(directory: &Directory, tree: &Tree<Seen>, edits: &[Edit]) -> Option<Refusal> {
+pub(super) fn check(
+    directory: &Directory,
+    state: &StateDir,
+    tree: &Tree<Seen>,
+    edits: &[Edit],
+) -> Option<Refusal> {
     let is_credentials = |path: &RelPath| path.name() == CREDENTIALS;
     let removes = edits.iter().any(|edit| matches!(edit, Edit::Remove(_)));
     let replaces = edits.iter().find_map(|edit| match edit {
@@ -61,8 +72,12 @@ pub(super) fn check(directory: &Directory, tree: &Tree<Seen>, edits: &[Edit]) ->
     if let Err(error) = directory.intact() {
         return Some(Refusal::DirectoryGone(error.to_string()));
     }
-    if removes && matches!(Marker::read(directory.root()), Ok(None)) {
-        return Some(Refusal::Wiped);
+    if removes {
+        match state.presence() {
+            Presence::Replaced => return Some(Refusal::StateDirReplaced),
+            Presence::InPlace if !matches!(Marker::read(state), Ok(None)) => {}
+            Presence::InPlace | Presence::Gone => return Some(Refusal::Wiped),
+        }
     }
     let path = replaces?;
     let others = tree.iter().any(|(other, leaf)| {

@@ -63,8 +63,8 @@ impl Logins {
                 .cloned(),
         );
         for path in due {
-            let file = path.under(directory.root());
-            let read = stable::read_once(&file, SIZE_MAX).map(|stable| stable.bytes);
+            let read = stable::read_once(directory.fd(), path.as_bytes(), SIZE_MAX);
+            let read = read.map(|stable| stable.bytes);
             let session = session_of(profile, &path).unwrap_or_else(|| path.to_string());
             let name = named(profile, &session).1;
             match is_linked(read) {

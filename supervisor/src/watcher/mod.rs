@@ -30,6 +30,7 @@ mod read_ahead;
 mod replica;
 mod replicator;
 mod restless;
+mod shape;
 #[cfg(test)]
 mod tests;
 
@@ -44,7 +45,7 @@ use crate::control::{Lifecycle, MonotonicMs, ToInit, ToWatcher};
 use crate::exit;
 use crate::human::{Chain, Took};
 use crate::memory::give_back;
-use crate::session::{Directory, Events, Hint, Profile};
+use crate::session::{Directory, Events, Hint, Presence, Profile, StateDir};
 use crate::status::incidents::Kind;
 use crate::status::{self, ErrorKind, Past, Shared, ShownCommit};
 use crate::store::keeper::LeaseKeeper;
@@ -115,6 +116,7 @@ impl End {
 /// If the session directory cannot be opened at all.
 pub async fn watch(
     settings: &Settings,
+    state: StateDir,
     store: Arc<dyn Store>,
     instance: InstanceId,
     link: Link,
@@ -125,9 +127,10 @@ pub async fn watch(
     let fd = events.fd().map(|fd| fd.try_clone_to_owned());
     let hints = Hints::new(fd.transpose()?)?;
     let events = Arc::new(Mutex::new(events));
-    let replica = Replica::new(directory.clone(), events.clone());
+    let replica = Replica::new(directory.clone(), state.clone(), events.clone());
     let mut watcher = Watcher {
         settings: settings.clone(),
+        state,
         store: store.clone(),
         replicator: Replicator::new(settings.clone(), store, instance, replica),
         directory,
@@ -175,6 +178,7 @@ pub async fn watch_nothing(settings: &Settings, mut link: Link, shared: Shared) 
 
 struct Watcher {
     settings: Settings,
+    state: StateDir,
     store: Arc<dyn Store>,
     replicator: Replicator,
     directory: Directory,
@@ -316,6 +320,18 @@ impl Watcher {
         !waiting || self.dirty.count() != count
     }
 
+    /// Whether our own directory is still where it was; what it holds is held open in any case.
+    fn look_after_state(&self) {
+        let what = match self.state.presence() {
+            Presence::InPlace => return self.shared.over(Kind::StateDirReplaced, ""),
+            Presence::Gone => "removed or renamed",
+            Presence::Replaced => "replaced by something else",
+        };
+        let path = self.state.path();
+        let detail = format!("{} was {what} while it was in use", path.display());
+        self.shared.incident(Kind::StateDirReplaced, "", &detail);
+    }
+
     /// Attaches, or commits what is due. `Err`: fenced, with the reason.
     async fn step(&mut self) -> Result<(), String> {
         if !self.replicator.is_attached() {
@@ -340,6 +356,7 @@ impl Watcher {
                 return self.failed(error);
             }
         }
+        self.look_after_state();
         // Events may have come since the last look: they join this commit.
         self.read_hints();
         let (work, since) = self.dirty.take(Instant::now());
@@ -522,6 +539,7 @@ impl Watcher {
     /// Saves everything that is there, and lets go.
     async fn flush(&mut self, deadline: MonotonicMs) -> End {
         let begun = Instant::now();
+        self.look_after_state();
         let left = deadline
             .until(MonotonicMs::now())
             .saturating_sub(FLUSH_MARGIN);
@@ -541,7 +559,7 @@ impl Watcher {
                 }
                 let took = begun.elapsed();
                 info!(target: "sync", seq, took = %Took(took), "everything is saved");
-                Past::note_flush(&self.settings.dir, took);
+                Past::note_flush(&self.state, took);
                 self.link.send(ToInit::Flushed { seq }).await;
                 End::Done
             }

@@ -5,18 +5,14 @@
 //! of a first upload beside the looking ([`in_batches`]).
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::Scope;
 
 use super::dirty::Work;
 use super::files::{Files, WHOLE_MAX};
 use crate::entry::RelPath;
-use crate::session::{Directory, Found, FoundKind, Look, ReadError, Stable, json, stable};
+use crate::session::{Directory, Found, FoundKind, Look, ReadError, Stable, beneath, json, stable};
 
 /// More than this is not kept in memory at once.
 const FILES_MAX: usize = 1000;
@@ -31,11 +27,11 @@ const BATCH_FILES: usize = 64;
 /// Something that was found, with its content where that is a small file that could be read.
 type Read = (Found, Option<Stable>);
 
-/// Reads what was `found` below `root` on a thread of its own, in order. Two batches at most are
+/// Reads what was `found` below `directory` on a thread of its own, in order. Two batches at most are
 /// ahead of whoever takes them.
 pub(super) fn in_batches<'scope>(
     scope: &'scope Scope<'scope, '_>,
-    root: PathBuf,
+    directory: Directory,
     found: Vec<Found>,
 ) -> Receiver<Vec<Read>> {
     let (send, receive) = sync_channel(1);
@@ -46,7 +42,7 @@ pub(super) fn in_batches<'scope>(
             let is_small = found.kind == FoundKind::File && found.print.size <= WHOLE_MAX;
             // What cannot be read now is looked at closer by whoever takes it.
             let read = is_small
-                .then(|| read_in(&root, &mut dir, &found.path))
+                .then(|| read_in(&directory, &mut dir, &found.path))
                 .flatten();
             bytes += read.as_ref().map_or(0, |read| read.bytes.len() as u64);
             batch.push((found, read));
@@ -65,14 +61,18 @@ pub(super) fn in_batches<'scope>(
 }
 
 /// Reads a file, and keeps its directory open for the next one: most have the same.
-fn read_in(root: &Path, open: &mut Option<(Vec<u8>, OwnedFd)>, path: &RelPath) -> Option<Stable> {
+fn read_in(
+    directory: &Directory,
+    open: &mut Option<(Vec<u8>, OwnedFd)>,
+    path: &RelPath,
+) -> Option<Stable> {
     let (dir, name) = path.split();
     if open.as_ref().is_none_or(|(have, _)| have != dir) {
-        let fd = File::open(root.join(OsStr::from_bytes(dir))).ok()?;
-        *open = Some((dir.to_vec(), fd.into()));
+        let fd = beneath::open_dir(directory.fd(), dir).ok()?;
+        *open = Some((dir.to_vec(), fd));
     }
     let (_, fd) = open.as_ref()?;
-    stable::read_once_at(fd.as_fd(), Path::new(OsStr::from_bytes(name)), WHOLE_MAX).ok()
+    stable::read_once(fd.as_fd(), name, WHOLE_MAX).ok()
 }
 
 /// Files that were read.
@@ -107,7 +107,7 @@ impl ReadAhead {
             if found.print.size > WHOLE_MAX || bytes > BYTES_MAX {
                 return None;
             }
-            match stable::read_once(&path.under(directory.root()), WHOLE_MAX) {
+            match stable::read_once(directory.fd(), path.as_bytes(), WHOLE_MAX) {
                 Ok(stable) => {
                     ahead.read.insert(path.clone(), (found, stable));
                 }

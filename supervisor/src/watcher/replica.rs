@@ -21,13 +21,14 @@ use crate::archive::writer::Summary;
 use crate::boot::survey::CREDENTIALS;
 use crate::config::{ProfileName, RestoreOwner};
 use crate::entry::{Kind, Owner, RelPath};
-use crate::session::{Directory, Events, Limits};
+use crate::session::{Directory, Events, Limits, StateDir};
 use crate::status::{ShownSession, group};
 
 /// The directory as committed.
 #[derive(Debug)]
 pub(super) struct Replica {
     pub(super) directory: Directory,
+    pub(super) state: StateDir,
     pub(super) events: Arc<Mutex<Events>>,
     pub(super) tree: Tree<Seen>,
     pub(super) blocks: HashMap<RelPath, Blocks>,
@@ -49,13 +50,14 @@ pub(super) struct Replica {
 impl Replica {
     /// A replica of which nothing is committed yet.
     #[must_use]
-    pub(super) fn new(directory: Directory, events: Arc<Mutex<Events>>) -> Self {
+    pub(super) fn new(directory: Directory, state: StateDir, events: Arc<Mutex<Events>>) -> Self {
         Self {
             directory,
+            files: Files::new(state.clone()),
+            state,
             events,
             tree: Tree::new(),
             blocks: HashMap::new(),
-            files: Files::default(),
             touched: BTreeSet::new(),
             generation: false,
             keyed: RandomState::new(),
@@ -79,7 +81,7 @@ impl Replica {
     pub(super) fn find_limits(&mut self, owners: RestoreOwner) {
         let mut committed: HashSet<Owner> = HashSet::new();
         committed.extend(self.tree.iter().map(|(_, leaf)| leaf.meta.owner));
-        match Limits::probe(self.directory.root(), owners, committed.into_iter()) {
+        match Limits::probe(&self.state, owners, committed.into_iter()) {
             Ok(limits) => {
                 if !limits.is_none() {
                     info!(target: "sync", cannot_be_had = %limits, "archived owners or modes cannot be had in this directory; they stay as they are archived");
@@ -172,6 +174,7 @@ impl Replica {
                 }
             }
         }
+        debug_assert!(self.tree.check_shape().is_ok(), "nobody could restore it");
         self.refresh(gathered);
     }
 

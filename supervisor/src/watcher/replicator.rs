@@ -25,7 +25,7 @@ use crate::entry::RelPath;
 use crate::human;
 use crate::memory::give_back;
 use crate::progress::Progress;
-use crate::session::{Marker, Mode, marker};
+use crate::session::{Marker, Mode, StateDir, marker};
 use crate::status::session_of;
 use crate::store::keeper::{Attention, LeaseKeeper};
 use crate::store::{Header, InstanceId, Store};
@@ -106,6 +106,7 @@ struct Hold {
 #[derive(Debug)]
 pub(super) struct Replicator {
     settings: Settings,
+    state: StateDir,
     store: Arc<dyn Store>,
     instance: InstanceId,
     /// Always there, except while a thread has it.
@@ -125,6 +126,7 @@ impl Replicator {
     ) -> Self {
         Self {
             settings,
+            state: replica.state.clone(),
             store,
             instance,
             replica: Some(replica),
@@ -171,7 +173,7 @@ impl Replicator {
     pub(super) async fn attach(&mut self) -> Result<(), StepError> {
         let store = self.store.clone();
         store.ping().await.map_err(ArchiveError::from)?;
-        let marker = Marker::read(&self.settings.dir).map_err(crate::boot::BootError::from)?;
+        let marker = Marker::read(&self.state).map_err(crate::boot::BootError::from)?;
         let ours = marker
             .as_ref()
             .is_some_and(|marker| marker.instance == self.instance.as_str());
@@ -282,7 +284,7 @@ impl Replicator {
             .as_ref()
             .expect("no thread has it while attaching")
             .directory();
-        let local = survey(directory, &self.settings.archive)?;
+        let local = survey(directory, Some(&self.state), &self.settings.archive)?;
         let remote = match head {
             Head::None => Remote::Empty,
             Head::Known(header) if header.base == 0 => Remote::Empty,
@@ -473,7 +475,7 @@ impl Replicator {
         if replica.is_some_and(|replica| !replica.directory().is_intact()) {
             return;
         }
-        if let Err(error) = marker.write(&self.settings.dir) {
+        if let Err(error) = marker.write(&self.state) {
             warn!(target: "sync", %error, "the marker could not be written");
         }
     }

@@ -2,7 +2,6 @@
 //! take a core, and fill the store with packs of commits that never come.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tracing::warn;
@@ -11,7 +10,7 @@ use super::gathered::Pass;
 use super::outcome::{FileOutcome, Later, RETRY};
 use crate::archive::blocks::LARGE_BLOCK;
 use crate::entry::{Meta, RelPath};
-use crate::session::{ReadError, stable};
+use crate::session::{Directory, ReadError, stable};
 
 /// A file that was read in vain for `t` is not read again for `t` times this: 4 % of a core.
 const PACE: u32 = 25;
@@ -67,8 +66,10 @@ impl Restless {
 
     /// Reads the file to see whether it stands still for as long as that takes, and whether it may be
     /// sent then: nothing of it shall be on its way to the store when it turns out to have changed.
-    pub(super) fn on_trial(&self, path: &RelPath, file: &Path) -> Result<(), ReadError> {
-        let (_, meta) = stable::read_blocks(file, LARGE_BLOCK as usize, &mut |_, _| Ok(()))?;
+    pub(super) fn on_trial(&self, path: &RelPath, directory: &Directory) -> Result<(), ReadError> {
+        let block = LARGE_BLOCK as usize;
+        let (dir, name) = (directory.fd(), path.as_bytes());
+        let (_, meta) = stable::read_blocks(dir, name, block, &mut |_, _| Ok(()))?;
         let is_due = |unrest: &Unrest| Instant::now() >= unrest.send_next;
         if is_at_rest(&meta) || self.0.get(path).is_none_or(is_due) {
             return Ok(());

@@ -19,7 +19,7 @@ use crate::archive::tree::Tree;
 use crate::boot::restore::{FallBack, Place, stage_newest_whole};
 use crate::config::{self, Flags, Secret, Settings};
 use crate::progress::Progress;
-use crate::session::{Directory, Events, Profile};
+use crate::session::{Directory, Events, Profile, StateDir};
 use crate::store::{Faults, MemoryStore, Store};
 
 struct Site {
@@ -60,7 +60,8 @@ impl Site {
         let events = Arc::new(Mutex::new(Events::new()));
         let memory = MemoryStore::new();
         let store: Arc<dyn Store> = Arc::new(memory.clone());
-        let replica = Replica::new(directory.clone(), events.clone());
+        let state = StateDir::open(&dir).expect("open");
+        let replica = Replica::new(directory.clone(), state, events.clone());
         let instance = "test-1".parse().expect("a name");
         let mut replicator = Replicator::new(settings.clone(), store, instance, replica);
         replicator.attach().await.expect("attaches");
@@ -127,7 +128,7 @@ impl Site {
         let staged = stage_newest_whole(
             &self.memory,
             head,
-            Place::keeping_owners(temp.path()),
+            Place::keeping_owners(&StateDir::open(temp.path()).expect("it opens")),
             FallBack::No,
             &Progress::default(),
         )

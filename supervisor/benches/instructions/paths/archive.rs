@@ -10,7 +10,7 @@ use sessionkeep::archive::version::Version;
 use sessionkeep::boot::restore::{FallBack, Place, stage_newest_whole};
 use sessionkeep::entry::{Digest, Kind};
 use sessionkeep::progress::Progress;
-use sessionkeep::session::json;
+use sessionkeep::session::{StateDir, json};
 
 use crate::callgrind::counted;
 use crate::inputs::{
@@ -78,10 +78,11 @@ pub(super) fn restore() {
     let dir = tempfile::tempdir().expect("a directory");
     let (head, progress) = (archive.head(), Progress::default());
     let restored = counted(|| {
+        let state = StateDir::open(dir.path()).expect("it opens");
         let staged = stage_newest_whole(
             &archive.store,
             head,
-            Place::keeping_owners(dir.path()),
+            Place::keeping_owners(&state),
             FallBack::No,
             &progress,
         );

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 use sessionkeep::config::ProfileName;
-use sessionkeep::session::{Check, Directory, Events, Profile, Snapshot};
+use sessionkeep::session::{Check, Directory, Events, Place, Profile, Snapshot};
 use sessionkeep::watcher::dirty::Dirty;
 
 use crate::callgrind::counted;
@@ -41,8 +41,9 @@ pub(super) fn scan() {
     let (dir, directory) = directory();
     write_accounts(dir.path());
     let mut found = Vec::with_capacity(4 * ACCOUNT);
-    let report =
-        counted(|| black_box(&directory).scan(None, &mut |_| {}, &mut |entry| found.push(entry)));
+    let report = counted(|| {
+        black_box(&directory).scan(None, &mut |_, _| {}, &mut |entry| found.push(entry))
+    });
     assert_eq!(found.len(), 3 * (ACCOUNT + 1));
     assert!(report.root_unreadable.is_none() && report.unreadable.is_empty());
     assert_eq!(report.skipped_count, 0);
@@ -103,10 +104,11 @@ pub(super) fn snapshot() {
     let (dir, _) = directory();
     let (path, gateway) = database(dir.path());
     change_keys(&gateway, ROWS);
+    let place = Place::of(&path).expect("its directory opens");
     let mut bytes = 0;
     let image = counted(|| {
         sessionkeep::session::snapshot(
-            black_box(&path),
+            black_box(&place),
             Duration::ZERO,
             Check::None,
             &mut |_, page| {
@@ -124,7 +126,8 @@ pub(super) fn changed_pages() {
     let (dir, _) = directory();
     let (path, gateway) = database(dir.path());
     change_keys(&gateway, ROWS);
-    let begin = || Snapshot::begin(black_box(&path), Duration::ZERO).expect("nobody locks it");
+    let place = Place::of(&path).expect("its directory opens");
+    let begin = || Snapshot::begin(black_box(&place), Duration::ZERO).expect("nobody locks it");
     let before = begin();
     let moment = before.moment().expect("something is in the log");
     before.end().expect("ended");

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sessionkeep::config::{self, Flags, Secret};
 use sessionkeep::control::{Lifecycle, MonotonicMs, ToWatcher};
+use sessionkeep::session::StateDir;
 use sessionkeep::status::Shared;
 use sessionkeep::store::{MemoryStore, Store};
 use sessionkeep::watcher::link::Link;
@@ -34,11 +35,19 @@ pub(super) fn flush() {
     let store: Arc<dyn Store> = Arc::new(memory.clone());
     let (init, link) = Link::local();
     let (store_name, life) = ("memory".to_owned(), "bench-1".to_owned());
-    let shared = Shared::new(&settings, store_name, life, Lifecycle::Running);
+    let shared = Shared::new(&settings, None, store_name, life, Lifecycle::Running);
+    let state = StateDir::open(dir.path()).expect("it opens");
     let instance = "bench-1".parse().expect("a name");
 
     let runtime = runtime();
-    let mut watching = Box::pin(watch(&settings, store, instance, link, shared.clone()));
+    let mut watching = Box::pin(watch(
+        &settings,
+        state,
+        store,
+        instance,
+        link,
+        shared.clone(),
+    ));
     runtime.block_on(async {
         tokio::select! {
             ended = &mut watching => panic!("nobody told it to end: {ended:?}"),

@@ -35,7 +35,7 @@ async fn restored_a(keeper: &Keeper) -> (Vec<u8>, Vec<String>) {
     let staged = stage_newest_whole(
         &*keeper.store,
         head,
-        Place::keeping_owners(dir.path()),
+        Place::keeping_owners(&crate::session::StateDir::open(dir.path()).expect("it opens")),
         FallBack::Yes,
         &Progress::default(),
     )
@@ -153,7 +153,7 @@ fn a_flipped_bit_in_a_pack_is_never_restored() {
         let none = stage_newest_whole(
             &*keeper.store,
             head,
-            Place::keeping_owners(dir.path()),
+            Place::keeping_owners(&crate::session::StateDir::open(dir.path()).expect("it opens")),
             FallBack::Yes,
             &Progress::default(),
         )

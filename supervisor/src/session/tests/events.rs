@@ -19,7 +19,7 @@ impl Watched {
         let mut events = Events::new();
         dir.scan(
             None,
-            &mut |path| events.watch(&dir, path).expect("watch"),
+            &mut |open, path| events.watch_open(&dir, open, path).expect("watch"),
             &mut |_| {},
         );
         Self { dir, events }
@@ -48,7 +48,7 @@ fn a_written_file_is_touched_and_then_closed_and_reading_wakes_nobody() {
     drop(file);
     assert_eq!(watched.hints(), [Hint::Closed(rel("a/creds.json"))]);
     fs::read(root.join("a/creds.json")).expect("read");
-    watched.dir.scan(None, &mut |_| {}, &mut |_| {});
+    watched.dir.scan(None, &mut |_, _| {}, &mut |_| {});
     let _ = watched.dir.look(&rel("a/creds.json"));
     assert_eq!(watched.hints(), []);
     fs::rename(root.join("a/creds.json"), root.join("b")).expect("rename");
@@ -94,7 +94,7 @@ fn a_directory_that_moves_is_known_by_its_new_name_only() {
     let mut found = Vec::new();
     dir.scan(
         Some(&rel("c")),
-        &mut |path| events.watch(dir, path).expect("watch"),
+        &mut |open, path| events.watch_open(dir, open, path).expect("watch"),
         &mut |entry| found.push(entry.path),
     );
     assert_eq!(found, [rel("c/b"), rel("c/b/x")]);

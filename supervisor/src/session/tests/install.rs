@@ -8,7 +8,7 @@ use super::super::install::{Recovered, recover, recover_with};
 use super::super::marker::tests::sample;
 use super::super::{Marker, STATE_DIR, Stage, StageError};
 use super::stage::meta;
-use super::{opened, rel};
+use super::{opened, rel, state};
 use crate::config::RestoreOwner;
 
 const OLD: [(&str, &str); 4] = [
@@ -26,7 +26,7 @@ const NEW: [(&str, &str); 4] = [
 
 fn content(root: &Path) -> BTreeMap<String, String> {
     let mut content = BTreeMap::new();
-    opened(root).scan(None, &mut |_| {}, &mut |found| {
+    opened(root).scan(None, &mut |_, _| {}, &mut |found| {
         if let Ok(text) = fs::read_to_string(found.path.under(root)) {
             content.insert(found.path.to_string(), text);
         }
@@ -47,7 +47,7 @@ fn old(root: &Path) {
 }
 
 fn staged(root: &Path) -> Stage {
-    let mut stage = Stage::begin(root, RestoreOwner::Keep).expect("begin");
+    let mut stage = Stage::begin(&state(root), RestoreOwner::Keep).expect("begin");
     stage.dir(&rel("sub")).expect("dir");
     stage
         .set_dir_meta(&rel("sub"), &meta(0o550, 99))
@@ -83,7 +83,7 @@ fn assert_new(root: &Path, case: &str) {
         "{case}: something is lost"
     );
     assert_eq!(
-        Marker::read(root).expect("marker"),
+        Marker::read(&state(root)).expect("marker"),
         Some(sample(5)),
         "{case}"
     );
@@ -96,7 +96,7 @@ fn assert_new(root: &Path, case: &str) {
         );
     }
     assert_eq!(
-        recover(root).expect("recover"),
+        recover(&state(root)).expect("recover"),
         Recovered::Nothing,
         "{case}"
     );
@@ -117,7 +117,7 @@ fn a_crash_at_any_step_ends_in_the_old_directory_or_the_new_one_whole() {
             assert!(steps > 12, "there are hardly any steps");
             break;
         }
-        match recover(root).expect("recover") {
+        match recover(&state(root)).expect("recover") {
             Recovered::Finished { marker, installed } => {
                 assert_eq!((marker, installed.replaced_entries), (sample(5), 3));
                 assert_new(root, &case);
@@ -126,7 +126,7 @@ fn a_crash_at_any_step_ends_in_the_old_directory_or_the_new_one_whole() {
             Recovered::Nothing | Recovered::Discarded => {
                 assert_eq!(finished, 0, "{case}: a later step undid an earlier one");
                 assert_eq!(content(root), expected(&OLD), "{case}");
-                assert_eq!(Marker::read(root).expect("marker"), None);
+                assert_eq!(Marker::read(&state(root)).expect("marker"), None);
             }
         }
     }
@@ -142,7 +142,7 @@ fn a_recovery_that_is_itself_cut_off_again_and_again_comes_to_an_end() {
         let cut = staged(root).install_with(&sample(5), "then", &mut cut_after(first));
         assert!(cut.is_err());
         let mut steps = 0;
-        while recover_with(root, &mut cut_after(steps)).is_err() {
+        while recover_with(&state(root), &mut cut_after(steps)).is_err() {
             steps += 1;
         }
         assert_new(root, &format!("first cut after {first} steps"));
@@ -155,9 +155,12 @@ fn a_staging_that_no_journal_names_is_discarded() {
     let root = dir.path();
     old(root);
     std::mem::forget(staged(root));
-    assert_eq!(recover(root).expect("recover"), Recovered::Discarded);
+    assert_eq!(
+        recover(&state(root)).expect("recover"),
+        Recovered::Discarded
+    );
     assert_eq!(content(root), expected(&OLD));
-    assert_eq!(recover(root).expect("recover"), Recovered::Nothing);
+    assert_eq!(recover(&state(root)).expect("recover"), Recovered::Nothing);
 }
 
 #[test]
@@ -186,9 +189,15 @@ fn a_journal_that_is_damaged_stops_the_recovery_with_everything_in_place() {
     let journal = root.join(STATE_DIR).join("install.json");
     let whole = fs::read(&journal).expect("read");
     fs::write(&journal, &whole[..whole.len() / 2]).expect("tear");
-    assert!(matches!(recover(root), Err(StageError::Journal { .. })));
+    assert!(matches!(
+        recover(&state(root)),
+        Err(StageError::Journal { .. })
+    ));
     fs::write(&journal, whole).expect("mend");
-    assert!(matches!(recover(root), Ok(Recovered::Finished { .. })));
+    assert!(matches!(
+        recover(&state(root)),
+        Ok(Recovered::Finished { .. })
+    ));
     assert_new(root, "after mending");
 }
 
@@ -201,7 +210,7 @@ fn read_only_directories_are_moved_and_removed_without_root_too() {
         let closed = std::os::unix::fs::PermissionsExt::from_mode(0o555);
         fs::set_permissions(root.join("sub"), closed).expect("chmod");
         std::mem::forget(staged(root));
-        recover(root).expect("discard");
+        recover(&state(root)).expect("discard");
         staged(root).install(&sample(5), "then").expect("install");
         assert_new(root, "without root");
     });
@@ -227,7 +236,7 @@ fn recover_after(change: impl Fn(&mut serde_json::Value)) -> (tempfile::TempDir,
     let mut journal = serde_json::from_slice(&fs::read(&path).expect("a journal")).expect("JSON");
     change(&mut journal);
     fs::write(&path, journal.to_string()).expect("write");
-    let error = recover(&root).expect_err("refused");
+    let error = recover(&state(&root)).expect_err("refused");
     assert_eq!(content(&root), expected(&OLD), "something has moved");
     (temp, error)
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 use crate::config::ProfileName;
 use crate::entry::RelPath;
 
-use super::{Directory, Profile};
+use super::{Directory, Profile, StateDir};
 
 fn rel(path: &str) -> RelPath {
     RelPath::new(path).expect("a usable path")
@@ -20,4 +20,9 @@ fn rel(path: &str) -> RelPath {
 
 fn opened(root: &Path) -> Directory {
     Directory::open(root, Profile::new(ProfileName::Waha)).expect("the directory opens")
+}
+
+/// Its own part of a directory.
+fn state(root: &Path) -> StateDir {
+    StateDir::open(root).expect("it opens")
 }

@@ -11,7 +11,8 @@ use rusqlite::Connection;
 
 use super::super::sqlite::has_magic;
 use super::super::{
-    Check, Freezer, Image, ProcessFreezer, SnapshotError, snapshot, snapshot_frozen,
+    Check, Freezer, Image, Place, ProcessFreezer, SnapshotError, StateDir, snapshot,
+    snapshot_frozen,
 };
 
 const BUSY: Duration = Duration::from_secs(20);
@@ -32,8 +33,12 @@ fn gathered(
     Ok((image, bytes))
 }
 
+fn place(path: &Path) -> Place {
+    Place::of(path).expect("its directory opens")
+}
+
 fn snap(path: &Path, busy: Duration) -> Result<(Image, Vec<u8>), SnapshotError> {
-    gathered(|each| snapshot(path, busy, Check::Quick, each))
+    gathered(|each| snapshot(&place(path), busy, Check::Quick, each))
 }
 
 /// Writes an image down and opens it like a gateway would.
@@ -149,13 +154,14 @@ fn fifty_good_snapshots(journal: &str, locking: &str) {
             let busy = snap(&path, Duration::from_millis(1));
             assert!(matches!(busy, Err(SnapshotError::Busy)), "{busy:?}");
             let freezer = ProcessFreezer::new(pid, &[]);
-            let scratch = dir.path().join("scratch");
+            let state = StateDir::open(dir.path()).expect("open");
             // On a busy machine it may take longer than its budget until all stand still.
             let mut tries = 0..100;
             loop {
-                let got =
-                    gathered(|each| snapshot_frozen(&path, &scratch, &freezer, Check::Quick, each));
-                assert!(!scratch.exists());
+                let got = gathered(|each| {
+                    snapshot_frozen(&place(&path), &state, &freezer, Check::Quick, each)
+                });
+                assert!(!state.has("scratch"));
                 match &got {
                     Err(SnapshotError::Io(error))
                         if error.kind() == std::io::ErrorKind::TimedOut
@@ -279,14 +285,14 @@ fn what_is_no_good_database_is_damaged_gone_or_empty() {
     assert!(!path.exists(), "it was created");
 
     fs::write(&path, "").expect("write");
-    assert!(!has_magic(&path).expect("read"));
+    assert!(!has_magic(place(&path).dir(), b"x.db").expect("read"));
     let (image, bytes) = snap(&path, BUSY).expect("empty is valid");
     assert_eq!((image.pages, bytes.len()), (0, 0));
 
     let mut garbage = b"SQLite format 3\0".to_vec();
     garbage.extend((0..20_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8));
     fs::write(&path, &garbage).expect("write");
-    assert!(has_magic(&path).expect("read"));
+    assert!(has_magic(place(&path).dir(), b"x.db").expect("read"));
     let damaged = snap(&path, BUSY);
     assert!(
         matches!(damaged, Err(SnapshotError::Damaged(_))),
@@ -362,7 +368,7 @@ fn an_error_of_the_receiver_ends_the_snapshot_and_frees_the_database() {
     let db = Connection::open(&path).expect("open");
     db.execute_batch("CREATE TABLE t (n)").expect("create");
     let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
-    let got = snapshot(&path, BUSY, Check::None, &mut |_, _| Err(full()));
+    let got = snapshot(&place(&path), BUSY, Check::None, &mut |_, _| Err(full()));
     assert!(matches!(got, Err(SnapshotError::Io(_))), "{got:?}");
     db.execute_batch("INSERT INTO t VALUES (1)")
         .expect("no lock is left");
@@ -382,11 +388,13 @@ fn a_freeze_that_fails_lets_everybody_go_on_and_leaves_no_copy() {
     }
     let dir = tempfile::tempdir().expect("tempdir");
     let freezer = Stubborn(AtomicU32::new(0));
-    let scratch = dir.path().join("scratch");
+    let state = StateDir::open(dir.path()).expect("open");
     let path = dir.path().join("x.db");
     fs::write(&path, "").expect("write");
-    let got = snapshot_frozen(&path, &scratch, &freezer, Check::None, &mut |_, _| Ok(()));
+    let got = snapshot_frozen(&place(&path), &state, &freezer, Check::None, &mut |_, _| {
+        Ok(())
+    });
     assert!(matches!(got, Err(SnapshotError::Io(_))), "{got:?}");
     assert_eq!(freezer.0.load(Ordering::SeqCst), 1);
-    assert!(!scratch.exists());
+    assert!(!state.has("scratch"));
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::super::install::recover;
 use super::super::marker::tests::sample;
 use super::super::{FoundKind, STATE_DIR, Stage, StageError, free_space};
-use super::{opened, rel};
+use super::{opened, rel, state};
 use crate::config::RestoreOwner;
 use crate::entry::{Meta, Owner};
 
@@ -31,8 +31,8 @@ fn is_root() -> bool {
 fn modes_times_owners_links_and_empty_directories_come_back_exactly() {
     let dir = tempfile::tempdir().expect("tempdir");
     let root = dir.path();
-    recover(root).expect("recover");
-    let mut stage = Stage::begin(root, RestoreOwner::Keep).expect("begin");
+    recover(&state(root)).expect("recover");
+    let mut stage = Stage::begin(&state(root), RestoreOwner::Keep).expect("begin");
     let other = Owner {
         uid: 4711,
         gid: 815,
@@ -78,7 +78,7 @@ fn modes_times_owners_links_and_empty_directories_come_back_exactly() {
     let installed = stage.install(&sample(7), "now").expect("install");
     assert_eq!(installed.replaced, None);
     let mut found = Vec::new();
-    opened(root).scan(None, &mut |_| {}, &mut |entry| found.push(entry));
+    opened(root).scan(None, &mut |_, _| {}, &mut |entry| found.push(entry));
     let got: Vec<_> = found.iter().map(|f| (f.path.to_string(), f.meta)).collect();
     let wanted: Vec<_> = wanted.iter().map(|(p, m)| ((*p).to_owned(), *m)).collect();
     assert_eq!(got, wanted);
@@ -97,7 +97,7 @@ fn nothing_is_written_through_a_link_or_under_a_reserved_name() {
     let dir = tempfile::tempdir().expect("tempdir");
     let elsewhere = tempfile::tempdir().expect("tempdir");
     let root = dir.path();
-    let mut stage = Stage::begin(root, RestoreOwner::Keep).expect("begin");
+    let mut stage = Stage::begin(&state(root), RestoreOwner::Keep).expect("begin");
     let m = meta(0o600, 1);
     stage.symlink(&rel("l"), b"d", &m).expect("link");
     stage.dir(&rel("d")).expect("dir");
@@ -142,7 +142,7 @@ fn the_group_of_a_set_group_id_directory_is_not_passed_on() {
     let dir = tempfile::tempdir().expect("tempdir");
     std::os::unix::fs::chown(dir.path(), None, Some(815)).expect("chown");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o2777)).expect("chmod");
-    let mut stage = Stage::begin(dir.path(), RestoreOwner::Keep).expect("begin");
+    let mut stage = Stage::begin(&state(dir.path()), RestoreOwner::Keep).expect("begin");
     let m = meta(0o600, 1);
     stage.file(&rel("f"), &m, b"x").expect("file");
     let got = fs::metadata(stage.path().join("f")).expect("stat");
@@ -192,7 +192,7 @@ fn a_full_disk_is_a_clear_error_and_the_old_directory_stays() {
     assert!(free < 1024 * 1024);
     let m = meta(0o600, 1);
 
-    let mut stage = Stage::begin(root, RestoreOwner::Keep).expect("begin");
+    let mut stage = Stage::begin(&state(root), RestoreOwner::Keep).expect("begin");
     stage
         .file(&rel("creds.json"), &m, b"{}")
         .expect("room for this");
@@ -208,7 +208,7 @@ fn a_full_disk_is_a_clear_error_and_the_old_directory_stays() {
         "the staging is gone"
     );
 
-    let mut stage = Stage::begin(root, RestoreOwner::Keep).expect("begin");
+    let mut stage = Stage::begin(&state(root), RestoreOwner::Keep).expect("begin");
     let error = stage.begin_file(&rel("large"), 2 << 20).expect_err("full");
     assert!(matches!(error, StageError::Full { .. }), "{error}");
     drop(stage);
@@ -232,7 +232,7 @@ fn a_mount_point_inside_is_refused_before_anything_moves() {
         None::<&str>,
     )
     .expect("bind");
-    let stage = Stage::begin(root.path(), RestoreOwner::Keep).expect("begin");
+    let stage = Stage::begin(&state(root.path()), RestoreOwner::Keep).expect("begin");
     let got = stage.install(&sample(1), "now");
     nix::mount::umount(&inner).expect("unmount");
     assert!(matches!(got, Err(StageError::MountPoint { .. })), "{got:?}");

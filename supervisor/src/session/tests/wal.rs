@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use rusqlite::Connection;
 
-use super::super::{Moment, Snapshot};
+use super::super::{Moment, Place, Snapshot};
 
 const BUSY: Duration = Duration::from_secs(20);
 
@@ -67,7 +67,8 @@ impl Site {
 
     /// Takes a snapshot. Where the log tells what changed since the last one, that must be all.
     fn look(&mut self) -> Look {
-        let snapshot = Snapshot::begin(&self.path, BUSY).expect("begin");
+        let snapshot =
+            Snapshot::begin(&Place::of(&self.path).expect("opens"), BUSY).expect("begin");
         let mut whole = Vec::new();
         snapshot
             .all_pages(&mut |_, page| {
