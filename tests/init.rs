@@ -3,6 +3,8 @@
 
 #[path = "support/built.rs"]
 mod built;
+#[path = "support/faketime.rs"]
+mod faketime;
 
 #[path = "init/basics.rs"]
 mod basics;

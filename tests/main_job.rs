@@ -6,6 +6,8 @@
 mod built;
 #[path = "support/example.rs"]
 mod example;
+#[path = "support/faketime.rs"]
+mod faketime;
 #[path = "support/keeper.rs"]
 mod keeper;
 #[path = "support/line.rs"]
@@ -31,6 +33,8 @@ mod tree;
 mod boot_table;
 #[path = "main_job/cli.rs"]
 mod cli;
+#[path = "main_job/clocks.rs"]
+mod clocks;
 #[path = "main_job/crash.rs"]
 mod crash;
 #[path = "main_job/file_mode.rs"]

@@ -40,6 +40,14 @@ impl Subject for InMemory {
         self.0.advance(span);
     }
 
+    async fn set_clock(&self, _: &ArchiveName, by_ms: i64) {
+        self.0.set_clock(by_ms);
+    }
+
+    async fn forget_term(&self, _: &ArchiveName) -> bool {
+        false
+    }
+
     async fn damage(&self, archive: &ArchiveName, seq: Seq) {
         assert!(self.0.damage_record(archive, seq));
     }
@@ -67,6 +75,29 @@ impl Subject for InSqlite {
 
     async fn let_pass(&self, span: Duration) {
         tokio::time::sleep(span).await;
+    }
+
+    async fn set_clock(&self, archive: &ArchiveName, by_ms: i64) {
+        // To a lease it is the same whether the clock goes or its times come.
+        let db = rusqlite::Connection::open(self.directory.path().join("store.db")).expect("open");
+        let back = (archive.as_str(), -by_ms);
+        for sql in [
+            "UPDATE leases SET since_ms = since_ms + ?2, \
+             expires_ms = iif(expires_ms = 0, 0, expires_ms + ?2) WHERE archive = ?1",
+            "UPDATE lease_terms SET written_ms = written_ms + ?2 WHERE archive = ?1",
+            "UPDATE lease_queues SET places = (SELECT json_group_array(json_set(value, \
+             '$.since_ms', value ->> 'since_ms' + ?2, '$.seen_ms', value ->> 'seen_ms' + ?2)) \
+             FROM json_each(places)) WHERE archive = ?1",
+        ] {
+            db.execute(sql, back).expect("shift its times");
+        }
+    }
+
+    async fn forget_term(&self, archive: &ArchiveName) -> bool {
+        let db = rusqlite::Connection::open(self.directory.path().join("store.db")).expect("open");
+        let sql = "DELETE FROM lease_terms WHERE archive = ?1";
+        assert_eq!(db.execute(sql, [archive.as_str()]).expect("forget"), 1);
+        true
     }
 
     async fn damage(&self, archive: &ArchiveName, seq: Seq) {
@@ -113,6 +144,34 @@ impl Subject for InMongo {
 
     async fn let_pass(&self, span: Duration) {
         tokio::time::sleep(span).await;
+    }
+
+    async fn set_clock(&self, archive: &ArchiveName, by_ms: i64) {
+        // To a lease it is the same whether the clock goes or its times come.
+        let moved = |path: &str| doc! { "$subtract": [path, by_ms] };
+        let released = doc! { "$eq": ["$expires", mongodb::bson::DateTime::from_millis(0)] };
+        let place = doc! { "$mergeObjects": [
+            "$$this",
+            { "since": moved("$$this.since"), "seen": moved("$$this.seen") },
+        ] };
+        let update = doc! { "$set": {
+            "since": moved("$since"),
+            "expires": { "$cond": [released, "$expires", moved("$expires")] },
+            "now": moved("$now"),
+            "waiting": { "$map": { "input": "$waiting", "in": place } },
+        } };
+        let leases = self.collection("leases").await;
+        let own = doc! { "_id": archive.as_str() };
+        let changed = leases.update_one(own, vec![update]).await;
+        assert_eq!(changed.expect("shift its times").modified_count, 1);
+    }
+
+    async fn forget_term(&self, archive: &ArchiveName) -> bool {
+        let leases = self.collection("leases").await;
+        let own = doc! { "_id": archive.as_str() };
+        let changed = leases.update_one(own, doc! { "$unset": { "term": "" } });
+        assert_eq!(changed.await.expect("forget").modified_count, 1);
+        true
     }
 
     async fn damage(&self, archive: &ArchiveName, seq: Seq) {
@@ -201,6 +260,7 @@ macro_rules! holds_for_every_store {
             let run = [$(stringify!($sentence)),*];
             let written = concat!(
                 include_str!("../supervisor/src/store/contract/mod.rs"),
+                include_str!("../supervisor/src/store/contract/clocks.rs"),
                 include_str!("../supervisor/src/store/contract/commits.rs"),
                 include_str!("../supervisor/src/store/contract/leases.rs"),
                 include_str!("../supervisor/src/store/contract/packs.rs"),
@@ -241,6 +301,11 @@ holds_for_every_store! {
     the_queue_is_bounded
     a_broken_lease_is_lost_to_its_holder
     a_lease_that_cannot_be_read_can_be_ended
+    a_clock_that_is_set_back_makes_no_lease_longer
+    a_holder_renews_across_a_clock_that_is_set_back
+    a_place_in_the_future_keeps_nobody_out
+    an_expired_lease_is_not_taken_from_who_renews_it
+    a_claimants_own_time_shortens_no_lease
     a_ring_is_heard
     of_concurrent_first_claims_exactly_one_is_granted
     packs_come_back_as_they_were_put

@@ -16,7 +16,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// A moment, as the time since the machine was started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WakingInstant(Duration);
 
 impl WakingInstant {
@@ -26,6 +26,18 @@ impl WakingInstant {
         let now = clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
             .expect("CLOCK_BOOTTIME exists on every Linux");
         Self(now.into())
+    }
+
+    /// So long after the machine was started, for tests.
+    #[cfg(test)]
+    pub(crate) fn at(since_start: Duration) -> Self {
+        Self(since_start)
+    }
+
+    /// How long it was from `earlier` until then; zero where that came later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
     }
 
     /// How long it has been since then; zero where it has yet to come.

@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::faketime;
 use crate::life::{As, LOOP, Life, Setup, both};
 
 /// As a session in file mode, and as an init only.
@@ -204,19 +204,6 @@ fn a_log_that_nobody_reads_blocks_nothing() {
     }
 }
 
-/// The library that shows a program another time of day, where it is installed.
-fn other_clock() -> Option<PathBuf> {
-    let arch = std::env::consts::ARCH;
-    let library = format!("/usr/lib/{arch}-linux-gnu/faketime/libfaketime.so.1");
-    let library = PathBuf::from(library);
-    if library.exists() {
-        return Some(library);
-    }
-    assert!(std::env::var_os("CI").is_none(), "libfaketime is missing");
-    eprintln!("libfaketime is not installed: no clock was set back");
-    None
-}
-
 /// When a log line was written, by the clock that the program saw.
 fn stamp(line: &str) -> &str {
     line.split(' ').next().unwrap_or_default()
@@ -224,26 +211,25 @@ fn stamp(line: &str) -> &str {
 
 #[test]
 fn a_clock_that_is_set_back_an_hour_moves_no_deadline() {
-    let Some(library) = other_clock() else {
+    let Some(library) = faketime::library() else {
         return;
     };
     for run_as in both() {
-        for setup in kinds(*run_as) {
+        for mut setup in kinds(*run_as) {
             let clock = setup.root.path().join("clock");
-            fs::write(&clock, "+0").expect("write");
+            faketime::set(&clock, "+0");
+            for (name, value) in faketime::environment(&library, &clock) {
+                setup = setup.env(name, value);
+            }
             let mut life = setup
                 .env("SESSIONKEEP_STOP_TOTAL", "3s")
                 .env("SESSIONKEEP_STOP_FLUSH", "1s")
-                .env("LD_PRELOAD", library.display().to_string())
-                .env("FAKETIME_TIMESTAMP_FILE", clock.display().to_string())
-                .env("FAKETIME_NO_CACHE", "1")
-                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
                 .script("trap '' TERM; echo up > ready; while :; do sleep 0.05; done");
             life.until_up();
             let asked = Instant::now();
             life.signal(libc::SIGTERM);
             life.until("stopping", |life| life.log().contains("to=Stopping"));
-            fs::write(&clock, "-1h").expect("write");
+            faketime::set(&clock, "-1h");
             assert_eq!(life.code(), 137, "{}", life.log());
             let took = asked.elapsed();
             assert!(

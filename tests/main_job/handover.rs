@@ -8,6 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::faketime;
 use super::keeper::{
     Setup, World, free_port, http_json, is_alive, send, wait_until, with_descendants,
 };
@@ -26,8 +27,8 @@ while :; do n=$((n+1)); echo $n >n.new; mv n.new n; echo $n >"$P/n"; sleep 0.02;
 "#;
 
 /// The stage of these tests.
-struct Stage {
-    world: World,
+pub(super) struct Stage {
+    pub(super) world: World,
 }
 
 impl Stage {
@@ -47,7 +48,7 @@ impl Stage {
     }
 
     /// An instance with a disk of its own.
-    fn instance(&self, name: &str) -> Setup<'_> {
+    pub(super) fn instance(&self, name: &str) -> Setup<'_> {
         self.world
             .script(COUNTER)
             .dir(self.dir(name))
@@ -66,7 +67,7 @@ impl Stage {
     }
 
     /// Who began, in order.
-    fn owners(&self) -> Vec<String> {
+    pub(super) fn owners(&self) -> Vec<String> {
         let said = self.said("owners");
         let began = said.lines().filter(|line| line.contains(" began "));
         began
@@ -86,7 +87,7 @@ impl Stage {
     }
 
     #[track_caller]
-    fn until_owner(&self, name: &str) {
+    pub(super) fn until_owner(&self, name: &str) {
         wait_until(&format!("{name} has the session"), || {
             self.owners().last().is_some_and(|last| last == name)
         });
@@ -94,19 +95,19 @@ impl Stage {
 
     /// Until the gateway has counted on, and all of that is surely committed.
     #[track_caller]
-    fn until_counted(&self) {
+    pub(super) fn until_counted(&self) {
         let counted = || -> u64 { self.said("n").trim().parse().unwrap_or(0) };
         let from = counted();
         wait_until("the gateway counts on", || counted() >= from + 20);
     }
 
     #[track_caller]
-    fn never_two(&self) {
+    pub(super) fn never_two(&self) {
         assert_eq!(self.said("two"), "", "two gateways had the session at once");
     }
 
     #[track_caller]
-    fn nothing_lost(&self) {
+    pub(super) fn nothing_lost(&self) {
         assert_eq!(self.said("differs"), "", "a write was lost");
         self.never_two();
     }
@@ -298,13 +299,9 @@ fn an_owner_that_stood_still_for_longer_than_its_lease_is_fenced_when_it_goes_on
 
 #[test]
 fn a_clock_that_is_wrong_by_an_hour_is_nothing_to_a_lease() {
-    let arch = std::env::consts::ARCH;
-    let library = format!("/usr/lib/{arch}-linux-gnu/faketime/libfaketime.so.1");
-    if !std::path::Path::new(&library).exists() {
-        assert!(std::env::var_os("CI").is_none(), "libfaketime is missing");
-        eprintln!("libfaketime is not installed: no clock was wrong");
+    let Some(library) = faketime::library() else {
         return;
-    }
+    };
     for (ours, theirs) in [("+1h", "-1h"), ("-1h", "+1h")] {
         let stage = Stage {
             world: World::mongo(),
@@ -312,7 +309,7 @@ fn a_clock_that_is_wrong_by_an_hour_is_nothing_to_a_lease() {
         let skewed = |name: &str, skew: &str| {
             stage
                 .instance(name)
-                .env("LD_PRELOAD", library.clone())
+                .env("LD_PRELOAD", library.display().to_string())
                 .env("FAKETIME", skew)
                 .env("DONT_FAKE_MONOTONIC", "1")
                 // The times of files are the kernel's.

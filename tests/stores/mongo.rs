@@ -220,6 +220,7 @@ async fn a_lease_of_a_later_version_is_not_taken() {
         predecessor: None,
         floor: 0,
         ttl: Duration::from_secs(15),
+        lapsed: None,
         otherwise: sessionkeep::store::Otherwise::Wait,
     };
     let error = subject.store().take_lease(&archive, &claim).await;

@@ -52,6 +52,8 @@ pub(crate) struct Mongod {
     tls: Option<PathBuf>,
     /// The replica set that it is a member of.
     replica_set: Option<&'static str>,
+    /// What it is started with in its environment.
+    environment: Vec<(&'static str, String)>,
     process: Mutex<Option<Child>>,
 }
 
@@ -175,26 +177,36 @@ impl Mongod {
 
     /// A private one.
     pub(crate) fn start() -> Mongod {
-        Self::start_as(None, None)
+        Self::start_as(None, None, Vec::new())
+    }
+
+    /// A private one with these variables.
+    pub(crate) fn start_in(environment: Vec<(&'static str, String)>) -> Mongod {
+        Self::start_as(None, None, environment)
     }
 
     /// A private one that takes nothing but TLS, with the key and certificate in this file.
     pub(crate) fn start_with_tls(pem: PathBuf) -> Mongod {
-        Self::start_as(None, Some(pem))
+        Self::start_as(None, Some(pem), Vec::new())
     }
 
     /// A private one that waits to become a member of a replica set.
     pub(crate) fn start_member(of: &'static str) -> Mongod {
-        Self::start_as(Some(of), None)
+        Self::start_as(Some(of), None, Vec::new())
     }
 
-    fn start_as(replica_set: Option<&'static str>, tls: Option<PathBuf>) -> Mongod {
+    fn start_as(
+        replica_set: Option<&'static str>,
+        tls: Option<PathBuf>,
+        environment: Vec<(&'static str, String)>,
+    ) -> Mongod {
         let mongod = Mongod {
             port: free_port(),
             directory: new_directory(),
             auth: false,
             tls,
             replica_set,
+            environment,
             process: Mutex::new(None),
         };
         mongod.start_again();
@@ -269,6 +281,7 @@ impl Mongod {
             .arg("--logpath")
             .arg(self.directory.join("mongod.log"))
             .arg(if self.auth { "--auth" } else { "--noauth" })
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());

@@ -12,8 +12,9 @@ use crate::archive::ArchiveError;
 use crate::archive::version::head_of;
 use crate::archive::writer::{Outcome, Writer};
 use crate::config::{Conflict, Settings};
-use crate::human::{Chain, Took};
-use crate::store::keeper::{Attention, LeaseKeeper, Tenure, why_lost};
+use crate::human::{Chain, Moment, Took};
+use crate::store::keeper::{Attention, LeaseKeeper, Tenure, tell_of_queue, why_lost};
+use crate::store::lapse::RenewalWatch;
 use crate::store::retry::Backoff;
 use crate::store::{
     ArchiveName, Header, InstanceId, Lease, LeaseClaim, LeaseOutcome, Otherwise, Renewal, Seq,
@@ -138,6 +139,7 @@ pub async fn take_lease(
         predecessor: who.predecessor.clone(),
         floor: 0,
         ttl: settings.lease.ttl,
+        lapsed: None,
         otherwise: match settings.lease.conflict {
             Conflict::Refuse => Otherwise::Leave,
             Conflict::Wait | Conflict::Takeover => Otherwise::Wait,
@@ -147,8 +149,11 @@ pub async fn take_lease(
     let mut attempt = 0;
     let mut waiting: Option<Waiting> = None;
     let mut silent: Option<Instant> = None;
+    let mut watch = RenewalWatch::default();
+    let mut noticed_mark = None;
     loop {
         let asked = WakingInstant::now();
+        claim.lapsed = watch.lapsed(claim.ttl, asked);
         let taken = async {
             // Commits that say more than the leases do outlived them.
             claim.floor = match head_of(&**store, &settings.archive).await {
@@ -213,7 +218,18 @@ pub async fn take_lease(
                 });
             }
         };
-        if settings.lease.conflict == Conflict::Refuse {
+        watch.note(&lease, WakingInstant::now());
+        tell_of_clock(&lease);
+        tell_of_queue(&lease);
+        // One that has run out may have an owner that renews it, if the store's clock was set forward.
+        let is_watched = lease.remaining.is_zero() && lease.next().is_none();
+        let left = watch.left(claim.ttl, WakingInstant::now());
+        let may_be_over = is_watched && !left.is_zero();
+        if may_be_over && noticed_mark != lease.mark {
+            noticed_mark = lease.mark;
+            info!(target: "boot", owner = %lease.instance, epoch = lease.epoch, wait = ?left, "the lease has run out; making sure that its owner does not renew it");
+        }
+        if settings.lease.conflict == Conflict::Refuse && !may_be_over {
             return Err(BootError::Owned {
                 owner: lease.instance.to_string(),
             });
@@ -230,8 +246,20 @@ pub async fn take_lease(
             continue;
         }
         waiting
-            .go_on(&**store, &settings.archive, &claim, &lease)
+            .go_on(&**store, &settings.archive, &claim, &lease, left)
             .await;
+    }
+}
+
+/// Says that the store's clock was set back, where that was found just now: leases that were to end at
+/// a time by that clock end one TTL from now instead.
+fn tell_of_clock(lease: &Lease) {
+    if let Some(found) = lease
+        .set_back
+        .filter(|found| found.found_ms == lease.now_ms)
+    {
+        let by = Duration::from_millis(found.by_ms);
+        warn!(target: "boot", by = %Took(by), store_time = %Moment(lease.now_ms), "the store's clock was set back; the lease runs from now on");
     }
 }
 
@@ -252,13 +280,15 @@ impl Waiting {
         }
     }
 
-    /// Waits until the lease may be free.
+    /// Waits until the lease may be free. It has to be watched for `left` before it is believed that
+    /// nobody renews it.
     async fn go_on(
         &mut self,
         store: &dyn Store,
         archive: &ArchiveName,
         claim: &LeaseClaim,
         lease: &Lease,
+        left: Duration,
     ) {
         let asks = claim.otherwise == Otherwise::Ask(lease.epoch);
         if self.noticed.elapsed() >= WAIT_NOTICE {
@@ -282,8 +312,13 @@ impl Waiting {
             true => ASKED_POLL,
             false => LEASE_POLL,
         };
-        // A lease that runs out sooner than the next poll is asked for when it has.
-        let pause = poll.min(lease.remaining + Duration::from_millis(20));
+        // A lease that can be taken sooner than at the next poll is asked for then.
+        let free_in = lease.remaining.max(left);
+        let pause = match free_in.is_zero() {
+            // It is somebody else's turn.
+            true => poll,
+            false => poll.min(free_in + Duration::from_millis(20)),
+        };
         let begun = Instant::now();
         if let Err(error) = store.listen(archive, pause).await {
             debug!(target: "boot", %error, "cannot hear when the lease is released; asking again");
@@ -441,6 +476,7 @@ mod tests {
             predecessor: None,
             floor: 0,
             ttl,
+            lapsed: None,
             otherwise: Otherwise::Leave,
         };
         let short = Duration::from_millis(1);
@@ -454,7 +490,12 @@ mod tests {
         // And now somebody did.
         memory.advance(short * 2);
         let long = Duration::from_secs(60);
-        let taken = store.take_lease(&archive, &claim("next", long)).await;
+        let lease = store.lease(&archive).await.expect("answers");
+        let next = LeaseClaim {
+            lapsed: lease.and_then(|lease| lease.mark),
+            ..claim("next", long)
+        };
+        let taken = store.take_lease(&archive, &next).await;
         assert_eq!(taken.expect("answers"), LeaseOutcome::Granted { epoch: 2 });
         let held = still_held(&*store, &late).await;
         assert!(matches!(held, Err(BootError::Fenced { .. })), "{held:?}");

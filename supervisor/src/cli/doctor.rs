@@ -2,13 +2,14 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::json;
 
 use crate::config::{self, Flags, HttpSettings, Settings};
-use crate::human::Bytes;
+use crate::human::{Bytes, Moment, Took};
 use crate::session::{Directory, Marker, Profile, StateDir, free_space};
-use crate::store::{Finding, Severity};
+use crate::store::{Finding, Lease, Severity, StoreError};
 
 use super::context;
 
@@ -254,6 +255,7 @@ fn store(settings: &Settings, findings: &mut Vec<Finding>) {
         let store = context::open(settings).await?;
         let mut found = vec![good("store", store.describe())];
         found.extend(store.examine().await);
+        found.extend(lease(store.lease(&settings.archive).await));
         store.close().await;
         anyhow::Ok(found)
     });
@@ -265,4 +267,53 @@ fn store(settings: &Settings, findings: &mut Vec<Finding>) {
             "check the URL and that the database is up",
         )),
     }
+}
+
+/// For how long it is told that the store's clock was set back.
+const SET_BACK_TOLD: Duration = Duration::from_secs(24 * 3600);
+
+/// What the archive's lease shows: damage, and a clock that was set.
+fn lease(found: Result<Option<Lease>, StoreError>) -> Vec<Finding> {
+    let lease = match found {
+        Ok(Some(lease)) => lease,
+        Err(error @ (StoreError::Damaged { .. } | StoreError::Format { .. })) => {
+            let remedy = match error {
+                StoreError::Format { .. } => "install the version that wrote it, or a newer one",
+                _ => {
+                    "end the instance that holds it, if there is one, and then `sessionkeep lease --break`"
+                }
+            };
+            return vec![bad("lease", error.to_string(), remedy)];
+        }
+        // None yet; or the store does not answer, which is told already.
+        Ok(None) | Err(_) => return Vec::new(),
+    };
+    let mut findings = Vec::new();
+    if lease.queue_damaged {
+        findings.push(warning(
+            "lease",
+            "its queue cannot be read, in part at least: somebody else has written to the store"
+                .into(),
+            "none is needed: the next renewal or start puts it right",
+        ));
+    }
+    if let Some(found) = lease.set_back
+        && lease.now_ms.saturating_sub(found.found_ms) < millis(SET_BACK_TOLD)
+    {
+        findings.push(warning(
+            "store clock",
+            format!(
+                "it was set back by {}, found at {}",
+                Took(Duration::from_millis(found.by_ms)),
+                Moment(found.found_ms)
+            ),
+            "run NTP on the store's host, on all members of a replica set; leases and the history's \
+             grace go by that clock",
+        ));
+    }
+    findings
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

@@ -16,13 +16,14 @@ use super::context;
 A lease needs no help to end: an instance that stops lets it go, and that of one
 that died runs out within lease.ttl. --break is for those who know better. An
 owner that is alive after all stops its gateway when it next renews, and exits
-with 75; what it has not saved by then is not saved.
+with 75; what it has not saved by then is not saved. The queue of those who
+wait ends too; who is alive enters it again.
 
 Examples:
   sessionkeep lease
   sessionkeep lease --break")]
 pub(super) struct Args {
-    /// End the lease, whoever holds it
+    /// End the lease and its queue, whoever holds it
     #[arg(long = "break")]
     pub(super) end: bool,
     /// Print JSON
@@ -107,6 +108,11 @@ pub(super) fn lines(lease: Option<&Lease>) -> String {
             lease.epoch
         ),
     };
+    if lease.queue_damaged {
+        text.push_str(
+            "waiting    cannot be read, in part at least; who waits enters again within a second\n",
+        );
+    }
     for waiter in &lease.waiting {
         let asks = match waiter.asks == Some(lease.epoch) {
             true => ", asks the owner to hand over",
@@ -125,16 +131,7 @@ pub(super) fn lines(lease: Option<&Lease>) -> String {
 fn told(args: &Args, lease: Option<&Lease>) -> String {
     let mut text = lines(lease);
     match lease {
-        Some(lease) if args.end && lease.remaining.is_zero() => {
-            text.push_str("nobody held it: nothing was ended\n");
-        }
-        Some(lease) if args.end => {
-            let _ = writeln!(
-                text,
-                "ended: if {} is still alive, it stops its gateway when it next renews (lease.renew)",
-                lease.instance
-            );
-        }
+        Some(lease) if args.end => text.push_str(&ended(lease)),
         Some(lease) if !lease.remaining.is_zero() => {
             let _ = writeln!(
                 text,
@@ -143,6 +140,31 @@ fn told(args: &Args, lease: Option<&Lease>) -> String {
             );
         }
         _ => {}
+    }
+    text
+}
+
+/// What was ended.
+fn ended(lease: &Lease) -> String {
+    let mut text = match lease {
+        lease if !lease.remaining.is_zero() => format!(
+            "ended: if {} is still alive, it stops its gateway when it next renews (lease.renew)\n",
+            lease.instance
+        ),
+        lease if lease.mark.is_some() => {
+            "it had run out: the next may have it at once\n".to_owned()
+        }
+        lease if lease.waiting.is_empty() && !lease.queue_damaged => {
+            "nobody held it, and nobody waited: nothing was ended\n".to_owned()
+        }
+        _ => "nobody held it\n".to_owned(),
+    };
+    if !lease.waiting.is_empty() || lease.queue_damaged {
+        let _ = writeln!(
+            text,
+            "ended the queue, with {} in it: who is still alive enters it again within a second",
+            lease.waiting.len()
+        );
     }
     text
 }

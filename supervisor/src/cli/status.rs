@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::config::{Flags, Settings};
-use crate::human::{Bytes, Moment};
-use crate::store::{Header, Lease, Usage};
+use crate::human::{Bytes, Chain, Moment};
+use crate::store::{Header, Lease, StoreError, Usage};
 
 use super::{context, glance, health, lease, log};
 
@@ -34,7 +34,8 @@ const STORE_EVERY: Duration = Duration::from_secs(10);
 /// What the store says.
 struct Stored {
     head: Option<Header>,
-    lease: Option<Lease>,
+    /// One that cannot be read hides nothing else.
+    lease: Result<Option<Lease>, StoreError>,
     usage: Usage,
 }
 
@@ -87,7 +88,10 @@ fn show(
     let stored = stored.map(|stored| match stored {
         Ok(stored) => json!({
             "head": stored.head.as_ref().map(log::as_json),
-            "lease": stored.lease.as_ref().map(lease::as_json),
+            "lease": match &stored.lease {
+                Ok(lease) => json!(lease.as_ref().map(lease::as_json)),
+                Err(error) => json!({ "error": Chain(error).to_string() }),
+            },
             "usage": { "commits": stored.usage.commits, "commit_bytes": stored.usage.commit_bytes,
                        "packs": stored.usage.packs, "pack_bytes": stored.usage.pack_bytes },
         }),
@@ -105,7 +109,7 @@ async fn read(settings: &Settings) -> anyhow::Result<Stored> {
     let archive = &settings.archive;
     let stored = Stored {
         head: store.head(archive).await?,
-        lease: store.lease(archive).await?,
+        lease: store.lease(archive).await,
         usage: store.usage(archive).await?,
     };
     store.close().await;
@@ -145,7 +149,12 @@ fn told(
                 }
                 None => text.push_str("newest     nothing was ever committed\n"),
             }
-            text.push_str(&lease::lines(stored.lease.as_ref()));
+            match &stored.lease {
+                Ok(lease) => text.push_str(&lease::lines(lease.as_ref())),
+                Err(error) => {
+                    let _ = writeln!(text, "owner      {}", Chain(error));
+                }
+            }
             let usage = &stored.usage;
             let _ = writeln!(
                 text,

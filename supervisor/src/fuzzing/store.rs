@@ -11,7 +11,7 @@ use super::{Decoder, about};
 use crate::archive::tree::Tree;
 use crate::archive::version::check_record;
 use crate::human::{Bytes, Moment};
-use crate::store::lease::{LeaseState, Place};
+use crate::store::lease::{LeaseState, Place, Term};
 use crate::store::mongo::{commits, lease, packs};
 use crate::store::sqlite;
 use crate::store::{
@@ -133,6 +133,7 @@ fn mongo_leases() -> Vec<Vec<u8>> {
                 "since": at(-9000),
                 "expires": at(15_000),
                 "waiting": waiting,
+                "term": { "epoch": 3_i64, "ttl": 15_000_i64 },
                 "now": at(0),
             })
         })
@@ -244,7 +245,9 @@ fn sqlite_queue(input: &[u8]) -> bool {
         epoch: 3,
         expires_ms: 1_800_000_000_600,
         since_ms: 1_800_000_000_000,
-        queue: sqlite::lease::read_queue(text),
+        queue: sqlite::lease::read_queue(text).unwrap_or_default(),
+        queue_damaged: false,
+        term: Term::default(),
     };
     let now = 1_800_000_001_000;
     let claim = LeaseClaim {
@@ -252,6 +255,7 @@ fn sqlite_queue(input: &[u8]) -> bool {
         predecessor: None,
         floor: 2,
         ttl: Duration::from_secs(15),
+        lapsed: lease.told_at(now).mark,
         otherwise: Otherwise::Ask(3),
     };
     let waits = lease.told_at(now).next().is_some();

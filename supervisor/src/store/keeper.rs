@@ -8,7 +8,9 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
+use super::clock::{ClockWatch, Step};
 use super::{ArchiveName, InstanceId, Lease, Renewal, Store, StoreError};
+use crate::human::{Moment, Took};
 use crate::waking::{WakingInstant, sleep_until};
 
 /// How long the bell is listened to at a time. A look at the lease after that is of no use, and
@@ -147,6 +149,7 @@ async fn keep(store: Arc<dyn Store>, tenure: Tenure, tell: watch::Sender<Standin
         }
     };
     let mut heard = Box::pin(ring());
+    let mut clock = ClockWatch::default();
     loop {
         let Tenure {
             archive,
@@ -161,6 +164,10 @@ async fn keep(store: Arc<dyn Store>, tenure: Tenure, tell: watch::Sender<Standin
                 let asked = WakingInstant::now();
                 due = asked + tenure.renew;
                 let renewal = store.renew_lease(archive, instance, *epoch, *ttl).await;
+                if let Ok(Renewal::Renewed(lease)) = &renewal {
+                    tell_of_step(clock.read(asked, WakingInstant::now(), lease.now_ms), lease);
+                    tell_of_queue(lease);
+                }
                 renewal.map(|renewal| (renewal, Some(asked + *ttl)))
             }
             () = &mut heard => {
@@ -192,6 +199,28 @@ async fn keep(store: Arc<dyn Store>, tenure: Tenure, tell: watch::Sender<Standin
             }
             Err(error) => note_failure(&tell, &error),
         }
+    }
+}
+
+/// Says that the store's clock was set: forward, others find the lease to have run out until it is
+/// renewed; back, they find it to end later, and believe that for one TTL.
+fn tell_of_step(step: Option<Step>, lease: &Lease) {
+    let store_time = Moment(lease.now_ms);
+    match step {
+        Some(Step::Forward(by)) => {
+            warn!(target: "store", forward_by = %Took(by), %store_time, "the store's clock was set");
+        }
+        Some(Step::Back(by)) => {
+            warn!(target: "store", back_by = %Took(by), %store_time, "the store's clock was set");
+        }
+        None => {}
+    }
+}
+
+/// Says that the queue, or a place in it, could not be read; whoever finds that puts it right.
+pub(crate) fn tell_of_queue(lease: &Lease) {
+    if lease.queue_damaged {
+        warn!(target: "store", owner = %lease.instance, epoch = lease.epoch, "the lease's queue cannot be read, in part at least; those who wait enter it again");
     }
 }
 

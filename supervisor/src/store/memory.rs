@@ -56,7 +56,8 @@ struct State {
     packs: BTreeMap<(ArchiveName, PackId), Bytes>,
     pieces: BTreeMap<PackId, Bytes>,
     leases: BTreeMap<ArchiveName, LeaseState>,
-    elapsed: Duration,
+    /// What the clock says beyond its first reading.
+    clock_ms: i64,
     faults: Faults,
     calls: Calls,
     under_way: u64,
@@ -129,7 +130,12 @@ impl MemoryStore {
 
     /// Moves the store's clock on.
     pub fn advance(&self, by: Duration) {
-        self.state().elapsed += by;
+        self.set_clock(i64::try_from(by.as_millis()).unwrap_or(i64::MAX));
+    }
+
+    /// Sets the store's clock forward by so many milliseconds, or back.
+    pub fn set_clock(&self, by_ms: i64) {
+        self.state().clock_ms += by_ms;
     }
 
     /// Chooses what goes wrong from now on.
@@ -251,7 +257,7 @@ impl Drop for UnderWay<'_> {
 
 impl State {
     fn now_ms(&self) -> u64 {
-        EPOCH_MS + u64::try_from(self.elapsed.as_millis()).unwrap_or(0)
+        EPOCH_MS.saturating_add_signed(self.clock_ms)
     }
 
     fn range(
@@ -494,7 +500,7 @@ impl Store for MemoryStore {
             Ok(match state.leases.get_mut(archive) {
                 Some(lease) => {
                     let broken = lease.told_at(now);
-                    lease.expires_ms = 0;
+                    lease.end();
                     Broken::Ended(broken)
                 }
                 None => Broken::Absent,

@@ -6,10 +6,12 @@
 //! the product safe against two writers rests on two of its operations: [`Store::append`], which
 //! succeeds for exactly one writer a number, and [`Store::take_lease`], judged by the store's clock.
 
+mod clock;
 #[doc(hidden)]
 pub mod contract;
 mod error;
 pub mod keeper;
+pub mod lapse;
 pub(crate) mod lease;
 mod memory;
 #[cfg(test)]
@@ -27,8 +29,8 @@ use bytes::Bytes;
 
 pub use error::{BoxError, Result, StoreError};
 pub use lease::{
-    Broken, Lease, LeaseClaim, LeaseOutcome, NOBODY, Otherwise, QUEUE_MAX, Renewal, WAITER_TTL,
-    Waiter,
+    Broken, Lease, LeaseClaim, LeaseMark, LeaseOutcome, NOBODY, Otherwise, QUEUE_MAX, Renewal,
+    SetBack, WAITER_TTL, Waiter,
 };
 pub use memory::{Calls, Faults, MemoryStore};
 pub use mongo::{DEFAULT_DATABASE, MongoStore};
@@ -231,14 +233,19 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Takes, continues or is refused the archive's lease, in one atomic step judged by the
     /// store's clock. It is granted where there is none, and where it is held by `claim.instance`
-    /// or `claim.predecessor`; where it has expired or was released, to whose turn it is: the first
-    /// of those who asked its holder to make way, else the first of the queue, else anybody.
+    /// or `claim.predecessor`; where it was released, or has expired and was left by the renewal that
+    /// `claim.lapsed` names, to whose turn it is: the first of those who asked its holder to make way,
+    /// else the first of the queue, else anybody.
     /// Granting it raises the epoch by one (the first is 1), or above `claim.floor` where that is
     /// higher, except to the holder itself, whose epoch stays. Who released it does not hold it any
     /// more.
     ///
     /// Who is refused, and wants to, has a place in the queue by its first claim, and keeps it for
     /// as long as it claims again within [`WAITER_TTL`]. The queue has [`QUEUE_MAX`] places.
+    ///
+    /// No stored time is believed that lies in the future. A lease ends when its holder's TTL has passed
+    /// from now at the latest, and a claim that finds it to end later writes that down, so that it counts
+    /// down from there; a place whose holder asked in the future is gone.
     async fn take_lease(&self, archive: &ArchiveName, claim: &LeaseClaim) -> Result<LeaseOutcome>;
 
     /// Prolongs the lease by `ttl` from the store's now, if `instance` holds it at `epoch`, even
@@ -261,7 +268,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         epoch: u64,
     ) -> Result<()>;
 
-    /// Ends the lease whoever holds it, and says how it stood. The holder learns of it when it
+    /// Ends the lease whoever holds it, and its queue, and says how they stood. The holder learns of it when it
     /// renews. For people who know that it is gone. One that cannot be read is replaced by one that
     /// has ended, at its epoch where that can be read; one that a later version wrote is left alone.
     async fn break_lease(&self, archive: &ArchiveName) -> Result<Broken>;

@@ -14,15 +14,18 @@
 //!   all that was ever acknowledged to anybody before;
 //! - **one gateway**: no two gateways run, unless one of their owners could not renew for as long as
 //!   its lease ran and was told to go on all the same (`store.outage: keep-running`), or stood still.
+//!   That holds, too, where the store's clock is set forward or back, as long as owners can renew.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use super::lapse::RenewalWatch;
 use super::lease::LeaseState;
-use super::{InstanceId, LeaseClaim, LeaseOutcome, Otherwise};
+use super::{InstanceId, LeaseClaim, LeaseMark, LeaseOutcome, Otherwise};
+use crate::waking::WakingInstant;
 
-/// A lease's time, in ticks. Waiters keep their place for five.
-const TTL: u64 = 2;
+/// By how many ticks the store's clock is set: more than the whole world takes.
+const CLOCK_STEP: u64 = 500;
 /// How long a tick is.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -44,6 +47,11 @@ struct Bounds {
     accidents: u8,
     /// Whether a gateway is stopped when its lease runs out, or goes on.
     outage_stops: bool,
+    /// A lease's time, in ticks. Waiters keep their place for five.
+    ttl: u64,
+    /// How often the store's clock may be set. Where it is, no answer is lost, and holders renew every
+    /// third of the lease's time.
+    clock_steps: u8,
 }
 
 /// A record in the log.
@@ -58,7 +66,7 @@ struct Entry {
 /// Something that was asked of the store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Request {
-    Claim(u8, Otherwise),
+    Claim(u8, Otherwise, Option<LeaseMark>),
     Renew(u8, u64),
     Release(u8, u64),
     Append(usize, Entry),
@@ -105,11 +113,19 @@ struct Instance {
     safe_until: u64,
     /// Whether a renewal told that somebody asks.
     asked: bool,
+    /// When the store last did what a renewal or a claim of its own asked for.
+    renewed: u64,
+    /// What it has seen of the renewals of who holds the lease.
+    watch: RenewalWatch,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct World {
     now: u64,
+    /// What the store's clock says, beyond what it should.
+    ahead: i64,
+    clock_steps: u8,
+    ttl: u64,
     lease: Option<LeaseState>,
     log: Vec<Entry>,
     /// How long the log was that was ever acknowledged to somebody.
@@ -139,9 +155,9 @@ fn name(who: u8) -> InstanceId {
     ["a", "b", "c"][usize::from(who)].parse().expect("a name")
 }
 
-fn ms(ticks: u64) -> u64 {
+fn ms(ticks: u64, ahead: i64) -> u64 {
     // Not from 0, which means "released".
-    (1_000 + ticks) * u64::try_from(TICK.as_millis()).expect("small")
+    (1_000 + ticks).saturating_add_signed(ahead) * u64::try_from(TICK.as_millis()).expect("small")
 }
 
 /// What the store answers.
@@ -158,6 +174,9 @@ impl World {
     fn new(bounds: &Bounds) -> Self {
         Self {
             now: 0,
+            ahead: 0,
+            clock_steps: bounds.clock_steps,
+            ttl: bounds.ttl,
             lease: None,
             log: Vec::new(),
             acknowledged: 0,
@@ -167,6 +186,8 @@ impl World {
                     still: false,
                     safe_until: 0,
                     asked: false,
+                    renewed: 0,
+                    watch: RenewalWatch::default(),
                 };
                 bounds.instances
             ],
@@ -178,19 +199,23 @@ impl World {
 
     /// The store does what it was asked for.
     fn carry_out(&mut self, request: &Request) -> Answer {
-        let now = ms(self.now);
-        let ttl = TICK * u32::try_from(TTL).expect("small");
-        match request {
-            Request::Claim(who, otherwise) => {
+        let now = ms(self.now, self.ahead);
+        let ttl = self.ttl();
+        let answer = match request {
+            Request::Claim(who, otherwise, lapsed) => {
                 let claim = LeaseClaim {
                     instance: name(*who),
                     predecessor: None,
                     floor: self.log.last().map_or(0, |entry| entry.epoch),
                     ttl,
+                    lapsed: *lapsed,
                     otherwise: *otherwise,
                 };
                 let (after, outcome) = LeaseState::claim(self.lease.as_ref(), &claim, now);
                 self.lease = after.or(self.lease.take());
+                if matches!(outcome, LeaseOutcome::Granted { .. }) {
+                    self.instances[usize::from(*who)].renewed = self.now;
+                }
                 Answer::Lease(outcome)
             }
             Request::Renew(who, epoch) => {
@@ -202,6 +227,7 @@ impl World {
                     .as_ref()
                     .map(|lease| lease.told_at(now).asked_by().is_some());
                 self.lease = renewed.or(self.lease.take());
+                self.instances[usize::from(*who)].renewed = self.now;
                 Answer::Renewed(asked)
             }
             Request::Release(who, epoch) => {
@@ -219,7 +245,33 @@ impl World {
                 }
                 Answer::Appended(self.log.get(*at) == Some(entry))
             }
+        };
+        if let Some(lease) = &mut self.lease {
+            // Of no consequence here, and another state at each time.
+            (lease.term.written_ms, lease.term.set_back) = (0, None);
         }
+        answer
+    }
+
+    fn ttl(&self) -> Duration {
+        TICK * u32::try_from(self.ttl).expect("small")
+    }
+
+    /// Now, by the clocks of the instances, which are right.
+    fn boot_time(&self) -> WakingInstant {
+        WakingInstant::at(TICK * u32::try_from(self.now).expect("small"))
+    }
+
+    /// Whether somebody who holds the lease, as far as it knows, is about to let its time for a
+    /// renewal pass. Where clocks are set, nobody does: see [`super::lapse`] for what is lost then.
+    fn owes_a_renewal(&self) -> bool {
+        self.instances.iter().any(|instance| {
+            let holds = matches!(
+                instance.phase,
+                Phase::Closing { .. } | Phase::Checking { .. } | Phase::Running { .. }
+            );
+            holds && instance.renewed + self.ttl / 3 <= self.now
+        })
     }
 
     /// All worlds that may follow.
@@ -239,8 +291,17 @@ impl World {
         for who in 0..self.instances.len() {
             self.steps_of(who, bounds, &mut next);
         }
-        if self.now < bounds.ticks {
+        let in_time = bounds.clock_steps == 0 || !self.owes_a_renewal();
+        if self.now < bounds.ticks && in_time {
             next.push(self.tick(bounds));
+        }
+        if self.clock_steps > 0 {
+            for by in [CLOCK_STEP.cast_signed(), -CLOCK_STEP.cast_signed()] {
+                let mut world = self.clone();
+                world.ahead += by;
+                world.clock_steps -= 1;
+                next.push(world);
+            }
         }
         next
     }
@@ -292,9 +353,15 @@ impl World {
             return;
         }
         let number = u8::try_from(who).expect("few");
+        if let Phase::Closing { epoch, .. } = instance.phase
+            && bounds.clock_steps > 0
+        {
+            self.ask(who, bounds, &Request::Renew(number, epoch), next);
+        }
         match instance.phase {
             Phase::Off => {
                 let mut world = self.clone();
+                world.instances[who].watch = RenewalWatch::default();
                 world.instances[who].phase = Phase::Claiming {
                     asks: None,
                     may_ask: true,
@@ -303,7 +370,13 @@ impl World {
             }
             Phase::Claiming { asks, .. } => {
                 let otherwise = asks.map_or(Otherwise::Wait, Otherwise::Ask);
-                self.ask(who, bounds, &Request::Claim(number, otherwise), next);
+                let lapsed = instance.watch.lapsed(self.ttl(), self.boot_time());
+                self.ask(
+                    who,
+                    bounds,
+                    &Request::Claim(number, otherwise, lapsed),
+                    next,
+                );
             }
             Phase::Closing {
                 epoch,
@@ -398,6 +471,7 @@ impl World {
             let mut world = self.clone();
             match fate {
                 Fate::Lost => continue,
+                Fate::Late | Fate::AnswerLost if bounds.clock_steps > 0 => continue,
                 Fate::Late => {
                     if world.late.len() >= bounds.late || world.late.contains(request) {
                         continue;
@@ -415,12 +489,16 @@ impl World {
     }
 
     fn hear(&mut self, who: usize, answer: &Answer) {
-        let (now, length) = (self.now, self.log.len());
+        let (now, length, ttl) = (self.now, self.log.len(), self.ttl);
+        let boot_time = self.boot_time();
         let instance = &mut self.instances[who];
+        if let Answer::Lease(LeaseOutcome::Held(lease)) = answer {
+            instance.watch.note(lease, boot_time);
+        }
         match (answer, instance.phase) {
             (Answer::Lease(LeaseOutcome::Granted { epoch }), _) => {
                 // It reads the head now, and closes the log after it.
-                instance.safe_until = now + TTL;
+                instance.safe_until = now + ttl;
                 instance.asked = false;
                 instance.phase = Phase::Closing {
                     epoch: *epoch,
@@ -441,7 +519,7 @@ impl World {
                 };
             }
             (Answer::Renewed(Some(asked)), phase) => {
-                instance.safe_until = now + TTL;
+                instance.safe_until = now + ttl;
                 instance.asked = *asked;
                 if let Phase::Checking { epoch, head } = phase {
                     self.begin_to_run(who, epoch, head);
@@ -612,6 +690,8 @@ fn within_its_bounds_no_order_of_events_breaks_ownership() {
             late: 1,
             accidents: 0,
             outage_stops: true,
+            ttl: 2,
+            clock_steps: 0,
         },
         Bounds {
             instances: 2,
@@ -620,6 +700,8 @@ fn within_its_bounds_no_order_of_events_breaks_ownership() {
             late: 0,
             accidents: 1,
             outage_stops: false,
+            ttl: 2,
+            clock_steps: 0,
         },
         // Three, of which two come to the same owner.
         Bounds {
@@ -629,6 +711,29 @@ fn within_its_bounds_no_order_of_events_breaks_ownership() {
             late: 0,
             accidents: 0,
             outage_stops: true,
+            ttl: 2,
+            clock_steps: 0,
+        },
+        // Clocks that are set.
+        Bounds {
+            instances: 2,
+            ticks: 5,
+            records: 2,
+            late: 0,
+            accidents: 0,
+            outage_stops: true,
+            ttl: 6,
+            clock_steps: 1,
+        },
+        Bounds {
+            instances: 2,
+            ticks: 4,
+            records: 2,
+            late: 0,
+            accidents: 0,
+            outage_stops: true,
+            ttl: 6,
+            clock_steps: 2,
         },
     ];
     for bounds in all {

@@ -11,20 +11,21 @@ use crate::store::{
 };
 
 pub(super) const LONG: Duration = Duration::from_secs(600);
-const SHORT: Duration = Duration::from_millis(300);
+pub(super) const SHORT: Duration = Duration::from_millis(300);
 
-fn claim(name: &str, ttl: Duration) -> LeaseClaim {
+pub(super) fn claim(name: &str, ttl: Duration) -> LeaseClaim {
     LeaseClaim {
         instance: instance(name),
         predecessor: None,
         floor: 0,
         ttl,
+        lapsed: None,
         otherwise: Otherwise::Leave,
     }
 }
 
 /// A claim of one that wants a place in the queue.
-async fn queue(
+pub(super) async fn queue(
     store: &dyn Store,
     archive: &ArchiveName,
     name: &str,
@@ -39,14 +40,14 @@ async fn queue(
 }
 
 #[track_caller]
-fn held(outcome: LeaseOutcome) -> Lease {
+pub(super) fn held(outcome: LeaseOutcome) -> Lease {
     match outcome {
         LeaseOutcome::Held(lease) => lease,
         LeaseOutcome::Granted { epoch } => panic!("granted at epoch {epoch}"),
     }
 }
 
-fn names(lease: &Lease) -> Vec<&str> {
+pub(super) fn names(lease: &Lease) -> Vec<&str> {
     let waiting = lease.waiting.iter();
     waiting.map(|waiter| waiter.instance.as_str()).collect()
 }
@@ -68,7 +69,23 @@ pub(super) async fn take(
     outcome.expect("take the lease")
 }
 
-async fn renew(
+/// The claim of one that has watched for long enough that nobody renews the lease.
+pub(super) async fn take_lapsed(
+    store: &dyn Store,
+    archive: &ArchiveName,
+    name: &str,
+    otherwise: Otherwise,
+) -> LeaseOutcome {
+    let lease = store.lease(archive).await.expect("lease").expect("one");
+    let claim = LeaseClaim {
+        lapsed: lease.mark,
+        otherwise,
+        ..claim(name, LONG)
+    };
+    store.take_lease(archive, &claim).await.expect("claim")
+}
+
+pub(super) async fn renew(
     store: &dyn Store,
     archive: &ArchiveName,
     name: &str,
@@ -81,7 +98,7 @@ async fn renew(
     renewal.expect("renew the lease")
 }
 
-async fn release(store: &dyn Store, archive: &ArchiveName, name: &str, epoch: u64) {
+pub(super) async fn release(store: &dyn Store, archive: &ArchiveName, name: &str, epoch: u64) {
     let released = store.release_lease(archive, &instance(name), epoch).await;
     released.expect("release the lease");
 }
@@ -168,7 +185,8 @@ pub async fn an_expired_lease_goes_to_the_next_at_a_higher_epoch(subject: &dyn S
     let renewed = renew(store, &archive, "a", 1, SHORT).await;
     assert!(matches!(renewed, Renewal::Renewed(_)), "{renewed:?}");
     subject.let_pass(SHORT * 2).await;
-    assert_eq!(epoch(take(store, &archive, "b", LONG).await), 2);
+    let next = take_lapsed(store, &archive, "b", Otherwise::Leave).await;
+    assert_eq!(epoch(next), 2);
     match renew(store, &archive, "a", 1, LONG).await {
         Renewal::Lost(Some(lease)) => assert_eq!(lease.instance, instance("b")),
         other => panic!("{other:?}"),
@@ -302,8 +320,9 @@ pub async fn a_place_in_the_queue_is_kept_only_for_who_asks_again(subject: &dyn 
     subject.let_pass(WAITER_TTL * 3 / 5).await;
     let lease = store.lease(&archive).await.expect("lease").expect("one");
     assert_eq!(names(&lease), ["b"]);
-    held(take(store, &archive, "c", LONG).await);
-    assert_eq!(epoch(queue(store, &archive, "b", Otherwise::Wait).await), 2);
+    held(take_lapsed(store, &archive, "c", Otherwise::Leave).await);
+    let next = take_lapsed(store, &archive, "b", Otherwise::Wait).await;
+    assert_eq!(epoch(next), 2);
 }
 
 /// The queue has an end.
@@ -318,7 +337,7 @@ pub async fn the_queue_is_bounded(subject: &dyn Subject) {
     assert_eq!(lease.waiting.len(), QUEUE_MAX);
 }
 
-/// A lease that was ended from outside is lost to its holder, and free for the next.
+/// A lease that was ended from outside is lost to its holder, and free for the next. So is its queue.
 pub async fn a_broken_lease_is_lost_to_its_holder(subject: &dyn Subject) {
     let (store, archive) = (subject.store(), archive("broken"));
     let none = store.break_lease(&archive).await.expect("none");
@@ -330,11 +349,16 @@ pub async fn a_broken_lease_is_lost_to_its_holder(subject: &dyn Subject) {
     };
     assert_eq!((&broken.instance, broken.epoch), (&instance("a"), 1));
     assert!(broken.remaining > LONG / 2);
+    assert_eq!(names(&broken), ["b"]);
+    let after = store.lease(&archive).await.expect("lease").expect("one");
+    assert_eq!((after.mark, names(&after)), (None, vec![]));
     assert!(matches!(
         renew(store, &archive, "a", 1, LONG).await,
         Renewal::Lost(Some(_))
     ));
-    assert_eq!(epoch(queue(store, &archive, "b", Otherwise::Wait).await), 2);
+    assert_eq!(epoch(take(store, &archive, "c", LONG).await), 2);
+    release(store, &archive, "c", 2).await;
+    assert_eq!(epoch(queue(store, &archive, "b", Otherwise::Wait).await), 3);
 }
 
 /// A lease that cannot be read is granted to nobody, and ending it puts a readable one in its

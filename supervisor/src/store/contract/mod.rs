@@ -4,6 +4,7 @@
 //! Every function is one sentence about behaviour and panics where it does not hold. Each uses
 //! archives of its own, so that they can share a store and run at the same time.
 
+mod clocks;
 mod commits;
 mod leases;
 mod packs;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use self::clocks::*;
 pub use self::commits::*;
 pub use self::leases::*;
 use self::leases::{LONG, epoch, take};
@@ -31,6 +33,14 @@ pub trait Subject: Send + Sync {
 
     /// Lets `span` pass by the store's clock.
     async fn let_pass(&self, span: Duration);
+
+    /// Makes the store say of what is kept of this archive's lease that its clock was set by so many
+    /// milliseconds since: forward, or back.
+    async fn set_clock(&self, archive: &ArchiveName, by_ms: i64);
+
+    /// Leaves of the lease what a version left that did not say for how long at a time it held it.
+    /// `false` where nothing of that kind can be.
+    async fn forget_term(&self, archive: &ArchiveName) -> bool;
 
     /// Makes a stored record unreadable, behind the store's back.
     async fn damage(&self, archive: &ArchiveName, seq: Seq);

@@ -1,5 +1,6 @@
 //! The lease: one document an archive, changed by one atomic update that the server decides by
-//! its own clock (`$$NOW`).
+//! its own clock (`$$NOW`). What may be done is [`LeaseState`](crate::store::lease::LeaseState)'s to
+//! say; [`update`](super::lease_update) says it to the server.
 
 use std::time::Duration;
 
@@ -10,10 +11,11 @@ use tracing::debug;
 
 use super::MongoStore;
 use super::errors::is_duplicate_key;
-use crate::store::lease::damaged;
+use super::lease_update::{claim_update, ended, looked_at, prolonged, released, unreadable};
+use crate::store::lease::{EPOCH_MAX, TTL_UNTOLD, damaged, is_kept, is_ttl};
 use crate::store::{
-    ArchiveName, Broken, FORMAT, InstanceId, Lease, LeaseClaim, LeaseOutcome, NOBODY, Otherwise,
-    QUEUE_MAX, Renewal, Result, StoreError, WAITER_TTL, Waiter, is_known,
+    ArchiveName, Broken, InstanceId, Lease, LeaseClaim, LeaseMark, LeaseOutcome, Renewal, Result,
+    SetBack, StoreError, Waiter, is_known,
 };
 
 /// The collection's name.
@@ -21,164 +23,92 @@ pub(super) const LEASES: &str = "leases";
 
 /// Written as `expires` by whoever lets a lease go. It tells "released" from "expired": a renewal
 /// that was on its way when the lease was released must not bring it back to life.
-const RELEASED: DateTime = DateTime::from_millis(0);
-
-fn millis(span: Duration) -> i64 {
-    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// The update that takes the lease where it may be taken, keeps a place in the queue where it may
-/// not and one is wanted, and changes nothing else. All conditions of a stage see the document as
-/// it was before. `now` brings the server's time back with it.
-fn claim_update(claim: &LeaseClaim) -> Vec<Document> {
-    let own = claim.instance.as_str();
-    let is_own = |path: &str| doc! { "$eq": [path, { "$literal": own }] };
-    // Both keep what was not let go; the holder itself keeps its epoch and its time, too.
-    let not_released = doc! { "$gt": ["$expires", RELEASED] };
-    let continues = doc! { "$and": [is_own("$instance"), &not_released] };
-    let heir_of = claim.predecessor.as_ref().map_or("", InstanceId::as_str);
-    let inherits =
-        doc! { "$and": [{ "$eq": ["$instance", { "$literal": heir_of }] }, not_released] };
-    let is_nobodys = doc! { "$or": [
-        { "$eq": [{ "$type": "$instance" }, "missing"] },
-        { "$lte": ["$expires", "$$NOW"] },
-    ] };
-    let granted = doc! { "$and": [
-        // A lease that a later version wrote is not ours to judge.
-        { "$lte": [{ "$ifNull": ["$format", 0] }, i64::from(FORMAT)] },
-        { "$or": [continues.clone(), inherits, { "$and": [is_nobodys, is_turn(own)] }] },
-    ] };
-    let floor = i64::try_from(claim.floor).unwrap_or(i64::MAX - 1);
-    let last = doc! { "$max": [{ "$ifNull": ["$epoch", 0_i64] }, floor] };
-    let next = doc! { "$add": [last, 1_i64] };
-    let set = |field: &str, value: Document| {
-        doc! { "$cond": ["$granted", value, format!("${field}")] }
-    };
-    let others = doc! { "$filter": {
-        "input": "$waiting",
-        "cond": { "$ne": ["$$this.instance", { "$literal": own }] },
-    } };
-    vec![
-        doc! { "$set": { "waiting": kept_places() } },
-        doc! { "$set": { "granted": granted, "continues": continues } },
-        doc! { "$set": {
-            "format": { "$ifNull": ["$format", i64::from(FORMAT)] },
-            "instance": set("instance", doc! { "$literal": own }),
-            "epoch": set("epoch", doc! { "$cond": ["$continues", "$epoch", next] }),
-            "since": set("since", doc! { "$cond": ["$continues", "$since", "$$NOW"] }),
-            "expires": set("expires", doc! { "$add": ["$$NOW", millis(claim.ttl)] }),
-            "waiting": { "$cond": ["$granted", others, queue_with(claim)] },
-            "now": "$$NOW",
-        } },
-        doc! { "$unset": ["granted", "continues"] },
-    ]
-}
-
-/// The places of those who have asked of late.
-fn kept_places() -> Document {
-    let ttl = millis(WAITER_TTL);
-    doc! { "$filter": {
-        "input": { "$ifNull": ["$waiting", []] },
-        "cond": { "$gt": [{ "$add": ["$$this.seen", ttl] }, "$$NOW"] },
-    } }
-}
-
-/// Whether it is the turn of `own`, as [`Lease::next`] has it.
-fn is_turn(own: &str) -> Document {
-    let asking = doc! { "$filter": {
-        "input": "$waiting",
-        "cond": { "$eq": ["$$this.asks", "$epoch"] },
-    } };
-    let first = doc! { "$ifNull": [{ "$first": asking }, { "$first": "$waiting" }] };
-    let instance = doc! { "$getField": { "field": "instance", "input": first } };
-    doc! { "$eq": [{ "$ifNull": [instance, { "$literal": own }] }, { "$literal": own }] }
-}
-
-/// The queue with a place for who claims, if it wants one and there is room.
-fn queue_with(claim: &LeaseClaim) -> Bson {
-    let asks = match claim.otherwise {
-        Otherwise::Leave => return "$waiting".into(),
-        Otherwise::Wait => Bson::Null,
-        Otherwise::Ask(epoch) => i64::try_from(epoch).unwrap_or(i64::MAX).into(),
-    };
-    let own = doc! { "$literal": claim.instance.as_str() };
-    let kept = doc! { "$map": {
-        "input": "$waiting",
-        "in": { "$cond": [
-            { "$eq": ["$$this.instance", own.clone()] },
-            { "$mergeObjects": ["$$this", { "seen": "$$NOW", "asks": asks.clone() }] },
-            "$$this",
-        ] },
-    } };
-    let new = doc! { "instance": own.clone(), "since": "$$NOW", "seen": "$$NOW", "asks": asks };
-    let full = i32::try_from(QUEUE_MAX).unwrap_or(i32::MAX);
-    doc! { "$cond": [
-        { "$or": [
-            { "$in": [own, "$waiting.instance"] },
-            { "$gte": [{ "$size": "$waiting" }, full] },
-        ] },
-        kept,
-        { "$concatArrays": ["$waiting", [new]] },
-    ] }
-    .into()
-}
-
-/// Puts a lease that has ended in the place of one that cannot be read, as
-/// [`LeaseState::unreadable`](crate::store::lease::LeaseState::unreadable) has it.
-fn unreadable() -> Document {
-    let is_number = doc! { "$in": [{ "$type": "$epoch" }, ["int", "long"]] };
-    doc! { "$replaceWith": {
-        "_id": "$_id",
-        "format": i64::from(FORMAT),
-        "instance": NOBODY,
-        "epoch": { "$cond": [is_number, { "$max": [{ "$toLong": "$epoch" }, 0_i64] }, 0_i64] },
-        "since": "$$NOW",
-        "expires": RELEASED,
-        "waiting": [],
-        "now": "$$NOW",
-    } }
-}
+pub(super) const RELEASED: DateTime = DateTime::from_millis(0);
 
 pub(crate) fn decode(archive: &ArchiveName, document: &Document) -> Result<Lease> {
     let damaged = |field: &str| damaged(archive, field);
     let number = |field: &str| read_number(document, field).ok_or_else(|| damaged(field));
     let time = |field: &str| read_time(document, field).ok_or_else(|| damaged(field));
     let format = number("format")?;
+    if format == 0 {
+        return Err(damaged("format"));
+    }
     if !u32::try_from(format).is_ok_and(is_known) {
         return Err(StoreError::Format {
             what: format!("the lease of archive {archive}"),
             found: u32::try_from(format).unwrap_or(u32::MAX),
         });
     }
-    let now = time("now")?;
-    let waiting = document
-        .get_array("waiting")
-        .map(|places| {
-            places
-                .iter()
-                .filter_map(|place| waiter(place.as_document()?, now))
-                .collect()
-        })
-        .unwrap_or_default();
-    let remaining = time("expires")?.saturating_sub(now);
+    let epoch = number("epoch")?;
+    if epoch > EPOCH_MAX {
+        return Err(damaged("epoch"));
+    }
+    let now_ms = time("now")?;
+    let (waiting, is_whole) = read_queue(document, now_ms);
+    let was_damaged = document.get_bool("queue_damaged").unwrap_or(false);
+    let ttl = read_ttl(document, epoch);
+    let limit = ttl.unwrap_or(TTL_UNTOLD);
+    let expires_ms = time("expires")?;
+    let remaining = Duration::from_millis(expires_ms.saturating_sub(now_ms));
     Ok(Lease {
         instance: read_name(document).ok_or_else(|| damaged("instance"))?,
-        epoch: number("epoch")?,
-        remaining: Duration::from_millis(u64::try_from(remaining).unwrap_or(0)),
-        since_ms: u64::try_from(time("since")?).map_err(|_| damaged("since"))?,
+        epoch,
+        remaining: remaining.min(limit),
+        mark: (expires_ms > 0).then_some(LeaseMark { epoch, expires_ms }),
+        ttl,
+        since_ms: time("since")?.min(now_ms),
+        now_ms,
+        set_back: read_set_back(document),
+        queue_damaged: was_damaged || !is_whole,
         waiting,
     })
 }
 
-/// A place that is still kept; one that cannot be read is nobody's.
-fn waiter(place: &Document, now: i64) -> Option<Waiter> {
-    let kept = read_time(place, "seen")?.saturating_add(millis(WAITER_TTL)) > now;
+/// For how long at a time its holder has it, where it said so.
+fn read_ttl(document: &Document, epoch: u64) -> Option<Duration> {
+    let term = document.get_document("term").ok()?;
+    let ttl_ms = read_number(term, "ttl").filter(|ms| is_ttl(*ms))?;
+    let is_its_own = read_number(term, "epoch") == Some(epoch);
+    is_its_own.then(|| Duration::from_millis(ttl_ms))
+}
+
+fn read_set_back(document: &Document) -> Option<SetBack> {
+    let found = document.get_document("set_back").ok()?;
+    let by_ms = read_number(found, "by").filter(|by_ms| *by_ms > 0)?;
+    let found_ms = read_time(found, "found")?;
+    Some(SetBack { found_ms, by_ms })
+}
+
+/// The places that are kept, and whether all of it could be read.
+fn read_queue(document: &Document, now_ms: u64) -> (Vec<Waiter>, bool) {
+    let places = match document.get("waiting") {
+        None | Some(Bson::Null) => return (Vec::new(), true),
+        Some(Bson::Array(places)) => places,
+        Some(_) => return (Vec::new(), false),
+    };
+    let read: Vec<_> = places.iter().map(read_place).collect();
+    let is_whole = read.iter().all(Option::is_some);
+    let kept = read.into_iter().flatten().filter_map(|(mut waiter, seen)| {
+        waiter.since_ms = waiter.since_ms.min(now_ms);
+        is_kept(seen, now_ms).then_some(waiter)
+    });
+    (kept.collect(), is_whole)
+}
+
+/// A place, and when its holder last asked.
+fn read_place(place: &Bson) -> Option<(Waiter, u64)> {
+    let place = place.as_document()?;
+    let seen_ms = read_time(place, "seen")?;
+    let asks = match place.get("asks") {
+        None | Some(Bson::Null) => None,
+        Some(_) => Some(read_number(place, "asks")?),
+    };
     let waiter = Waiter {
         instance: read_name(place)?,
-        since_ms: u64::try_from(read_time(place, "since")?).ok()?,
-        asks: read_number(place, "asks"),
+        since_ms: read_time(place, "since")?,
+        asks,
     };
-    kept.then_some(waiter)
+    Some((waiter, seen_ms))
 }
 
 fn read_name(document: &Document) -> Option<InstanceId> {
@@ -192,9 +122,9 @@ fn read_number(document: &Document, field: &str) -> Option<u64> {
 }
 
 /// In milliseconds since 1970.
-fn read_time(document: &Document, field: &str) -> Option<i64> {
+fn read_time(document: &Document, field: &str) -> Option<u64> {
     let time = document.get_datetime(field).ok()?;
-    Some(time.timestamp_millis())
+    u64::try_from(time.timestamp_millis()).ok()
 }
 
 impl MongoStore {
@@ -245,10 +175,7 @@ impl MongoStore {
             "epoch": i64::try_from(epoch).unwrap_or(i64::MAX),
             "expires": { "$gt": RELEASED },
         };
-        let update = vec![doc! { "$set": {
-            "expires": { "$add": ["$$NOW", millis(ttl)] },
-            "now": "$$NOW",
-        } }];
+        let update = prolonged(instance, epoch, ttl);
         let renewed = self
             .within("renew the lease", async {
                 let leases = self.collection(LEASES).await?;
@@ -275,7 +202,7 @@ impl MongoStore {
             "instance": instance.as_str(),
             "epoch": i64::try_from(epoch).unwrap_or(i64::MAX),
         };
-        let release = vec![doc! { "$set": { "expires": RELEASED, "now": "$$NOW" } }];
+        let release = released();
         let released = self
             .within("release the lease", async {
                 let leases = self.collection(LEASES).await?;
@@ -298,19 +225,16 @@ impl MongoStore {
     }
 
     pub(super) async fn end_lease(&self, archive: &ArchiveName) -> Result<Broken> {
-        let (released, broken) = match self.read_lease(archive).await {
+        let (end, broken) = match self.read_lease(archive).await {
             Ok(None) => return Ok(Broken::Absent),
-            Ok(Some(before)) => (
-                doc! { "$set": { "expires": RELEASED } },
-                Broken::Ended(before),
-            ),
+            Ok(Some(before)) => (ended(), Broken::Ended(before)),
             Err(damage @ StoreError::Damaged { .. }) => (unreadable(), Broken::Replaced(damage)),
             Err(error) => return Err(error),
         };
         self.within("end the lease", async {
             let leases = self.collection(LEASES).await?;
             leases
-                .update_one(doc! { "_id": archive.as_str() }, vec![released])
+                .update_one(doc! { "_id": archive.as_str() }, end)
                 .await?;
             Ok(())
         })
@@ -321,7 +245,7 @@ impl MongoStore {
     pub(super) async fn read_lease(&self, archive: &ArchiveName) -> Result<Option<Lease>> {
         let pipeline = vec![
             doc! { "$match": { "_id": archive.as_str() } },
-            doc! { "$set": { "now": "$$NOW" } },
+            doc! { "$set": looked_at() },
         ];
         self.within("read the lease", async {
             let leases = self.collection(LEASES).await?;

@@ -20,6 +20,7 @@ mod errors;
 mod examine;
 mod leaks;
 pub(crate) mod lease;
+mod lease_update;
 pub(crate) mod packs;
 mod url;
 

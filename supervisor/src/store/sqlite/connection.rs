@@ -47,6 +47,14 @@ const LATER_TABLES: &str = "
         archive TEXT NOT NULL PRIMARY KEY,
         places  TEXT NOT NULL
     ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS lease_terms (
+        archive        TEXT NOT NULL PRIMARY KEY,
+        epoch          INTEGER NOT NULL,
+        ttl_ms         INTEGER NOT NULL,
+        written_ms     INTEGER NOT NULL,
+        set_back_ms    INTEGER,
+        set_back_by_ms INTEGER
+    ) WITHOUT ROWID;
 ";
 
 /// What a piece of work ended with, before it is told to the caller.

@@ -6,9 +6,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::connection::Fault;
 use super::{bound, int, writing};
-use crate::store::lease::{LeaseState, Place, damaged};
+use crate::store::lease::{EPOCH_MAX, LeaseState, Place, Term, damaged};
 use crate::store::{
-    ArchiveName, Broken, InstanceId, Lease, LeaseClaim, LeaseOutcome, Renewal, StoreError,
+    ArchiveName, Broken, InstanceId, Lease, LeaseClaim, LeaseOutcome, Renewal, SetBack, StoreError,
 };
 
 /// This machine's clock, in milliseconds since 1970.
@@ -27,54 +27,93 @@ struct Row {
     since_ms: Option<u64>,
 }
 
+/// A value of another type is damage, and no failure.
+fn number(row: &rusqlite::Row<'_>, at: usize) -> Option<u64> {
+    let number = row.get::<_, i64>(at).ok()?;
+    u64::try_from(number).ok()
+}
+
 fn read_row(db: &Connection, archive: &ArchiveName) -> Result<Option<Row>, Fault> {
     let mut query = db.prepare_cached(
         "SELECT instance, epoch, expires_ms, since_ms FROM leases WHERE archive = ?1",
     )?;
     let row = query
         .query_row([archive.as_str()], |row| {
-            // A value of another type is damage, and no failure.
-            let number = |at| {
-                row.get::<_, i64>(at)
-                    .ok()
-                    .and_then(|number| u64::try_from(number).ok())
-            };
             Ok(Row {
                 instance: row
                     .get::<_, String>(0)
                     .ok()
                     .and_then(|name| name.parse().ok()),
-                epoch: number(1),
-                expires_ms: number(2),
-                since_ms: number(3),
+                epoch: number(row, 1).filter(|epoch| *epoch <= EPOCH_MAX),
+                expires_ms: number(row, 2),
+                since_ms: number(row, 3),
             })
         })
         .optional()?;
     Ok(row)
 }
 
+/// What is wrong with it is as if it had never been said.
+fn read_term(db: &Connection, archive: &ArchiveName) -> Result<Term, Fault> {
+    let mut query = db.prepare_cached(
+        "SELECT epoch, ttl_ms, written_ms, set_back_ms, set_back_by_ms
+         FROM lease_terms WHERE archive = ?1",
+    )?;
+    let term = query
+        .query_row([archive.as_str()], |row| {
+            let number = |at| number(row, at);
+            let set_back = number(3).zip(number(4)).filter(|(_, by_ms)| *by_ms > 0);
+            Ok(Term {
+                epoch: number(0).unwrap_or(0),
+                ttl_ms: number(1).unwrap_or(0),
+                written_ms: number(2).unwrap_or(0),
+                set_back: set_back.map(|(found_ms, by_ms)| SetBack { found_ms, by_ms }),
+            })
+        })
+        .optional()?;
+    Ok(term.unwrap_or_default())
+}
+
 fn read(db: &Connection, archive: &ArchiveName) -> Result<Option<LeaseState>, Fault> {
     let Some(row) = read_row(db, archive)? else {
         return Ok(None);
     };
+    let since_ms = row.since_ms;
+    let lease = read_rest(db, archive, row)?;
+    Ok(Some(LeaseState {
+        since_ms: since_ms.ok_or_else(|| damaged(archive, "since_ms"))?,
+        ..lease
+    }))
+}
+
+/// As [`read`], for the holder: since when it has it decides nothing, and is put right by a renewal.
+fn read_held(db: &Connection, archive: &ArchiveName) -> Result<Option<LeaseState>, Fault> {
+    let row = read_row(db, archive)?;
+    row.map(|row| read_rest(db, archive, row)).transpose()
+}
+
+/// All of a lease but since when it is held, where that cannot be read.
+fn read_rest(db: &Connection, archive: &ArchiveName, row: Row) -> Result<LeaseState, Fault> {
     let damaged = |column: &str| damaged(archive, column);
     let queue = db
         .prepare_cached("SELECT places FROM lease_queues WHERE archive = ?1")?
         .query_row([archive.as_str()], |row| Ok(row.get::<_, String>(0).ok()))
-        .optional()?
-        .flatten();
-    Ok(Some(LeaseState {
+        .optional()?;
+    let places = queue.map(|places| places.as_deref().and_then(read_queue));
+    Ok(LeaseState {
         instance: row.instance.ok_or_else(|| damaged("instance"))?,
         epoch: row.epoch.ok_or_else(|| damaged("epoch"))?,
         expires_ms: row.expires_ms.ok_or_else(|| damaged("expires_ms"))?,
-        since_ms: row.since_ms.ok_or_else(|| damaged("since_ms"))?,
-        queue: queue.map_or_else(Vec::new, |places| read_queue(&places)),
-    }))
+        since_ms: row.since_ms.unwrap_or_else(now_ms),
+        queue_damaged: places == Some(None),
+        queue: places.flatten().unwrap_or_default(),
+        term: read_term(db, archive)?,
+    })
 }
 
 /// Whoever waits asks again: a queue that cannot be read is one that nobody stands in yet.
-pub(crate) fn read_queue(places: &str) -> Vec<Place> {
-    serde_json::from_str(places).unwrap_or_default()
+pub(crate) fn read_queue(places: &str) -> Option<Vec<Place>> {
+    serde_json::from_str(places).ok()
 }
 
 fn write(db: &Connection, archive: &ArchiveName, lease: &LeaseState) -> Result<(), Fault> {
@@ -85,6 +124,17 @@ fn write(db: &Connection, archive: &ArchiveName, lease: &LeaseState) -> Result<(
             int(lease.epoch)?,
             bound(lease.expires_ms),
             int(lease.since_ms)?,
+        ])?;
+    let term = &lease.term;
+    let set_back = term.set_back.as_ref();
+    db.prepare_cached("INSERT OR REPLACE INTO lease_terms VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .execute(params![
+            archive.as_str(),
+            bound(term.epoch),
+            bound(term.ttl_ms),
+            bound(term.written_ms),
+            set_back.map(|found| bound(found.found_ms)),
+            set_back.map(|found| bound(found.by_ms)),
         ])?;
     if lease.queue.is_empty() {
         db.prepare_cached("DELETE FROM lease_queues WHERE archive = ?1")?
@@ -123,7 +173,7 @@ pub(super) fn renew(
 ) -> Result<Renewal, Fault> {
     let db = writing(db)?;
     let now = now_ms();
-    let Some(lease) = read(&db, archive)? else {
+    let Some(lease) = read_held(&db, archive)? else {
         return Ok(Renewal::Lost(None));
     };
     let Some(renewed) = lease.renewed(instance, epoch, ttl, now) else {
@@ -142,7 +192,7 @@ pub(super) fn release(
     epoch: u64,
 ) -> Result<(), Fault> {
     let db = writing(db)?;
-    if let Some(mut lease) = read(&db, archive)? {
+    if let Some(mut lease) = read_held(&db, archive)? {
         lease.release(instance, epoch);
         write(&db, archive, &lease)?;
         db.commit()?;
@@ -166,11 +216,9 @@ pub(super) fn end(db: &mut Connection, archive: &ArchiveName) -> Result<Broken, 
         }
         Err(fault) => return Err(fault),
     };
-    let released = LeaseState {
-        expires_ms: 0,
-        ..lease
-    };
-    write(&db, archive, &released)?;
+    let mut ended = lease;
+    ended.end();
+    write(&db, archive, &ended)?;
     db.commit()?;
     Ok(broken)
 }

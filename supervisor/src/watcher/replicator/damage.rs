@@ -128,6 +128,7 @@ impl Replicator {
             // Whoever remembers the lease that was lost sees that this is a later one.
             floor: hold.writer.epoch(),
             ttl: tenure.ttl,
+            lapsed: None,
             otherwise: Otherwise::Leave,
         };
         let asked = WakingInstant::now();
