@@ -24,6 +24,8 @@ mod mongo;
 mod mongo_faults;
 #[path = "stores/sqlite.rs"]
 mod sqlite;
+#[path = "stores/types.rs"]
+mod types;
 
 /// Generous: it bounds what a busy machine may take, and nothing waits for it.
 const TIMEOUT: Duration = Duration::from_secs(20);

@@ -39,6 +39,16 @@ pub(super) fn key(archive: &str, seq: i64) -> Document {
     doc! { "a": archive, "s": seq }
 }
 
+/// A size as it counts for a sum: what is no size, which anybody may have written, is nothing.
+fn counted(path: &str) -> Document {
+    let is_size = doc! { "$and": [
+        { "$in": [{ "$type": path }, ["int", "long"]] },
+        { "$gte": [path, 0] },
+        { "$lt": [path, 1_i64 << 50] },
+    ] };
+    doc! { "$cond": [is_size, { "$toLong": path }, 0_i64] }
+}
+
 fn range(archive: &ArchiveName, from: Seq, to: Seq) -> Document {
     // Numbers beyond what is storable belong to no record.
     let bound = |seq: Seq| i64::try_from(seq).unwrap_or(i64::MAX);
@@ -430,7 +440,7 @@ impl MongoStore {
                 doc! { "$group": {
                     "_id": null,
                     "count": { "$sum": 1_i64 },
-                    "bytes": { "$sum": { "$toLong": size } },
+                    "bytes": { "$sum": counted(size) },
                 } },
             ]
         };
