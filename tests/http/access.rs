@@ -100,6 +100,24 @@ fn who_guesses_has_to_wait_and_who_has_the_token_does_not() {
 }
 
 #[test]
+fn a_token_out_of_a_file_that_ends_in_a_line_break_is_that_line() {
+    let world = World::sqlite();
+    let port = free_port();
+    let life = world
+        .script(IDLE)
+        .set(&format!("http.port={port}"))
+        .env("ADMIN_TOKEN", format!("{TOKEN}\n"))
+        .env("WAHA_DASHBOARD_PASSWORD", "\"canary-in-quotes\"\r\n")
+        .ready();
+    assert_eq!(get(port, "/status", &[&bearer(TOKEN)]).code, 200);
+    let log = life.log();
+    assert!(log.contains("a setting may be wrong"), "{log}");
+    assert!(log.contains("WAHA_DASHBOARD_PASSWORD"), "{log}");
+    assert!(!log.contains("canary"), "{log}");
+    assert_eq!(life.stop().code, 0);
+}
+
+#[test]
 fn behind_a_trusted_proxy_each_client_has_tries_of_its_own() {
     let world = World::sqlite();
     let port = free_port();

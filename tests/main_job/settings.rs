@@ -38,6 +38,78 @@ fn what_is_mistyped_ends_with_78_and_a_suggestion() {
 }
 
 #[test]
+fn what_looks_like_a_setting_and_would_be_another_is_named_before_anything_is_touched() {
+    let world = World::sqlite();
+    let dir = world.dir().display().to_string();
+    for (dir, words) in [
+        (format!("\"{dir}\""), "without quotes"),
+        (format!("'{dir}'"), "without quotes"),
+        ("~/session".to_owned(), "only a shell"),
+        ("$HOME/session".to_owned(), "`$`"),
+    ] {
+        let ended = world.script("true").dir(dir.clone().into()).run_to_end();
+        assert_eq!(ended.code, 78, "{dir}: {}", ended.log);
+        assert!(ended.log.contains(words), "{dir}: {}", ended.log);
+    }
+    let url = |text: &str| format!("mongodb://u:{CANARY}@127.0.0.1:1/{text}");
+    for (url, words) in [
+        (format!("\"{}\"", url("wa")), "without quotes"),
+        (url("my.db"), "`.`"),
+        (url("my db"), "blank"),
+        (url("wa?retryWrite=true"), "`retryWrites`"),
+        (url("wa?tls=1"), "`tls`"),
+    ] {
+        let ended = world.script("true").env("MONGO_URL", &url).run_to_end();
+        assert_eq!(ended.code, 78, "{words}: {}", ended.log);
+        assert!(ended.log.contains(words), "{words}: {}", ended.log);
+        let config = world.command_at(&url, &["config"]);
+        let doctor = world.command_at(&url, &["doctor"]);
+        for output in [config, doctor] {
+            let told = [output.stdout, output.stderr].concat();
+            let told = String::from_utf8_lossy(&told).into_owned();
+            assert!(told.contains(words), "{words}: {told}");
+            assert!(!told.contains(CANARY), "{told}");
+        }
+        assert!(!ended.log.contains(CANARY), "{}", ended.log);
+    }
+    let here = fs::read_dir(world.path(".")).expect("list").flatten();
+    let made: Vec<_> = here
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| !name.starts_with("life-"))
+        .collect();
+    assert!(made.is_empty(), "{made:?}");
+}
+
+#[test]
+fn a_relative_directory_is_taken_from_the_working_directory_with_a_word() {
+    let world = World::sqlite();
+    world.write("creds.json", "{}");
+    let life = world.script(IDLE).dir("./session".into());
+    let life = life.env("S", world.dir().display().to_string()).ready();
+    world.wait_until_saved();
+    let ended = life.stop();
+    assert_eq!(ended.code, 0, "{}", ended.log);
+    let told = format!("stands for {}", world.dir().display());
+    assert_eq!(ended.log.matches(&told).count(), 1, "{}", ended.log);
+}
+
+#[test]
+fn options_of_an_address_that_other_drivers_know_are_passed_over() {
+    let mut world = World::mongo();
+    world
+        .url
+        .push_str("?compressors=zlib,snappy&timeoutMS=5000&useUnifiedTopology=true&w=majority");
+    world.write("creds.json", "{}");
+    let life = world.script(IDLE).ready();
+    world.wait_until_saved();
+    let ended = life.stop();
+    assert_eq!(ended.code, 0, "{}", ended.log);
+    for option in ["compressors", "timeoutMS", "useUnifiedTopology"] {
+        assert!(ended.log.contains(&format!("`{option}`")), "{}", ended.log);
+    }
+}
+
+#[test]
 fn settings_that_contradict_each_other_end_with_78() {
     let world = World::mongo();
     let ended = world

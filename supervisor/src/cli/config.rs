@@ -30,10 +30,11 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
         super::print(&config::reference())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let (origins, errors) = match config::load(flags) {
-        Ok(loaded) => (loaded.origins, None),
-        Err(errors) => (errors.origins.clone(), Some(errors)),
+    let (origins, notes, errors) = match config::load(flags) {
+        Ok(loaded) => (loaded.origins, loaded.notes, None),
+        Err(errors) => (errors.origins.clone(), Vec::new(), Some(errors)),
     };
+    let notes: Vec<String> = notes.iter().map(|note| note.about.to_string()).collect();
     if args.json {
         let settings: Vec<_> = origins
             .iter()
@@ -50,9 +51,12 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
             .flat_map(|errors| &errors.problems)
             .map(ToString::to_string)
             .collect();
-        super::print_json(&json!({ "settings": settings, "errors": problems }))?;
+        super::print_json(&json!({ "settings": settings, "notes": notes, "errors": problems }))?;
     } else {
         super::print(&table(&origins))?;
+        for note in notes {
+            super::print(&format!("note: {note}\n"))?;
+        }
     }
     match errors {
         Some(errors) => Err(errors.into()),

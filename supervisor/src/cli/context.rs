@@ -5,14 +5,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use tracing::{info, warn};
 
-use crate::config::{self, Flags, Settings};
+use crate::config::{self, Flags, Note, Settings, Weight};
 use crate::store::{self, Header, Seq, Store};
 
 /// The settings in force, with logging begun.
 pub(super) fn settings(flags: &Flags) -> anyhow::Result<Settings> {
     let loaded = config::load(flags)?;
     crate::log::init(&loaded.settings.log);
+    Ok(loaded.settings)
+}
+
+/// The same for what runs as a service: with a word in the log about settings that may be other than was
+/// meant.
+pub(super) fn settings_with_notes(flags: &Flags) -> anyhow::Result<Settings> {
+    let loaded = config::load(flags)?;
+    crate::log::init(&loaded.settings.log);
+    for Note { weight, about } in &loaded.notes {
+        let (setting, value, reason, next) =
+            (&about.name, &about.value, &about.reason, &about.remedy);
+        let value = value.as_deref();
+        match weight {
+            Weight::Info => {
+                info!(target: "init", setting, value, reason, next, "note on a setting");
+            }
+            Weight::Warning => {
+                warn!(target: "init", setting, value, reason, next, "a setting may be wrong");
+            }
+        }
+    }
     Ok(loaded.settings)
 }
 

@@ -42,6 +42,17 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
                 ),
             ));
             crate::log::init(&loaded.settings.log);
+            for config::Note { weight, about } in &loaded.notes {
+                let value = about
+                    .value
+                    .as_ref()
+                    .map_or_else(String::new, |v| format!(" = {v}"));
+                let detail = format!("{}{value}: {}", about.name, about.reason);
+                findings.push(match weight {
+                    config::Weight::Info => good("settings", detail),
+                    config::Weight::Warning => warning("settings", detail, &about.remedy),
+                });
+            }
             for key in loaded.settings.http.guessable() {
                 findings.push(warning(
                     "settings",

@@ -78,7 +78,7 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let settings = if args.init_only {
         super::context::settings_init_only(flags)?
     } else {
-        super::context::settings(flags)?
+        super::context::settings_with_notes(flags)?
     };
     if args.command.is_empty() {
         error!(target: "cli", "no gateway to run: give its command after `--`, as in `sessionkeep run -- node bot.js`");

@@ -39,7 +39,7 @@ enum Start {
 }
 
 pub(super) fn main(_: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
-    let settings = super::context::settings(flags)?;
+    let settings = super::context::settings_with_notes(flags)?;
     let lock = standalone::lock(&settings)?;
     let end = watch(settings, standalone::instance(), Start::Alone(lock))?;
     Ok(ExitCode::from(end.exit_code()))

@@ -23,7 +23,7 @@ pub(super) fn has_relative_path(settings: &Settings) -> bool {
 }
 
 /// Without `.` and trailing slashes. `..` stays, since it may lead out of a symlink.
-fn plain(path: &Path) -> PathBuf {
+pub(super) fn plain(path: &Path) -> PathBuf {
     path.components()
         .filter(|part| *part != Component::CurDir)
         .collect()

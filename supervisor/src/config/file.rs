@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_yaml::Value;
 
-use super::problem::{Problem, shown_name};
-use super::{registry, suggest};
+use super::problem::{Problem, shown, shown_name};
+use super::values::is_quoted;
+use super::{paths, registry, suggest};
 
 /// Where the file is looked for when nobody names it.
 pub(super) const PLACES: [&str; 2] = ["sessionkeep.yaml", "/etc/sessionkeep.yaml"];
@@ -32,21 +33,34 @@ pub(super) fn read(
     named: Option<(&str, &Path)>,
     cwd: &Path,
 ) -> Result<Option<(PathBuf, Vec<u8>)>, Problem> {
-    let failed = |name: String, error: &std::io::Error| Problem {
+    let failed = |name: String, path: Option<&Path>, error: &std::io::Error| Problem {
         name,
-        value: None,
+        value: path.map(|path| shown(&path.to_string_lossy())),
         reason: format!("the settings file cannot be read ({})", error.kind()),
         remedy: "check that it is there and that this user may read it".to_owned(),
     };
     if let Some((by, path)) = named {
-        let content = slurp(&cwd.join(path)).map_err(|error| failed(by.to_owned(), &error))?;
-        return Ok(Some((path.to_owned(), content)));
+        let text = path.to_string_lossy();
+        let problem = |reason, remedy| Problem {
+            name: by.to_owned(),
+            value: Some(shown(&text)),
+            reason,
+            remedy,
+        };
+        if is_quoted(text.trim()) {
+            let reason = "begins and ends with a quote, which is part of the name".to_owned();
+            return Err(problem(reason, "write it without quotes".to_owned()));
+        }
+        let path = paths::path(text.trim()).map_err(|why| problem(why.reason, why.remedy))?;
+        let content =
+            slurp(&cwd.join(&path)).map_err(|error| failed(by.to_owned(), Some(&path), &error))?;
+        return Ok(Some((path, content)));
     }
     for place in PLACES {
         match slurp(&cwd.join(place)) {
             Ok(content) => return Ok(Some((place.into(), content))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(place.to_owned(), &error)),
+            Err(error) => return Err(failed(place.to_owned(), None, &error)),
         }
     }
     Ok(None)
@@ -96,6 +110,8 @@ fn mapping(content: &[u8]) -> Result<Option<(&str, serde_yaml::Mapping)>, (Strin
     }
     let text = std::str::from_utf8(content)
         .map_err(|_| ("is no text in UTF-8".to_owned(), "save it as UTF-8"))?;
+    // Some editors put a mark there that says it is UTF-8.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if depth(text) > DEPTH_MAX {
         let reason = "is nested far deeper than any setting".to_owned();
         return Err((reason, LINES));
@@ -106,6 +122,13 @@ fn mapping(content: &[u8]) -> Result<Option<(&str, serde_yaml::Mapping)>, (Strin
         Ok(_) => Err(("does not consist of settings".to_owned(), LINES)),
         // The reader's own words may repeat what stands in the file.
         Err(error) => {
+            let tab = text
+                .lines()
+                .position(|line| line.trim_start_matches(' ').starts_with('\t'));
+            if let Some(at) = tab {
+                let reason = format!("is not valid YAML: line {} begins with a tab", at + 1);
+                return Err((reason, "indent with blanks"));
+            }
             let place = error.location().map_or_else(String::new, |at| {
                 format!(" at line {}, column {}", at.line(), at.column())
             });
@@ -285,6 +308,20 @@ mod tests {
                 ("log.level", "debug".to_owned()),
                 ("http.port", "0".to_owned()),
             ]
+        );
+    }
+
+    #[test]
+    fn what_an_editor_of_windows_adds_does_no_harm_and_a_tab_is_named() {
+        let (entries, problems) =
+            read_text("\u{feff}stop:\r\n  total: 20s\r\nlog.level: debug\r\n");
+        assert_eq!(problems, Vec::<String>::new());
+        let expected = [("stop.total", "20s"), ("log.level", "debug")];
+        assert_eq!(entries, expected.map(|(key, text)| (key, text.to_owned())));
+        let (_, problems) = read_text("stop:\n\ttotal: 20s\n");
+        assert!(
+            problems[0].contains("line 2 begins with a tab"),
+            "{problems:?}"
         );
     }
 

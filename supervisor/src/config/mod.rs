@@ -9,6 +9,8 @@ pub(crate) mod duration;
 mod file;
 mod flags;
 mod model;
+pub(crate) mod mongo_options;
+mod paths;
 pub(crate) mod problem;
 mod proxies;
 mod reference;
@@ -31,4 +33,4 @@ pub use proxies::TrustedProxies;
 pub use reference::page as reference;
 #[cfg(test)]
 pub(crate) use registry::defaults;
-pub use sources::{Loaded, Origin, Source, load, load_init_only};
+pub use sources::{Loaded, Note, Origin, Source, Weight, load, load_init_only};

@@ -50,8 +50,18 @@ Further variables:
   reads them as well, so `SESSIONKEEP_LOG_LEVEL` and `SESSIONKEEP_LOG_FORMAT` win over them.
 - Variables that Kubernetes makes for a service named like `sessionkeep` are passed over.
 
+Blanks and line breaks around a value are no part of it. Quotes are: `docker run --env-file` and the
+forms of many hosts pass them on as they are, so a value that begins and ends with the same quote is
+refused, and where it is a secret, to which quotes may belong, warned of. A secret loses the line break
+at its end, as from a file of Kubernetes, and is refused with a blank at either end or with a control
+character in it. A path is taken as it is: `~`, `$NAME`, a comment behind it, and a path of Windows are
+refused. A relative one is below the working directory, and the log says which directory that is.
+
 User names, passwords, options of addresses, and tokens are never shown or logged. In a MongoDB
 address, percent-encode what is special in a password: `@` as `%40`, `/` as `%2F`, `:` as `%3A`.
+An option that is not known is refused by its name; those that other drivers know and that mean
+nothing here (`compressors`, `timeoutMS`, `useUnifiedTopology` and the like) are left out, with a word
+in the log. The database's name is letters, digits, `-` and `_`.
 
 With `tls=true` in a MongoDB address, and always with `mongodb+srv://`, the server must show a
 certificate for its host, signed by a CA that browsers know or by the one whose file

@@ -6,13 +6,14 @@ use std::time::Duration;
 use super::model::{
     AlarmSettings, Conflict, GatewaySettings, HeartbeatSettings, HistorySettings, HttpSettings,
     LeaseSettings, LogFormat, LogLevel, LogSettings, OutagePolicy, ProfileName, RestartPolicy,
-    RestartSettings, RestoreOwner, RestoreSettings, Secret, Settings, StopSettings, StoreChoice,
+    RestartSettings, RestoreOwner, RestoreSettings, Settings, StopSettings, StoreChoice,
     StoreSettings, SyncSettings, Unreachable, WebhookSettings,
 };
+use super::paths::path;
 use super::problem::Invalid;
 use super::values::{
     CONFLICT, FORMATS, LEVELS, OUTAGE, PROFILES, RESTART, UNREACHABLE, address, choice, hidden,
-    name_of, number, owners, owners_shown, probe, probe_shown, span,
+    name_of, number, owners, owners_shown, probe, probe_shown, secret, span,
 };
 use super::{TrustedProxies, duration, store_url};
 
@@ -72,7 +73,7 @@ pub(super) struct Setting {
     pub(super) show: fn(&Settings) -> String,
 }
 
-/// What a secret takes that is no address: any text, blanks included.
+/// What a secret takes that is no address: any text on one line.
 pub(super) const SECRET_TEXT: &str = "a secret text";
 
 /// What most rows have in common.
@@ -101,10 +102,7 @@ pub(super) const ALL: &[Setting] = &[
         takes: "a directory",
         default: Default::Depends("`/app/.sessions` for profile `waha`, `./session` for others"),
         meaning: "the session directory: what the gateway keeps its login in",
-        set: |s, v| {
-            s.dir = v.into();
-            Ok(())
-        },
+        set: |s, v| path(v).map(|v| s.dir = v),
         show: |s| s.dir.display().to_string(),
         ..ROW
     },
@@ -340,10 +338,7 @@ pub(super) const ALL: &[Setting] = &[
         default: Default::Depends("none"),
         meaning: "WAHA's key, to ask for the state of its sessions and the QR code to scan",
         secret: true,
-        set: |s, v| {
-            s.gateway.api_key = Some(Secret::new(v));
-            Ok(())
-        },
+        set: |s, v| secret(v).map(|v| s.gateway.api_key = Some(v)),
         show: |s| hidden(s.gateway.api_key.as_ref()),
         ..ROW
     },
@@ -397,10 +392,7 @@ pub(super) const ALL: &[Setting] = &[
         default: Default::Depends("none"),
         meaning: "what a client must present for all but the health pages",
         secret: true,
-        set: |s, v| {
-            s.http.token = Some(Secret::new(v));
-            Ok(())
-        },
+        set: |s, v| secret(v).map(|v| s.http.token = Some(v)),
         show: |s| hidden(s.http.token.as_ref()),
         ..ROW
     },
@@ -435,10 +427,7 @@ pub(super) const ALL: &[Setting] = &[
         default: Default::Depends("none"),
         meaning: "what a person types to see the dashboard; `http.token` serves as well",
         secret: true,
-        set: |s, v| {
-            s.http.password = Some(Secret::new(v));
-            Ok(())
-        },
+        set: |s, v| secret(v).map(|v| s.http.password = Some(v)),
         show: |s| hidden(s.http.password.as_ref()),
         ..ROW
     },
@@ -471,10 +460,7 @@ pub(super) const ALL: &[Setting] = &[
         default: Default::Depends("none"),
         meaning: "signs what is posted there: HMAC-SHA256, in `X-Sessionkeep-Signature`",
         secret: true,
-        set: |s, v| {
-            s.webhook.secret = Some(Secret::new(v));
-            Ok(())
-        },
+        set: |s, v| secret(v).map(|v| s.webhook.secret = Some(v)),
         show: |s| hidden(s.webhook.secret.as_ref()),
         ..ROW
     },

@@ -10,7 +10,10 @@ use std::time::Duration;
 use super::problem::{ConfigErrors, Problem, shown, shown_name};
 use super::registry::{self, Default, Setting, Sharing};
 use super::store_url::Switch;
-use super::{Flags, ProfileName, Settings, checks, file, store_url, suggest};
+use super::values::is_quoted;
+use super::{
+    Flags, ProfileName, Settings, StoreChoice, checks, file, mongo_options, store_url, suggest,
+};
 
 /// Names the settings file in the environment.
 const FILE_ENV: &str = "SESSIONKEEP_CONFIG";
@@ -74,6 +77,26 @@ pub struct Loaded {
     pub settings: Settings,
     /// Where each comes from.
     pub origins: Vec<Origin>,
+    /// What an operator should know of them.
+    pub notes: Vec<Note>,
+}
+
+/// How much a note matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// It works, and may be other than was thought.
+    Info,
+    /// It is hardly what was meant.
+    Warning,
+}
+
+/// Something about a setting that is no error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// How much it matters.
+    pub weight: Weight,
+    /// What it is.
+    pub about: Problem,
 }
 
 /// Reads the settings of this process.
@@ -270,6 +293,12 @@ impl Given {
         let text = env.get(Switch::NAME)?;
         match Switch::parse(text.trim()) {
             Ok(switch) => Some(switch),
+            Err(_) if is_quoted(text.trim()) => {
+                let about = quoted(Switch::NAME.to_owned(), false, text.trim());
+                self.problems.push(about);
+                self.switch_is_wrong = true;
+                None
+            }
             Err(why) => {
                 self.complain(Switch::NAME, Some(shown(text)), why.reason, why.remedy);
                 self.switch_is_wrong = true;
@@ -290,7 +319,9 @@ impl Given {
             // say something else to it.
             let tolerant = setting.sharing == Sharing::WithGateway
                 || (setting.key == "store.url" && switch == Some(Switch::Off));
-            if let Some((other, _)) = found.find(|(_, other)| *other != text && !tolerant) {
+            if let Some((other, _)) =
+                found.find(|(_, other)| other.trim() != text.trim() && !tolerant)
+            {
                 self.complain(
                     format!("{name} and {other}"),
                     None,
@@ -371,10 +402,12 @@ impl Given {
         let mut settings = registry::defaults();
         let texts = std::mem::take(&mut self.texts);
         let mut wrong: Vec<&'static str> = Vec::new();
+        let mut notes = Vec::new();
         for setting in registry::ALL {
             let Some(Text { text, source }) = texts.get(setting.key) else {
                 continue;
             };
+            let name = || format!("{} ({source})", setting.key);
             // Blanks around a value come with quoting; in a secret they may be meant.
             let text = if setting.secret && setting.takes == registry::SECRET_TEXT {
                 text
@@ -384,14 +417,29 @@ impl Given {
             if setting.key == "store.url" && switch == Some(Switch::Off) && !is_sqlite(text) {
                 continue;
             }
+            if is_quoted(text.trim()) {
+                let is_text = setting.takes == registry::SECRET_TEXT;
+                let about = quoted(name(), setting.secret, text);
+                match is_text {
+                    // It may be one that somebody made up, or a program, which quotes belong to.
+                    true => notes.push(Note {
+                        weight: Weight::Warning,
+                        about,
+                    }),
+                    false => {
+                        self.problems.push(about);
+                        wrong.push(setting.key);
+                        continue;
+                    }
+                }
+            }
             if let Err(why) = (setting.set)(&mut settings, text) {
                 let value = if setting.secret {
                     "[redacted]".to_owned()
                 } else {
                     shown(text)
                 };
-                let name = format!("{} ({source})", setting.key);
-                self.complain(name, Some(value), why.reason, why.remedy);
+                self.complain(name(), Some(value), why.reason, why.remedy);
                 wrong.push(setting.key);
             }
         }
@@ -406,6 +454,12 @@ impl Given {
         if !is_given("gateway.probe") && settings.profile == ProfileName::Waha {
             let port = port.unwrap_or(PORT_DEFAULT);
             settings.gateway.probe = Some(format!("http://127.0.0.1:{port}/ping"));
+        }
+        if let Some(Text { text, source }) = texts.get("dir").filter(|_| is_given("dir"))
+            && settings.dir.is_relative()
+        {
+            let text = text.trim();
+            notes.push(relative(format!("dir ({source})"), text, &cwd.join(text)));
         }
         checks::make_absolute(&mut settings, cwd);
         let choice = is_given("store.url").then(|| settings.store.choice.clone());
@@ -422,6 +476,12 @@ impl Given {
                     self.complain(name, value, why.reason, why.remedy);
                 }
             }
+        }
+        if let StoreChoice::Mongo(url) = &settings.store.choice
+            && let Some(Text { source, .. }) = texts.get("store.url")
+        {
+            let unused = mongo_options::left_out(url.expose());
+            notes.extend(unused.iter().map(|option| meaningless(source, option)));
         }
         self.problems
             .extend(checks::contradictions(&settings, port, &wrong));
@@ -443,13 +503,55 @@ impl Given {
             },
         });
         if self.problems.is_empty() {
-            return Ok(Loaded { settings, origins });
+            return Ok(Loaded {
+                settings,
+                origins,
+                notes,
+            });
         }
         Err(ConfigErrors {
             problems: self.problems,
             origins,
             partial: Some(Box::new(settings)),
         })
+    }
+}
+
+/// Quotes that belong to the value.
+fn quoted(name: String, secret: bool, text: &str) -> Problem {
+    Problem {
+        name,
+        value: Some(if secret { "[redacted]".to_owned() } else { shown(text) }),
+        reason: "begins and ends with a quote, which is part of the value".to_owned(),
+        remedy: "write it without quotes: `docker run --env-file` and the forms of many hosts take them as they are".to_owned(),
+    }
+}
+
+fn relative(name: String, text: &str, absolute: &Path) -> Note {
+    let absolute = checks::plain(absolute);
+    Note {
+        weight: Weight::Info,
+        about: Problem {
+            name,
+            value: Some(shown(text)),
+            reason: format!(
+                "is relative to the working directory, and stands for {}",
+                absolute.display()
+            ),
+            remedy: "write it in full where that is not what the gateway uses".to_owned(),
+        },
+    }
+}
+
+fn meaningless(source: &Source, option: &str) -> Note {
+    Note {
+        weight: Weight::Info,
+        about: Problem {
+            name: format!("store.url ({source})"),
+            value: None,
+            reason: format!("has the option `{option}`, which means nothing here and is left out"),
+            remedy: "take it out".to_owned(),
+        },
     }
 }
 

@@ -12,6 +12,8 @@ struct Case {
     env: Vec<(&'static str, String)>,
     flags: Flags,
     file: Option<&'static str>,
+    /// Whether the settings file is looked for, where one is named.
+    real_file: bool,
 }
 
 thread_local! {
@@ -42,15 +44,16 @@ impl Case {
     fn load(self) -> Result<Loaded, ConfigErrors> {
         FILE.set(self.file);
         let env = self.env.into_iter().map(|(n, v)| (n.into(), v.into()));
+        let given: ReadFile = |_, _| {
+            let text = FILE.get();
+            Ok(text.map(|text| ("sessionkeep.yaml".into(), text.into())))
+        };
+        let read_file = if self.real_file { file::read } else { given };
         resolve(
             &self.flags,
             env.collect(),
             Path::new("/work-dir"),
-            |_, _| {
-                Ok(FILE
-                    .get()
-                    .map(|text| ("sessionkeep.yaml".into(), text.into())))
-            },
+            read_file,
         )
     }
 
@@ -417,7 +420,7 @@ fn directory_and_probe_follow_the_profile() {
 
 #[test]
 fn no_secret_ever_shows() {
-    let url = format!("mongodb://u:{CANARY}@h/db?tls=true&x={CANARY}");
+    let url = format!("mongodb://u:{CANARY}@h/db?tls=true&appName={CANARY}");
     let loaded = Case::default()
         .env("MONGO_URL", url.as_str())
         .env("ADMIN_TOKEN", CANARY)
@@ -470,6 +473,195 @@ fn a_file_that_is_named_must_exist_and_one_that_is_not_need_not() {
     std::fs::write(dir.path().join("sessionkeep.yaml"), "archive: found").expect("written");
     let found = resolve(&flags, Vec::new(), dir.path(), file::read).expect("good");
     assert_eq!(found.settings.archive.as_str(), "found");
+}
+
+#[test]
+fn quotes_that_nobody_took_off_are_refused_and_in_a_secret_warned_of() {
+    for (name, value) in [
+        ("SESSIONKEEP_DIR", "\"/data/s\""),
+        ("SESSIONS_PATH", "'/data/s' "),
+        ("SESSIONKEEP_DIR", "\u{201c}/data/s\u{201d}"),
+        ("SESSIONKEEP_STOP_TOTAL", "\"20s\""),
+        ("SESSIONKEEP_WEBHOOK_URL", "'https://h/canary-4711'"),
+        ("SESSIONKEEP_ARCHIVE", "\"\""),
+        ("MONGO_ENABLED", "\"true\""),
+    ] {
+        let said = Case::sqlite().env(name, value).bad();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].contains("--env-file"), "{said:?}");
+        assert!(
+            said[0].contains(name) && !said[0].contains(CANARY),
+            "{said:?}"
+        );
+    }
+    let said = Case::default()
+        .env("MONGO_URL", "\"mongodb://u:canary-4711@h/db\"")
+        .bad();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(
+        said[0].contains("quote") && !said[0].contains(CANARY),
+        "{said:?}"
+    );
+    // Quotes may belong to a secret.
+    for name in ["ADMIN_TOKEN", "WAHA_API_KEY"] {
+        let value = format!("\"{CANARY}\"");
+        let loaded = Case::sqlite()
+            .env(name, value.as_str())
+            .load()
+            .expect("good");
+        let [Note { weight, about }] = &loaded.notes[..] else {
+            panic!("{:?}", loaded.notes)
+        };
+        assert_eq!(*weight, Weight::Warning);
+        let said = about.to_string();
+        assert!(said.contains(name) && !said.contains(CANARY), "{said}");
+    }
+    let inside = Case::sqlite()
+        .env("ADMIN_TOKEN", "a\"b\"")
+        .load()
+        .expect("good");
+    assert_eq!(inside.notes, []);
+}
+
+#[test]
+fn a_line_break_at_the_end_of_a_secret_is_none_of_it_and_other_blanks_are_named() {
+    let secrets = registry::ALL
+        .iter()
+        .filter(|s| s.takes == registry::SECRET_TEXT);
+    for name in secrets.map(|setting| setting.env) {
+        let with = |value: &str| Case::sqlite().env(name, value);
+        let plain = with(CANARY).good();
+        for end in ["\n", "\r\n", "\n\n"] {
+            assert_eq!(
+                with(&format!("{CANARY}{end}")).good(),
+                plain,
+                "{name} {end:?}"
+            );
+        }
+        for wrong in [
+            " canary-4711",
+            "canary-4711 ",
+            "canary-4711\t\n",
+            "canary\n-4711",
+            "canary\u{7f}4711",
+        ] {
+            let said = with(wrong).bad().concat();
+            assert!(said.contains(name) && !said.contains("4711"), "{said}");
+        }
+        assert_eq!(
+            with("\n").good(),
+            Case::sqlite().good(),
+            "{name}: an empty file"
+        );
+    }
+}
+
+#[test]
+fn whatever_a_clumsy_hand_adds_to_a_value_is_taken_or_named() {
+    let taken = Case::sqlite()
+        .env("SESSIONKEEP_HTTP_PORT", "3002 ")
+        .env("SESSIONKEEP_STOP_TOTAL", "20s\r")
+        .env("SESSIONS_PATH", " /data/s\r\n")
+        .env("SESSIONKEEP_LOG_LEVEL", "DEBUG\r");
+    let settings = taken.env("SESSIONKEEP_LEASE_CONFLICT", "\t").good();
+    assert_eq!(settings.http.port, 3002);
+    assert_eq!(settings.dir, Path::new("/data/s"));
+    for value in ["TRUE", "True\r", " yes"] {
+        let case = Case::default().env("MONGO_ENABLED", value);
+        case.env("MONGO_URL", "mongodb://h/db\r\n").good();
+    }
+    // The same after trimming.
+    let same = Case::sqlite()
+        .env("SESSIONKEEP_DIR", "/a")
+        .env("SESSIONS_PATH", "/a\r");
+    assert_eq!(same.good().dir, Path::new("/a"));
+    for (name, value, words) in [
+        ("SESSIONKEEP_STOP_TOTAL", "5", "`5s`"),
+        ("SESSIONKEEP_STOP_TOTAL", "5 s", "`5s`"),
+        ("SESSIONS_PATH", "~/session", "only a shell"),
+        ("SESSIONS_PATH", "$HOME/session", "`$`"),
+        ("SESSIONS_PATH", "/data/s # where it is kept", "comment"),
+        (
+            "SESSIONS_PATH",
+            "C:/Program Files/Git/app/.sessions",
+            "MSYS_NO_PATHCONV",
+        ),
+        ("SESSIONKEEP_CONFIG", "~/sessionkeep.yaml", "only a shell"),
+        ("SESSIONKEEP_CONFIG", "'a.yaml'", "quote"),
+        (
+            "SESSIONKEEP_HTTP_TRUSTED_PROXIES",
+            "caddy",
+            "neither an IP address",
+        ),
+    ] {
+        let case = Case {
+            real_file: name == "SESSIONKEEP_CONFIG",
+            ..Case::sqlite()
+        };
+        let said = case.env(name, value).bad();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(
+            said[0].contains(words) && said[0].contains(name),
+            "{said:?}"
+        );
+    }
+    let said = Case::default()
+        .env("SESSIONKEEP_STORE", "sqlite:~/keep.db")
+        .bad();
+    assert!(said.concat().contains("only a shell"), "{said:?}");
+}
+
+#[test]
+fn a_relative_directory_is_made_absolute_with_a_word_and_a_default_without() {
+    let loaded = Case::sqlite()
+        .env("SESSIONS_PATH", "./a/../b/")
+        .load()
+        .expect("good");
+    assert_eq!(loaded.settings.dir, Path::new("/work-dir/a/../b"));
+    let said: Vec<String> = loaded
+        .notes
+        .iter()
+        .map(|note| note.about.to_string())
+        .collect();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(
+        said[0].contains("/work-dir/a/../b") && said[0].contains("SESSIONS_PATH"),
+        "{said:?}"
+    );
+    for case in [
+        Case::sqlite(),
+        Case::sqlite().env("SESSIONKEEP_PROFILE", "baileys"),
+    ] {
+        assert_eq!(case.load().expect("good").notes, []);
+    }
+}
+
+#[test]
+fn an_option_of_an_address_that_means_nothing_is_named_and_one_that_is_unknown_refused() {
+    let with = |options: &str| {
+        let url = format!("mongodb://u:{CANARY}@h/db?{options}");
+        Case::default().env("MONGO_URL", url)
+    };
+    let loaded = with("compressors=zlib&timeoutMS=5000&w=majority")
+        .load()
+        .expect("good");
+    let said: Vec<String> = loaded
+        .notes
+        .iter()
+        .map(|note| note.about.to_string())
+        .collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(
+        said[0].contains("`compressors`") && said[1].contains("`timeoutMS`"),
+        "{said:?}"
+    );
+    let wrong = with("replicaset=rs0&retryWrite=true").bad();
+    assert_eq!(wrong.len(), 1, "{wrong:?}");
+    assert!(
+        wrong[0].contains("`retryWrite`") && wrong[0].contains("`retryWrites`"),
+        "{wrong:?}"
+    );
+    assert!(!format!("{said:?}{wrong:?}").contains(CANARY));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use super::model::{Secret, StoreChoice};
 use super::problem::Invalid;
+use super::{mongo_options, paths};
 
 const FORMS: &str = "write `mongodb://USER:PASSWORD@HOST/DATABASE`, `mongodb+srv://…`, \
                      `sqlite:PATH` or `none`";
@@ -18,7 +19,7 @@ pub(crate) fn parse(text: &str) -> Result<StoreChoice, Invalid> {
         if path.is_empty() || path.ends_with('/') || path == ":memory:" {
             return Err(Invalid::new("names no file", "write `sqlite:PATH`"));
         }
-        return Ok(StoreChoice::Sqlite(path.into()));
+        return Ok(StoreChoice::Sqlite(paths::path(path)?));
     }
     match text.split_once("://") {
         Some(("mongodb" | "mongodb+srv", rest)) => {
@@ -103,9 +104,13 @@ impl<'a> Mongo<'a> {
                 "write `mongodb://HOST/DATABASE`",
             ));
         }
-        if !hosts.split(',').all(is_host) || !is_database(database) {
+        if !hosts.split(',').all(is_host) {
             return Err(bare());
         }
+        if let Some(invalid) = wrong_database(database) {
+            return Err(invalid);
+        }
+        mongo_options::check(query)?;
         Ok(Self {
             has_user: user.is_some(),
             hosts,
@@ -134,11 +139,41 @@ fn is_host(host: &str) -> bool {
         && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }
 
-fn is_database(name: &str) -> bool {
-    name.len() < 64
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-_%".contains(&b))
+/// What is wrong with the name of a database; of a bare password, no more than one sign is repeated.
+fn wrong_database(name: &str) -> Option<Invalid> {
+    const REMEDY: &str = "write at most 63 letters, digits, `-` and `_` after the last `/`";
+    if name.len() > 63 {
+        return Some(Invalid::new(
+            "names a database with more letters than MongoDB takes",
+            REMEDY,
+        ));
+    }
+    // `%20` is a blank in the end.
+    let bytes = name.as_bytes();
+    let hex = |at: usize| std::str::from_utf8(bytes.get(at..at + 2)?).ok();
+    let mut at = 0;
+    while at < bytes.len() {
+        let sign = match bytes[at] {
+            b'%' => {
+                let byte = hex(at + 1).and_then(|two| u8::from_str_radix(two, 16).ok());
+                at += 2;
+                byte.unwrap_or(b'%')
+            }
+            byte => byte,
+        };
+        at += 1;
+        let reason = match sign {
+            sign if sign.is_ascii_alphanumeric() || b"-_".contains(&sign) => continue,
+            b' ' => "names a database with a blank, which MongoDB does not take".to_owned(),
+            sign if b".$\"*<>:|?/\\".contains(&sign) => format!(
+                "names a database with a `{}`, which MongoDB does not take",
+                char::from(sign)
+            ),
+            _ => "names a database with a sign that is not sure to be taken".to_owned(),
+        };
+        return Some(Invalid::new(reason, REMEDY));
+    }
+    None
 }
 
 /// The switch that turns MongoDB on and off, whatever the address says.
@@ -251,6 +286,29 @@ mod tests {
             let said = format!("{invalid:?}");
             assert!(!said.to_lowercase().contains("canary"), "{said}");
             assert!(!said.contains("12?"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_database_that_mongodb_does_not_take_is_refused_with_the_sign() {
+        for (url, words) in [
+            ("mongodb://h/my.db", "`.`"),
+            ("mongodb://h/my db", "blank"),
+            ("mongodb://h/my%20db", "blank"),
+            ("mongodb://h/my%2Fdb", "`/`"),
+            ("mongodb://h/a/b", "`/`"),
+            ("mongodb://h/my$db", "`$`"),
+            ("mongodb://h/m\u{fc}ller", "not sure"),
+            ("mongodb://h/a%", "not sure"),
+            ("mongodb://h/a%4", "not sure"),
+            (&format!("mongodb://h/{}", "x".repeat(64)), "63"),
+        ] {
+            let invalid = parse(url).expect_err(url);
+            let said = format!("{}; {}", invalid.reason, invalid.remedy);
+            assert!(said.contains(words), "{url}: {said}");
+        }
+        for url in ["mongodb://h/My-db_1", "mongodb://h/%61b", "mongodb://h/"] {
+            parse(url).expect(url);
         }
     }
 

@@ -199,6 +199,41 @@ pub(super) fn address(text: &str) -> Result<Option<Secret>, Invalid> {
     Ok(Some(Secret::new(text)))
 }
 
+/// A secret that is presented by hand or in a header. A line break at its end is what `echo` or an editor
+/// put into the file that a host makes the variable of.
+pub(super) fn secret(text: &str) -> Result<Secret, Invalid> {
+    let text = text.trim_end_matches(['\r', '\n']);
+    if text.trim() != text {
+        return Err(Invalid::new(
+            "begins or ends with a blank, which gets lost on the way in a header",
+            "take the blank out, here and wherever the secret is presented",
+        ));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Invalid::new(
+            "holds a line break or another control character, which nobody can present",
+            "write it on one line",
+        ));
+    }
+    Ok(Secret::new(text))
+}
+
+/// Whether quotes stand around a text, of which no shell has taken them off.
+pub(super) fn is_quoted(text: &str) -> bool {
+    const PAIRS: [(char, char); 5] = [
+        ('"', '"'),
+        ('\'', '\''),
+        ('`', '`'),
+        ('\u{201c}', '\u{201d}'),
+        ('\u{2018}', '\u{2019}'),
+    ];
+    let mut signs = text.chars();
+    let ends = (signs.next(), signs.next_back());
+    PAIRS
+        .iter()
+        .any(|(first, last)| ends == (Some(*first), Some(*last)))
+}
+
 /// Whether a secret is set, and no more.
 pub(super) fn hidden(secret: Option<&Secret>) -> String {
     match secret {

@@ -4,6 +4,7 @@
 use mongodb::options::{ConnectionString, HostInfo, Tls};
 
 use super::errors::user_info;
+use crate::config::mongo_options;
 use crate::store::{Result, StoreError};
 
 /// Reads a URL. One that would have us talk to whoever answers is refused.
@@ -12,7 +13,8 @@ pub(super) fn parse(url: &str) -> Result<ConnectionString> {
     if breaks_the_driver(url) {
         return Err(unreadable());
     }
-    let parsed = ConnectionString::parse(url).map_err(|_| unreadable())?;
+    let parsed =
+        ConnectionString::parse(mongo_options::for_driver(url)).map_err(|_| unreadable())?;
     match &parsed.tls {
         Some(Tls::Enabled(tls)) if tls.allow_invalid_certificates == Some(true) => {
             Err(StoreError::Address(UNVERIFIED.to_owned()))
