@@ -171,20 +171,24 @@ impl StateDir {
                 warn!(target: "session", path = %path().display(), "others could write to our own directory; its mode was set right");
             }
         }
-        if found.st_uid != user || found.st_mode & OTHERS_MAY_WRITE != 0 {
-            let fresh = fresh(&session).map_err(unreadable)?;
-            if found.st_uid != fresh.st_uid {
-                return Err(StateDirError::ForeignOwner {
-                    path: path(),
-                    owner: found.st_uid,
-                    user,
-                });
-            }
-            if found.st_mode & OTHERS_MAY_WRITE & !fresh.st_mode != 0 {
-                return Err(StateDirError::Shared {
-                    path: path(),
-                    mode: found.st_mode & 0o7777,
-                });
+        let found = Looks::of(&found);
+        if found.owner != user || found.mode & OTHERS_MAY_WRITE != 0 {
+            let fresh = Looks::of(&fresh(&session).map_err(unreadable)?);
+            match found.compared_with(fresh) {
+                Verdict::Ours => {}
+                Verdict::Foreign => {
+                    return Err(StateDirError::ForeignOwner {
+                        path: path(),
+                        owner: found.owner,
+                        user,
+                    });
+                }
+                Verdict::Shared => {
+                    return Err(StateDirError::Shared {
+                        path: path(),
+                        mode: found.mode,
+                    });
+                }
             }
         }
         Ok(Self(Arc::new(Inner {
@@ -431,6 +435,42 @@ fn why_not_opened(session: &OwnedFd, path: PathBuf, errno: Errno) -> StateDirErr
     }
 }
 
+/// Whose something is, and who may do what with it.
+#[derive(Debug, Clone, Copy)]
+struct Looks {
+    owner: u32,
+    mode: u32,
+}
+
+/// What our own directory is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Ours,
+    Foreign,
+    Shared,
+}
+
+impl Looks {
+    fn of(stat: &FileStat) -> Self {
+        Self {
+            owner: stat.st_uid,
+            mode: stat.st_mode & 0o7777,
+        }
+    }
+
+    /// What this is where a file that we make is `fresh`: on a file system that knows no owners, or no
+    /// modes, ours look like everybody's.
+    fn compared_with(self, fresh: Self) -> Verdict {
+        if self.owner != fresh.owner {
+            return Verdict::Foreign;
+        }
+        if self.mode & OTHERS_MAY_WRITE & !fresh.mode != 0 {
+            return Verdict::Shared;
+        }
+        Verdict::Ours
+    }
+}
+
 /// What the file system makes of a file that is ours. It is looked at through the descriptor with
 /// which it was made, since its name may be somebody else's a moment later.
 fn fresh(session: &OwnedFd) -> io::Result<FileStat> {
@@ -511,6 +551,64 @@ mod tests {
         assert!(words.contains("belongs to user 4321"), "{words}");
         assert!(words.contains("chown -R 0 "), "{words}");
         assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 1);
+    }
+
+    #[test]
+    fn a_file_system_that_knows_no_owners_or_modes_is_told_by_what_it_makes_of_ours() {
+        let looks = |owner, mode| Looks { owner, mode };
+        for (case, found, fresh, verdict) in [
+            ("ours", looks(0, 0o700), looks(0, 0o600), Verdict::Ours),
+            (
+                "the gateway's",
+                looks(1000, 0o700),
+                looks(0, 0o600),
+                Verdict::Foreign,
+            ),
+            (
+                "we were root",
+                looks(0, 0o700),
+                looks(1000, 0o600),
+                Verdict::Foreign,
+            ),
+            (
+                "unmapped",
+                looks(65534, 0o700),
+                looks(0, 0o600),
+                Verdict::Foreign,
+            ),
+            (
+                "SMB, uid=1000",
+                looks(1000, 0o777),
+                looks(1000, 0o777),
+                Verdict::Ours,
+            ),
+            (
+                "NFS, squashed",
+                looks(65534, 0o700),
+                looks(65534, 0o600),
+                Verdict::Ours,
+            ),
+            (
+                "a shared one",
+                looks(0, 0o770),
+                looks(0, 0o600),
+                Verdict::Shared,
+            ),
+            (
+                "SMB, of a group",
+                looks(0, 0o770),
+                looks(0, 0o660),
+                Verdict::Ours,
+            ),
+            (
+                "SMB, and others",
+                looks(0, 0o772),
+                looks(0, 0o660),
+                Verdict::Shared,
+            ),
+        ] {
+            assert_eq!(found.compared_with(fresh), verdict, "{case}");
+        }
     }
 
     #[test]

@@ -398,3 +398,47 @@ fn a_freeze_that_fails_lets_everybody_go_on_and_leaves_no_copy() {
     assert_eq!(freezer.0.load(Ordering::SeqCst), 1);
     assert!(!state.has("scratch"));
 }
+
+/// A rollback journal that was left behind may name a file that SQLite would read, and delete when it
+/// has rolled back. Its writer is the gateway.
+#[test]
+fn a_left_journal_that_names_a_file_elsewhere_does_not_have_it_deleted() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let outside = tempfile::tempdir().expect("tempdir");
+    let (path, precious) = (
+        dir.path().join("x.db"),
+        outside.path().join("precious-mj0123459AB"),
+    );
+    fs::write(&precious, "of somebody else's").expect("write");
+    let script = r"
+import sqlite3, sys, os, struct
+path, name = sys.argv[1], sys.argv[2].encode()
+db = sqlite3.connect(path, isolation_level=None)
+db.execute('CREATE TABLE t (b)')
+db.executemany('INSERT INTO t VALUES (?)', [(b'x' * 3000,) for _ in range(50)])
+db.execute('PRAGMA cache_size = 1')
+db.execute('BEGIN')
+db.execute('UPDATE t SET b = zeroblob(3000)')
+db.execute('INSERT INTO t SELECT zeroblob(3000) FROM t')
+with open(path + '-journal', 'ab') as journal:
+    page = 0x40000000 // 4096 + 1
+    journal.write(struct.pack('>I', page) + name + struct.pack('>II', len(name), sum(name)))
+    journal.write(bytes.fromhex('d9d505f920a163d7'))
+os._exit(0)
+";
+    let ended = Command::new("python3")
+        .args(["-c", script])
+        .args([&path, &precious])
+        .status();
+    assert!(ended.expect("python3 is there").success());
+    let journal = dir.path().join("x.db-journal");
+    assert!(fs::metadata(&journal).expect("it was left").len() > 4096);
+    let before = fs::read(&path).expect("read");
+    let got = snap(&path, BUSY);
+    let got = got.map(|(image, _)| image);
+    assert!(precious.exists(), "it was deleted: {got:?}");
+    assert!(matches!(got, Err(SnapshotError::Sqlite(_))), "{got:?}");
+    // It is the gateway's to roll back.
+    assert!(journal.exists());
+    assert!(before == fs::read(&path).expect("read"));
+}
