@@ -99,5 +99,7 @@ mod tamper;
 mod tls;
 #[path = "faults/tree_shapes.rs"]
 mod tree_shapes;
+#[path = "faults/types.rs"]
+mod types;
 #[path = "faults/vanished.rs"]
 mod vanished;
