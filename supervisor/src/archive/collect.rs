@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use super::clock::StoreClock;
 use super::error::Result;
 use crate::store::{ArchiveName, Header, PackId, PackInfo, RecordKind, Seq, Store};
 
@@ -56,15 +57,17 @@ impl Plan {
     #[must_use]
     pub fn decide(headers: &[Kept], packs: &[PackInfo], now_ms: u64, grace: Duration) -> Self {
         let before = now_ms.saturating_sub(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
-        let checkpoints: Vec<&Kept> = headers
+        let times = times(headers, now_ms);
+        let checkpoints: Vec<(&Kept, u64)> = headers
             .iter()
-            .filter(|h| h.kind == RecordKind::Checkpoint)
+            .zip(times)
+            .filter(|(header, _)| header.kind == RecordKind::Checkpoint)
             .collect();
         // Newest first: the first whose successor is old enough, and all before it, go.
         let keep_from = checkpoints
             .windows(2)
-            .find(|pair| pair[0].time_ms <= before)
-            .map_or(0, |pair| pair[0].seq);
+            .find(|pair| pair[0].1 <= before)
+            .map_or(0, |pair| pair[0].0.seq);
         let commits = headers
             .iter()
             .map(|h| h.seq)
@@ -84,13 +87,40 @@ impl Plan {
     }
 }
 
+/// When each of these commits was written, in their order, as far as their times can be believed: the
+/// store's clock may have been set while they were. One that lies in the future was written no later
+/// than the next; and none was written before those that it follows.
+fn times(headers: &[Kept], now_ms: u64) -> Vec<u64> {
+    let mut next = now_ms;
+    let mut times: Vec<u64> = headers
+        .iter()
+        .map(|header| {
+            if header.time_ms <= now_ms {
+                next = header.time_ms;
+            }
+            next
+        })
+        .collect();
+    let mut before = 0;
+    for time in times.iter_mut().rev() {
+        before = before.max(*time);
+        *time = before;
+    }
+    times
+}
+
 /// Collects. Safe to be cut off anywhere, and to be run by two at once: only what nobody can need
-/// is ever deleted, commits before the packs that only they refer to.
+/// is ever deleted, commits before the packs that only they refer to. How old something is, `clock` says.
 ///
 /// # Errors
 /// The store's.
-pub async fn collect(store: &dyn Store, archive: &ArchiveName, grace: Duration) -> Result<Plan> {
-    let now_ms = store.now_ms().await?;
+pub async fn collect(
+    store: &dyn Store,
+    archive: &ArchiveName,
+    grace: Duration,
+    clock: &mut StoreClock,
+) -> Result<Plan> {
+    let now_ms = clock.judge(store.now_ms().await?, grace);
     // Packs first: one that is put after this look is not judged by headers that do not know it.
     let packs = store.packs(archive).await?;
     let (mut headers, mut to) = (Vec::new(), Seq::MAX);
@@ -113,4 +143,53 @@ pub async fn collect(store: &dyn Store, archive: &ArchiveName, grace: Duration) 
     let before = now_ms.saturating_sub(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
     store.sweep(before).await?;
     Ok(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: u64 = 60_000;
+    const NOW: u64 = 1_800_000_000_000;
+
+    /// Checkpoints, the newest first, by when their header says that they were written: so many minutes
+    /// ago. What is left of them with a grace of an hour.
+    fn kept(minutes_ago: &[i64]) -> Vec<Seq> {
+        let count = minutes_ago.len() as u64;
+        let headers: Vec<Kept> = minutes_ago
+            .iter()
+            .zip((1..=count).rev())
+            .map(|(ago, seq)| Kept {
+                seq,
+                kind: RecordKind::Checkpoint,
+                time_ms: NOW.saturating_add_signed(-ago * MINUTE.cast_signed()),
+                packs: Vec::new(),
+            })
+            .collect();
+        let plan = Plan::decide(&headers, &[], NOW, Duration::from_secs(3600));
+        let seqs = headers.iter().map(|header| header.seq);
+        seqs.filter(|seq| !plan.commits.contains(seq)).collect()
+    }
+
+    #[test]
+    fn what_is_superseded_goes_after_the_grace() {
+        assert_eq!(kept(&[10, 61, 200]), [3, 2]);
+        assert_eq!(kept(&[10, 59, 200]), [3, 2, 1]);
+        assert_eq!(kept(&[61, 62, 200]), [3]);
+    }
+
+    #[test]
+    fn a_time_in_the_future_keeps_nothing_for_ever() {
+        // Two years ahead, when the clock was wrong; the one after them tells that they are older.
+        let ahead = -2 * 366 * 24 * 60;
+        assert_eq!(kept(&[10, 61, ahead, ahead]), [4, 3]);
+        // Nothing tells how old the newest are.
+        assert_eq!(kept(&[ahead, ahead, 200]), [3, 2, 1]);
+    }
+
+    #[test]
+    fn a_time_that_is_too_early_takes_nothing_too_early() {
+        // The clock was two hours behind when the newest was written, ten minutes after the one before.
+        assert_eq!(kept(&[120, 10, 200]), [3, 2, 1]);
+    }
 }

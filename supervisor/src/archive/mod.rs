@@ -17,6 +17,7 @@
 pub mod blocks;
 pub mod builder;
 pub mod checkpoint;
+pub mod clock;
 pub mod collect;
 mod compress;
 mod error;

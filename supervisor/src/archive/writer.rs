@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::builder::Built;
+use super::clock::StoreClock;
 use super::error::{ArchiveError, Result};
 use super::recent::Recent;
 use super::tree::Tree;
@@ -63,8 +64,8 @@ pub struct Writer {
     head: Option<Header>,
     /// No commit takes a number up to this one, even where the head is older.
     after: Seq,
-    /// What to add to this machine's clock to get the store's, in milliseconds.
-    clock_offset_ms: i64,
+    /// The store's time.
+    clock: StoreClock,
     /// A commit whose append was asked for and not answered. It may be in the store or not, and
     /// must be asked for again, as it is, before anything else is appended.
     pending: Option<Record>,
@@ -84,18 +85,22 @@ impl Writer {
         head: Option<Header>,
         store_now_ms: u64,
     ) -> Self {
-        let clock_offset_ms = store_now_ms.cast_signed() - now_ms().cast_signed();
         Self {
             archive,
             instance,
             epoch,
             head,
             after: 0,
-            clock_offset_ms,
+            clock: StoreClock::new(store_now_ms),
             pending: None,
             recent: Recent::default(),
             packs: Vec::new(),
         }
+    }
+
+    /// The store's time, as this writer counts it on.
+    pub fn clock(&mut self) -> &mut StoreClock {
+        &mut self.clock
     }
 
     /// Takes up with an archive whose head's restore needs `packs`.
@@ -299,7 +304,6 @@ impl Writer {
                 (head.base, head.base_bytes, head.chain_bytes + built.stored)
             }),
         };
-        let time = now_ms().cast_signed() + self.clock_offset_ms;
         let mut header = Header {
             format: FORMAT,
             archive: self.archive.clone(),
@@ -309,7 +313,7 @@ impl Writer {
             kind,
             instance: self.instance.clone(),
             epoch: self.epoch,
-            time_ms: u64::try_from(time).unwrap_or_default(),
+            time_ms: self.clock.now_ms(),
             base,
             changed_at: if changes_tree {
                 seq

@@ -426,7 +426,8 @@ impl Replicator {
         }
         // What is not collected now is collected after the next checkpoint.
         let grace = self.settings.history.grace;
-        match collect::collect(&*self.store, &self.settings.archive, grace).await {
+        let clock = hold.writer.clock();
+        match collect::collect(&*self.store, &self.settings.archive, grace, clock).await {
             Ok(plan) => {
                 debug!(target: "sync", commits = plan.commits.len(), packs = plan.packs.len(), "collected");
             }

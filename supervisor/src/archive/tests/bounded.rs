@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::archive::clock::StoreClock;
 use crate::archive::collect::collect;
 
 /// 10,000 small commits over 1.5 MB of files that do not compress, as keys do not.
@@ -38,7 +39,9 @@ fn after_ten_thousand_commits_a_restore_reads_live_data() {
                 keeper.checkpoint().await;
                 // What is superseded goes once its grace is over.
                 keeper.memory.advance(GRACE * 2);
-                collect(&*keeper.store, &archive(), GRACE)
+                // To who has not seen it pass, it is time like any other.
+                let now = keeper.store.now_ms().await.expect("answers");
+                collect(&*keeper.store, &archive(), GRACE, &mut StoreClock::new(now))
                     .await
                     .expect("collects");
                 let usage = keeper.store.usage(&archive()).await.expect("answers");

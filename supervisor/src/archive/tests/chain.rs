@@ -216,7 +216,7 @@ proptest! {
             for (what, name, len, seed) in steps {
                 match what {
                     0 => { keeper.checkpoint().await; }
-                    1 => { collect(&*keeper.store, &archive(), Duration::ZERO).await.expect("collects"); }
+                    1 => { collect(&*keeper.store, &archive(), Duration::ZERO, keeper.writer.clock()).await.expect("collects"); }
                     2 if keeper.files.contains_key(&path(NAMES[name])) => {
                         keeper.commit(&[(NAMES[name], None)]).await;
                     }
