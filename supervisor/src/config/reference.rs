@@ -87,8 +87,9 @@ be set and are not looked at. All of `stop.total` is the gateway's. What it leav
 for. The gateway's environment is scrubbed as ever.
 
 Every signal that can be caught is passed on to the gateway, real-time signals included. Not passed on
-are CHLD, what the kernel raises for a fault (SEGV, BUS, FPE, ILL, TRAP, SYS, ABRT), and 32 and 33,
-which the C library keeps for itself.
+are CHLD, and 32 and 33, which the C library keeps for itself. SEGV, BUS, FPE, ILL, TRAP, SYS and ABRT
+are signals like others where somebody sends them; what the kernel raises for a fault of sessionkeep's
+own ends it.
 
 TERM, INT, QUIT and RTMIN+3 (37) stop: the gateway gets the very signal, everything it leaves behind
 gets TERM, and the budget of `stop.total` begins. They do so with `--rewrite` too, whichever of the two

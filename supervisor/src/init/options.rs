@@ -213,7 +213,7 @@ mod tests {
         for bad in ["", "TERM", "TERM=", "=TERM", "0=TERM", "TERM=65", "X=Y"] {
             assert_eq!(bad.parse::<Rewrite>(), Err(OptionError::NoRewrite), "{bad}");
         }
-        for never in ["KILL=TERM", "CHLD=TERM", "SEGV=TERM", "33=TERM"] {
+        for never in ["KILL=TERM", "CHLD=TERM", "STOP=TERM", "33=TERM"] {
             let error = never.parse::<Rewrite>().expect_err("never passed on");
             assert!(matches!(error, OptionError::NeverPassedOn(_)), "{never}");
         }

@@ -6,19 +6,10 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Signals that stay as they are: those the kernel raises for a fault of our own, and those
-/// that cannot be caught.
-const LEFT_ALONE: &[i32] = &[
-    libc::SIGSEGV,
-    libc::SIGBUS,
-    libc::SIGFPE,
-    libc::SIGILL,
-    libc::SIGTRAP,
-    libc::SIGSYS,
-    libc::SIGABRT,
-    libc::SIGKILL,
-    libc::SIGSTOP,
-];
+/// Signals that cannot be caught. Those that tell of a fault (SEGV, ILL and others) can: blocked, the
+/// kernel keeps one that somebody sends, and still ends this process by one that it raises for a fault
+/// of our own. `abort` unblocks its own.
+const LEFT_ALONE: &[i32] = &[libc::SIGKILL, libc::SIGSTOP];
 
 /// Two more, which the C library keeps for itself and leaves out of every set.
 const C_LIBRARYS: [i32; 2] = [32, 33];
