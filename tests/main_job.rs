@@ -35,6 +35,8 @@ mod boot_table;
 mod cli;
 #[path = "main_job/clocks.rs"]
 mod clocks;
+#[path = "main_job/confined.rs"]
+mod confined;
 #[path = "main_job/crash.rs"]
 mod crash;
 #[path = "main_job/file_mode.rs"]

@@ -10,7 +10,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use sessionkeep::config::Settings;
-use sessionkeep::control::{Decoder, Handover, Helpers, Lifecycle, ToInit, ToWatcher, encode};
+use sessionkeep::control::{
+    Decoder, Handover, Helpers, Lifecycle, MonotonicMs, ToInit, ToWatcher, encode,
+};
 use sessionkeep::init::{self, Options};
 
 fn main() -> ExitCode {
@@ -124,6 +126,11 @@ fn watch(handover: Handover) -> u8 {
     if told("HARNESS_WATCH") == "crash" {
         return 9;
     }
+    let alive = || ToInit::Alive {
+        next_by: MonotonicMs::now().after(Duration::from_secs(3600)),
+        lease_ends: None,
+    };
+    say(alive(), &mut control);
     say(ToInit::Ready, &mut control);
     let mut decoder = Decoder::default();
     let mut buffer = [0; 4096];
@@ -148,7 +155,9 @@ fn watch(handover: Handover) -> u8 {
                         return sessionkeep::exit::FENCED;
                     }
                 }
+                ToWatcher::Stalled { how } => record(&format!("stalled {how:?}")),
                 ToWatcher::Flush { .. } => {
+                    say(alive(), &mut control);
                     let last = std::fs::read_to_string(settings.dir.join("last"));
                     record(&format!("flush {}", last.unwrap_or_default().trim()));
                     match told("HARNESS_WATCH").as_str() {

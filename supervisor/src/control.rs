@@ -66,6 +66,13 @@ impl MonotonicMs {
         )
     }
 
+    /// This moment and `span` less, or the clock's beginning.
+    #[must_use]
+    pub fn before(self, span: std::time::Duration) -> Self {
+        let span = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(span))
+    }
+
     /// How long it is from `now` until this moment; zero where it has passed.
     #[must_use]
     pub fn until(self, now: Self) -> std::time::Duration {
@@ -113,6 +120,11 @@ pub enum ToWatcher {
         /// How often the gateway was started again in this life.
         restarts: u32,
     },
+    /// Somebody or something keeps the watcher from its work, or kept the one before.
+    Stalled {
+        /// What init saw.
+        how: Stall,
+    },
     /// No descendant of the gateway is alive: scan everything, commit, release the lease, answer
     /// [`ToInit::Flushed`] or [`ToInit::FlushFailed`] before `deadline`, and exit.
     Flush {
@@ -121,10 +133,28 @@ pub enum ToWatcher {
     },
 }
 
+/// What kept a watcher from its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stall {
+    /// A signal stopped this one, and init let it go on.
+    Stopped,
+    /// The one before gave no sign of life, and was killed.
+    Silent,
+}
+
 /// What a child (the watcher, and where it says so the restorer) tells init.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToInit {
+    /// From both helpers: its event loop runs. Whoever breaks the promise counts as hung.
+    Alive {
+        /// When the next one comes at the latest.
+        next_by: MonotonicMs,
+        /// Until when nobody else can have the session, whatever becomes of the store; `None` where
+        /// there is no lease, or the helper knows nothing of it.
+        lease_ends: Option<MonotonicMs>,
+    },
     /// The watcher sees every change from here on.
     Ready,
     /// The gateway's probe answered for the first time since its start.
@@ -228,6 +258,8 @@ mod tests {
         fn messages_survive_any_cutting_of_the_stream(cuts in prop::collection::vec(1usize..40, 1..60)) {
             let sent = vec![
                 ToInit::Ready,
+                ToInit::Alive { next_by: MonotonicMs(7), lease_ends: None },
+                ToInit::Alive { next_by: MonotonicMs(0), lease_ends: Some(MonotonicMs(u64::MAX)) },
                 ToInit::LeaseLost { reason: "line\nbreak \"quoted\"".into() },
                 ToInit::Flushed { seq: u64::MAX },
                 ToInit::Standby { waiting: true },

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use super::keeper::{IDLE, Life, Setup, World, is_alive, send};
+use super::keeper::{IDLE, Life, Setup, World, is_alive};
 
 /// Begins with the user's limit at so many. The limit is one of the user namespace, and is
 /// lowered in a namespace of its own; `None` where there can be none, which is said.
@@ -90,8 +90,7 @@ fn a_burst_that_overflows_the_kernels_queue_is_found_by_a_look_at_everything() {
     // No rescan would come in time to find what the overflow has hidden.
     let life = world.script(IDLE).set("sync.rescan=1h").ready();
     world.wait_until_saved();
-    let watcher = life.process("watcher");
-    send(watcher, libc::SIGSTOP);
+    let held = life.hold_watcher();
     // Two names in turn, since the kernel merges an event with the one before it; two events each.
     for turn in 0..limit {
         world.write(&format!("keys/{}.json", turn % 2), format!("[{turn}]"));
@@ -101,7 +100,7 @@ fn a_burst_that_overflows_the_kernels_queue_is_found_by_a_look_at_everything() {
     world.write("new/deep/late.json", "[]");
     fs::remove_file(world.dir().join("gone.json")).expect("remove");
     fs::remove_file(world.dir().join("keys/old.json")).expect("remove");
-    send(watcher, libc::SIGCONT);
+    drop(held);
     world.wait_until_saved();
     let mut life = life;
     life.wait_for("the kernel has dropped change notices; looking at everything");

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::campaign::{Tally, chance, rounds};
-use super::keeper::{IDLE, Tree, World, is_alive, send, wait_until};
+use super::keeper::{IDLE, Tree, World, is_alive, wait_until};
 use super::noise::noise;
 
 /// Takes away whatever is at `path`.
@@ -95,10 +95,10 @@ fn a_directory_that_became_a_file_between_two_looks_and_back_is_one_commit() {
     let life = world.script(IDLE).ready();
     world.wait_until_saved();
     let swap = |swap: &dyn Fn()| {
-        let (watcher, before) = (life.process("watcher"), world.changes().len());
-        send(watcher, libc::SIGSTOP);
+        let before = world.changes().len();
+        let held = life.hold_watcher();
         swap();
-        send(watcher, libc::SIGCONT);
+        drop(held);
         world.wait_until_saved();
         assert_eq!(world.changes().len(), before + 1, "{}", life.log());
     };

@@ -20,7 +20,6 @@ fn with_the_usual_lease(setup: Setup<'_>) -> Setup<'_> {
 }
 
 #[test]
-#[ignore = "the program does not withstand it yet"]
 fn a_watcher_that_is_stopped_again_and_again_goes_on_and_keeps_the_lease() {
     let before = neighbours().pop().expect("one").before;
     let world = World::mongo();
@@ -51,7 +50,6 @@ fn a_watcher_that_is_stopped_again_and_again_goes_on_and_keeps_the_lease() {
 }
 
 #[test]
-#[ignore = "the program does not withstand it yet"]
 fn a_gateway_whose_watcher_gets_no_moment_is_ended_before_its_lease_is() {
     let before = neighbours().pop().expect("one").before;
     let world = World::mongo();
@@ -60,6 +58,7 @@ fn a_gateway_whose_watcher_gets_no_moment_is_ended_before_its_lease_is() {
     let attacked = tried_by(&world, "pause", &[&dir, &lock, Path::new("0")]);
     let mut life = with_the_usual_lease(attacked)
         .set("store.outage=stop")
+        .set("store.timeout=2500ms")
         .before(before)
         .start();
     life.wait_for("started role=gateway");

@@ -43,9 +43,12 @@ fn catching(setup: Setup) -> Life {
 /// The gateway's main process: the one child that is no helper.
 #[track_caller]
 fn gateway(life: &Life) -> i32 {
+    let line = |pid: i32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    // A helper is a fork of init, and looks like it until it has given itself a name.
+    let of_init = line(life.pid());
     let is_helper = |pid: &i32| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.starts_with(b"sessionkeep\0")
+        let line = line(*pid);
+        line.starts_with(b"sessionkeep\0") || line == of_init
     };
     let found = children(life.pid());
     let found = found.into_iter().find(|pid| !is_helper(pid));

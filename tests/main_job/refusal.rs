@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use super::keeper::{IDLE, World, free_port, http_json, send, wait_until};
+use super::keeper::{IDLE, World, free_port, http_json, wait_until};
 use super::noise::noise;
 use super::raw::packs;
 
@@ -128,11 +128,10 @@ fn credentials_that_are_replaced_by_a_directory_are_kept() {
         world.write("creds.json", LOGIN);
         world.wait_until_saved();
         // Held, so that it sees both at once: one after the other would be a logout first.
-        let watcher = life.process("watcher");
-        send(watcher, libc::SIGSTOP);
+        let held = life.hold_watcher();
         fs::remove_file(world.dir().join("creds.json")).expect("remove");
         fs::create_dir(world.dir().join("creds.json")).expect("mkdir");
-        send(watcher, libc::SIGCONT);
+        drop(held);
         life.wait_for("was replaced by something else");
         let ended = life.stop();
         assert_eq!(ended.code, 74, "{}", ended.log);

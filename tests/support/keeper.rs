@@ -466,6 +466,17 @@ impl Life {
         digits.parse().expect("a number")
     }
 
+    /// Stops the watcher, and init, which would let it go on at once. Both go on when the value is
+    /// dropped.
+    pub(crate) fn hold_watcher(&self) -> Held {
+        let held = Held([self.process("watcher"), self.child.id()]);
+        held.0
+            .iter()
+            .rev()
+            .for_each(|pid| send(*pid, libc::SIGSTOP));
+        held
+    }
+
     /// Sends a signal to init.
     pub(crate) fn signal(&self, signal: i32) {
         send(self.child.id(), signal);
@@ -525,6 +536,15 @@ impl Life {
         while all.iter().any(|pid| is_alive(*pid)) && begun.elapsed() < LIMIT {
             thread::sleep(LOOK_AGAIN);
         }
+    }
+}
+
+/// Processes that stand still.
+pub(crate) struct Held([u32; 2]);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|pid| send(*pid, libc::SIGCONT));
     }
 }
 

@@ -33,6 +33,7 @@ use crate::session::{
 use crate::store::keeper::{Attention, LeaseKeeper};
 use crate::store::retry::Backoff;
 use crate::store::{Header, Seq, Store};
+use crate::waking::WakingInstant;
 
 use crate::progress::Progress;
 use attach::{Head, Holdup, Identity};
@@ -61,6 +62,8 @@ pub struct Booted {
     pub took: Duration,
     /// The lease's epoch; 0 where none was taken.
     pub epoch: u64,
+    /// Until when nobody else can have the session; `None` where no lease was taken.
+    pub safe_until: Option<WakingInstant>,
 }
 
 /// Which commit is wanted.
@@ -160,6 +163,7 @@ async fn try_once(
     match site.come_to_one_state(local.marker, target).await {
         Ok(mut booted) => {
             booted.took = begun.elapsed();
+            booted.safe_until = Some(site.keeper.safe_until());
             Ok(booted)
         }
         Err(error) => {
@@ -185,6 +189,7 @@ impl Booted {
             damage: vec![],
             took,
             epoch: 0,
+            safe_until: None,
         }
     }
 }

@@ -47,6 +47,7 @@ pub(super) fn settings_init_only(flags: &Flags) -> anyhow::Result<Settings> {
 
 /// Runs `work` on a runtime of one thread: a watcher must be small, and a command is short.
 pub(super) fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
+    super::threads::ensure()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(2)

@@ -8,12 +8,14 @@ pub(crate) mod glance;
 pub(crate) mod health;
 mod lease;
 mod log;
+mod panics;
 mod restore;
 mod restorer;
 mod run;
 mod show;
 mod standalone;
 mod status;
+mod threads;
 mod verify;
 mod watch;
 
@@ -119,6 +121,7 @@ impl Command {
 /// fails is told on standard error, once.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     crate::secrecy::keep_to_ourselves();
+    panics::tell_plainly();
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
@@ -130,9 +133,10 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     if cli.command.only_prints() {
         end_quietly_on_a_closed_pipe();
     }
-    match cli.command.main(&cli.flags) {
-        Ok(code) => code,
-        Err(error) => {
+    match panics::caught(|| cli.command.main(&cli.flags)) {
+        None => ExitCode::from(exit::INTERNAL),
+        Some(Ok(code)) => code,
+        Some(Err(error)) => {
             let _ = std::io::stderr().write_all(told(&error).as_bytes());
             ExitCode::from(exit_code(&error))
         }
@@ -140,11 +144,15 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 /// The exit code of a helper; its error is told on standard error.
-fn code(ended: anyhow::Result<u8>) -> u8 {
-    ended.unwrap_or_else(|error| {
-        let _ = std::io::stderr().write_all(told(&error).as_bytes());
-        exit_code(&error)
-    })
+fn code(helper: impl FnOnce() -> anyhow::Result<u8>) -> u8 {
+    match panics::caught(helper) {
+        None => exit::INTERNAL,
+        Some(Ok(code)) => code,
+        Some(Err(error)) => {
+            let _ = std::io::stderr().write_all(told(&error).as_bytes());
+            exit_code(&error)
+        }
+    }
 }
 
 /// The error and its causes, each on a line.
@@ -159,7 +167,8 @@ fn told(error: &anyhow::Error) -> String {
 /// The documented code of an error. One that no code is meant for is ours to mend.
 fn exit_code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
-        if cause.is::<ConfigErrors>() || cause.is::<StateDirError>() {
+        let of_the_surroundings = cause.is::<StateDirError>() || cause.is::<threads::ThreadError>();
+        if cause.is::<ConfigErrors>() || of_the_surroundings {
             return exit::CONFIG;
         }
         if let Some(error) = cause.downcast_ref::<BootError>() {

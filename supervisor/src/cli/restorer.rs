@@ -11,14 +11,21 @@ use tracing::{error, info, warn};
 use crate::boot::attach::{Holdup, Identity};
 use crate::boot::{self, BootError, Booted, Target};
 use crate::config::{Conflict, Settings};
-use crate::control::{Handover, Lifecycle, ToInit, encode};
+use crate::control::{Handover, Lifecycle, MonotonicMs, ToInit, encode};
 use crate::human::{Bytes, Chain, Took};
 use crate::outside::Outside;
 use crate::progress::Progress;
 use crate::status::incidents::Kind;
 use crate::status::{Lease, Past, Shared};
+use crate::waking::WakingInstant;
 
 use super::context;
+
+/// How often init hears that this process lives. Init has nothing to lose by waiting here: no gateway
+/// runs, and a large restore on a slow machine must not be taken for a hung one.
+const ALIVE_EVERY: Duration = Duration::from_secs(30);
+/// Within what the next time is promised.
+const ALIVE_WITHIN: Duration = Duration::from_secs(120);
 
 /// As init's helper: leaves the lease for the watcher, answers health checks meanwhile, and says by
 /// its exit code how it went.
@@ -51,6 +58,15 @@ pub(super) async fn under_init(handover: Handover) -> anyhow::Result<u8> {
     let outside =
         Outside::start(settings, &shared, http).context("failed to start answering HTTP")?;
     let mut control = UnixStream::from(control);
+    let mut beats = control
+        .try_clone()
+        .context("failed to share the channel to init")?;
+    tokio::spawn(async move {
+        loop {
+            say_alive(&mut beats, None);
+            tokio::time::sleep(ALIVE_EVERY).await;
+        }
+    });
     let mut tell = |holdup: Holdup| {
         let waiting = match holdup {
             Holdup::Owner => true,
@@ -108,6 +124,8 @@ pub(super) async fn under_init(handover: Handover) -> anyhow::Result<u8> {
     outside.finish();
     match booted {
         Ok(booted) => {
+            // What init knows of the lease until the watcher renews it.
+            say_alive(&mut control, booted.safe_until);
             log_booted(&booted);
             Ok(0)
         }
@@ -117,6 +135,16 @@ pub(super) async fn under_init(handover: Handover) -> anyhow::Result<u8> {
             Ok(code)
         }
     }
+}
+
+fn say_alive(control: &mut UnixStream, safe_until: Option<WakingInstant>) {
+    let now = MonotonicMs::now();
+    let message = ToInit::Alive {
+        next_by: now.after(ALIVE_WITHIN),
+        lease_ends: safe_until.map(|until| now.after(until.left())),
+    };
+    // An init that is gone ends this process, too.
+    let _ = control.write_all(&encode(&message));
 }
 
 /// A life that has made way waits for as long as it takes, whether or not the store answers: to exit

@@ -97,10 +97,10 @@ struct Forks;
 
 impl Helpers for Forks {
     fn restore(&self, handover: Handover) -> u8 {
-        super::code(super::context::block_on(super::restorer::under_init(handover)).flatten())
+        super::code(|| super::context::block_on(super::restorer::under_init(handover)).flatten())
     }
 
     fn watch(&self, handover: Handover) -> u8 {
-        super::code(super::watch::under_init(handover))
+        super::code(|| super::watch::under_init(handover))
     }
 }

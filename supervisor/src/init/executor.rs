@@ -205,6 +205,9 @@ impl<'a> Executor<'a> {
             }
             self.events.push_back(Event::ChildExited { role, how });
         }
+        for role in reaped.halted {
+            self.events.push_back(Event::HelperStopped(role));
+        }
         if let (Some(signal), Some(terminal)) = (reaped.stopped, &self.terminal) {
             let resumer = terminal.resumer();
             debug!(target: "init", signal, ?resumer, "gateway stopped by its terminal");
@@ -259,6 +262,7 @@ impl<'a> Executor<'a> {
                 gateway_pid: self.children.pid(Role::Gateway),
                 restarts: self.machine.restarts(),
             }),
+            Action::SendStalled(how) => self.send(&ToWatcher::Stalled { how }),
             Action::SendFlush { deadline } => self.send(&ToWatcher::Flush { deadline }),
             Action::Transition { from, to, cause } => {
                 self.report.transition(from, to, &cause, now);

@@ -13,6 +13,8 @@ use super::machine::{Ended, Role};
 pub(super) struct Reaped {
     /// Our own children, in the order they were found.
     pub(super) known: Vec<(Role, Ended)>,
+    /// Helpers that a signal stopped.
+    pub(super) halted: Vec<Role>,
     /// The terminal's signal that stopped the gateway's main process.
     pub(super) stopped: Option<i32>,
     /// Adopted processes.
@@ -48,7 +50,7 @@ pub(super) struct Children {
 }
 
 /// Whether it matters that the gateway is stopped by its terminal. Without one nothing but the
-/// watcher stops it, which lets it go on by itself.
+/// watcher stops it, which lets it go on by itself. That a helper is stopped always does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Stops {
     /// It does.
@@ -113,14 +115,11 @@ impl Children {
     /// Reaps everything that has ended; never waits.
     pub(super) fn reap(&mut self) -> Reaped {
         let mut reaped = Reaped::default();
-        let options = match self.stops {
-            Stops::Matter => libc::WNOHANG | libc::WUNTRACED,
-            Stops::Pass => libc::WNOHANG,
-        };
+        let options = libc::WNOHANG | libc::WUNTRACED;
         loop {
             // A zombie has its name until it is reaped.
             let (whose, name) = match self.names {
-                Names::Wanted => match ended(self.stops) {
+                Names::Wanted => match ended() {
                     Some(pid) => (pid, name_of(pid)),
                     None => return reaped,
                 },
@@ -137,8 +136,14 @@ impl Children {
             if libc::WIFSTOPPED(status) {
                 let signal = libc::WSTOPSIG(status);
                 let by_terminal = matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
-                if by_terminal && self.pid(Role::Gateway) == Some(pid) {
-                    reaped.stopped = Some(signal);
+                match self.alive.iter().find(|(p, _)| *p == pid) {
+                    Some((_, Role::Gateway)) if by_terminal && self.stops == Stops::Matter => {
+                        reaped.stopped = Some(signal);
+                    }
+                    Some((_, role @ (Role::Restorer | Role::Watcher))) => {
+                        reaped.halted.push(*role);
+                    }
+                    _ => {}
                 }
                 continue;
             }
@@ -159,11 +164,8 @@ impl Children {
 }
 
 /// A child that has ended and waits to be reaped, or has been stopped.
-fn ended(stops: Stops) -> Option<i32> {
-    let mut options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-    if stops == Stops::Matter {
-        options |= libc::WSTOPPED;
-    }
+fn ended() -> Option<i32> {
+    let options = libc::WEXITED | libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT;
     // SAFETY: all zeroes is a valid value of the structure, which the kernel fills; it stays zero
     // where there is nobody, and then its process id is.
     let (result, pid) = unsafe {

@@ -84,6 +84,18 @@ impl Report {
                 "watcher dies again and again: nothing is saved meanwhile, and the gateway goes on; \
                  the lines before say what it died of"
             ),
+            Note::HelperStopped { role, times } => {
+                warn!(target: "init", %role, times, "helper was stopped by a signal, and goes on; a process in the container sends it STOP");
+            }
+            Note::HelperSilent(role) => {
+                warn!(target: "init", %role, "helper gives no sign of life; telling it to go on");
+            }
+            Note::HelperKilled(role) => {
+                error!(target: "init", %role, "helper gives no sign of life; sending SIGKILL");
+            }
+            Note::LeaseNotRenewed => {
+                error!(target: "init", "the watcher does not renew the lease; stopping the gateway before the lease ends, as store.outage asks");
+            }
             Note::WatcherReady => info!(target: "init", "watcher is ready"),
             Note::TakeoverRefused(by) => {
                 warn!(target: "init", by, "another instance asks for the session, which could not be handed over just now; it has to wait");

@@ -50,11 +50,13 @@ pub enum Kind {
     DiskFull,
     /// Somebody removed or replaced `.sessionkeep` while it was in use.
     StateDirReplaced,
+    /// The watcher was stopped, or gave no sign of life.
+    WatcherStalled,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Fenced,
         Self::Lagging,
         Self::FlushFailed,
@@ -65,6 +67,7 @@ impl Kind {
         Self::LoggedOut,
         Self::DiskFull,
         Self::StateDirReplaced,
+        Self::WatcherStalled,
     ];
 
     /// In one word, as in JSON.
@@ -81,6 +84,7 @@ impl Kind {
             Self::LoggedOut => "logged_out",
             Self::DiskFull => "disk_full",
             Self::StateDirReplaced => "state_dir_replaced",
+            Self::WatcherStalled => "watcher_stalled",
         }
     }
 
@@ -98,6 +102,7 @@ impl Kind {
             Self::LoggedOut => "A number was logged out",
             Self::DiskFull => "The disk is nearly full",
             Self::StateDirReplaced => "The folder .sessionkeep was removed or replaced",
+            Self::WatcherStalled => "Something keeps sessionkeep's watcher from its work",
         }
     }
 
@@ -148,6 +153,11 @@ impl Kind {
                 "Changes are still saved. See what in the container renames or deletes \
                  .sessionkeep in the session directory: nothing but sessionkeep should touch it. Put it \
                  back, or remove what is in its place, before the next start."
+            }
+            Self::WatcherStalled => {
+                "Look for a process in the container that sends it STOP, such as a gateway that was \
+                 tampered with or a debugger. Where there is none, see whether the machine, its disk \
+                 or a network file system hung."
             }
         }
     }

@@ -245,12 +245,15 @@ fn note_held(tell: &watch::Sender<Standing>, lease: &Lease, safe_until: Option<W
     let asked_by = lease.asked_by().map(|waiter| waiter.instance.clone());
     let health = LeaseHealth::Held { asked_by };
     tell.send_if_modified(|standing| {
-        let changed = standing.health != health;
+        let mut changed = standing.health != health;
         if changed && matches!(standing.health, LeaseHealth::Unsure { .. }) {
             info!(target: "store", "the lease is renewed again");
         }
         standing.health = health;
-        standing.safe_until = safe_until.unwrap_or(standing.safe_until);
+        if let Some(safe_until) = safe_until {
+            changed |= standing.safe_until != safe_until;
+            standing.safe_until = safe_until;
+        }
         changed
     });
 }

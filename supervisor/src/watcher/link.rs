@@ -2,11 +2,12 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tracing::warn;
 
 use crate::control::{Decoder, ToInit, ToWatcher, encode};
@@ -14,8 +15,24 @@ use crate::control::{Decoder, ToInit, ToWatcher, encode};
 /// A channel to init; or none, where the process was started by hand.
 #[derive(Debug)]
 pub struct Link {
-    write: Option<OwnedWriteHalf>,
+    speaker: Option<Speaker>,
     receive: mpsc::Receiver<ToWatcher>,
+    /// When init wants to know whether this process lives, whatever it is at.
+    asked: Option<mpsc::Receiver<()>>,
+}
+
+/// Who may talk to init. A message is never within another.
+#[derive(Debug, Clone)]
+pub(super) struct Speaker(Arc<Mutex<OwnedWriteHalf>>);
+
+impl Speaker {
+    /// Sends a message. That init is gone is noticed by [`Link::next`].
+    pub(super) async fn send(&self, message: ToInit) {
+        let mut write = self.0.lock().await;
+        if let Err(error) = write.write_all(&encode(&message)).await {
+            warn!(target: "sync", %error, "init does not hear us");
+        }
+    }
 }
 
 impl Link {
@@ -25,6 +42,7 @@ impl Link {
     /// If the descriptor is no socket.
     pub fn new(fd: OwnedFd) -> std::io::Result<Self> {
         let (send, receive) = mpsc::channel(16);
+        let (ask, asked) = mpsc::channel(1);
         let stream = StdUnixStream::from(fd);
         stream.set_nonblocking(true)?;
         let (mut read, write) = UnixStream::from_std(stream)?.into_split();
@@ -38,6 +56,10 @@ impl Link {
                 for message in messages {
                     match message {
                         Ok(message) => {
+                            if matches!(message, ToWatcher::Flush { .. }) {
+                                // A commit may be under way, which the loop waits for.
+                                let _ = ask.try_send(());
+                            }
                             if send.send(message).await.is_err() {
                                 return;
                             }
@@ -48,8 +70,9 @@ impl Link {
             }
         });
         Ok(Self {
-            write: Some(write),
+            speaker: Some(Speaker(Arc::new(Mutex::new(write)))),
             receive,
+            asked: Some(asked),
         })
     }
 
@@ -60,8 +83,9 @@ impl Link {
         (
             send,
             Self {
-                write: None,
+                speaker: None,
                 receive,
+                asked: None,
             },
         )
     }
@@ -73,10 +97,13 @@ impl Link {
 
     /// Sends a message. That init is gone is noticed by [`Link::next`].
     pub async fn send(&mut self, message: ToInit) {
-        if let Some(write) = &mut self.write
-            && let Err(error) = write.write_all(&encode(&message)).await
-        {
-            warn!(target: "sync", %error, "init does not hear us");
+        if let Some(speaker) = &self.speaker {
+            speaker.send(message).await;
         }
+    }
+
+    /// Who else may talk to init, and when it wants to be told; once, and `None` without init.
+    pub(super) fn take_pulse(&mut self) -> Option<(Speaker, mpsc::Receiver<()>)> {
+        Some((self.speaker.clone()?, self.asked.take()?))
     }
 }

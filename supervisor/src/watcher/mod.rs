@@ -26,6 +26,7 @@ pub mod link;
 mod logins;
 mod outcome;
 mod probe;
+mod pulse;
 mod read_ahead;
 mod replica;
 mod replicator;
@@ -60,6 +61,7 @@ use lease::{Told, Trouble};
 use link::Link;
 use logins::Logins;
 use probe::Probe;
+use pulse::Pulse;
 use replica::Replica;
 use replicator::{Committed, OUTAGE_POLL_MAX, Replicator, StepError};
 
@@ -119,9 +121,11 @@ pub async fn watch(
     state: StateDir,
     store: Arc<dyn Store>,
     instance: InstanceId,
-    link: Link,
+    mut link: Link,
     shared: Shared,
 ) -> std::io::Result<End> {
+    let pulse = Pulse::default();
+    pulse.start(settings, &shared, link.take_pulse());
     let directory = Directory::open(&settings.dir, Profile::new(settings.profile))?;
     let events = Events::new();
     let fd = events.fd().map(|fd| fd.try_clone_to_owned());
@@ -132,11 +136,12 @@ pub async fn watch(
         settings: settings.clone(),
         state,
         store: store.clone(),
-        replicator: Replicator::new(settings.clone(), store, instance, replica),
+        replicator: Replicator::new(settings.clone(), store, instance, replica, pulse.clone()),
         directory,
         events,
         dirty: Dirty::default(),
         link,
+        pulse,
         shared,
         failures: 0,
         blocked_until: None,
@@ -157,6 +162,8 @@ pub async fn watch(
 /// In file mode there is nothing to replicate: the gateway is probed, HTTP is answered, and a
 /// flush is done as soon as it is asked for.
 pub async fn watch_nothing(settings: &Settings, mut link: Link, shared: Shared) -> End {
+    let pulse = Pulse::default();
+    pulse.start(settings, &shared, link.take_pulse());
     link.send(ToInit::Ready).await;
     let mut probe: Option<Probe> = None;
     loop {
@@ -170,6 +177,7 @@ pub async fn watch_nothing(settings: &Settings, mut link: Link, shared: Shared) 
                 Some(ToWatcher::Lifecycle { state, gateway_pid, restarts }) => {
                     note_lifecycle(settings, &shared, &mut probe, state, gateway_pid, restarts);
                 }
+                Some(ToWatcher::Stalled { how }) => pulse.stalled(how, &shared),
             },
             answer = next_answer(&mut probe) => note_answer(answer, &shared, &mut link).await,
         }
@@ -185,6 +193,7 @@ struct Watcher {
     events: Arc<Mutex<Events>>,
     dirty: Dirty,
     link: Link,
+    pulse: Pulse,
     shared: Shared,
     /// How often in a row it failed.
     failures: u32,
@@ -216,6 +225,7 @@ impl Watcher {
                 message = self.link.next() => match message {
                     None => return End::Done,
                     Some(ToWatcher::Flush { deadline }) => return self.flush(deadline).await,
+                    Some(ToWatcher::Stalled { how }) => self.pulse.stalled(how, &self.shared),
                     Some(ToWatcher::Lifecycle { state, gateway_pid, restarts }) => {
                         note_lifecycle(&self.settings, &self.shared, &mut self.probe, state, gateway_pid, restarts);
                         if let Some(replica) = self.replicator.replica() {

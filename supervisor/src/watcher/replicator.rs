@@ -12,6 +12,7 @@ use tracing::{debug, error, info, warn};
 
 use super::dirty::Work;
 use super::gathered::{Edit, Gathered, Pass};
+use super::pulse::Pulse;
 use super::replica::{Replica, thread_failed};
 use crate::archive::upload::Upload;
 use crate::archive::version::Version;
@@ -113,6 +114,7 @@ pub(super) struct Replicator {
     replica: Option<Replica>,
     hold: Option<Hold>,
     progress: Progress,
+    pulse: Pulse,
 }
 
 impl Replicator {
@@ -123,6 +125,7 @@ impl Replicator {
         store: Arc<dyn Store>,
         instance: InstanceId,
         replica: Replica,
+        pulse: Pulse,
     ) -> Self {
         Self {
             settings,
@@ -132,6 +135,7 @@ impl Replicator {
             replica: Some(replica),
             hold: None,
             progress: Progress::default(),
+            pulse,
         }
     }
 
@@ -207,6 +211,8 @@ impl Replicator {
                 }
                 Err(other) => return Err(other.into()),
             };
+        // Reading what is committed may take long, and init has to know of the lease meanwhile.
+        self.pulse.follow(keeper.standing());
         let (head, mut writer) =
             if ours && marker.as_ref().is_some_and(|marker| marker.epoch == epoch) {
                 let head = store

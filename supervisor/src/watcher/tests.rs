@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use super::dirty::{Dirty, Work};
 use super::gathered::Pass;
 use super::guard::Refusal;
+use super::pulse::Pulse;
 use super::replica::Replica;
 use super::replicator::{Committed, Replicator};
 use crate::archive::tree::Tree;
@@ -63,7 +64,8 @@ impl Site {
         let state = StateDir::open(&dir).expect("open");
         let replica = Replica::new(directory.clone(), state, events.clone());
         let instance = "test-1".parse().expect("a name");
-        let mut replicator = Replicator::new(settings.clone(), store, instance, replica);
+        let mut replicator =
+            Replicator::new(settings.clone(), store, instance, replica, Pulse::default());
         replicator.attach().await.expect("attaches");
         Self {
             _temp: temp,

@@ -57,6 +57,8 @@ pub(super) fn machine() {
         map_exit: ExitMap::default(),
         rewrites: Rewrites::default(),
         reach: Reach::Main,
+        patience: Duration::from_millis(2500),
+        lease_margin: None,
     };
     let mut events = vec![
         Event::Started,

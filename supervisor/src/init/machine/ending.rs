@@ -282,7 +282,7 @@ impl Machine {
         now: MonotonicMs,
         cause: Cause,
     ) {
-        let flushing = Flushing::new(ended, aim, deadline);
+        let flushing = Flushing::new(ended, aim, deadline, now);
         self.transition(State::Flushing(flushing), cause);
         if !self.watcher.is_alive() {
             self.spawn_watcher(now);

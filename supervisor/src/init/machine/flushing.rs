@@ -12,6 +12,9 @@ const LEAVE: Duration = Duration::from_millis(250);
 /// How long a watcher that was killed may take to be gone before it is killed again.
 const KILL_SHOWS: Duration = Duration::from_millis(500);
 
+/// What a watcher has at least to say that it has heard of the flush.
+const HEARD_LEAST: Duration = Duration::from_secs(1);
+
 /// How the watcher stands to the flush.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Answer {
@@ -40,22 +43,34 @@ pub(super) struct Flushing {
     ended: Ended,
     aim: Aim,
     deadline: MonotonicMs,
+    /// When a watcher counts as hung that has not said that it heard of the flush: early enough for
+    /// another one to do it.
+    heard_by: Option<MonotonicMs>,
     answer: Answer,
 }
 
 impl Flushing {
-    pub(super) fn new(ended: Ended, aim: Aim, deadline: MonotonicMs) -> Self {
+    pub(super) fn new(ended: Ended, aim: Aim, deadline: MonotonicMs, now: MonotonicMs) -> Self {
+        let half = HEARD_LEAST.max(deadline.until(now) / 2);
         Self {
             ended,
             aim,
             deadline,
+            heard_by: Some(now.after(half)),
             answer: Answer::Awaited { died: false },
         }
     }
 
+    /// The watcher lives, and works on it.
+    pub(super) fn heard(&mut self) {
+        self.heard_by = None;
+    }
+
     pub(super) fn deadline(&self) -> MonotonicMs {
         match self.answer {
-            Answer::Awaited { .. } => self.deadline,
+            Answer::Awaited { .. } => self
+                .heard_by
+                .map_or(self.deadline, |at| at.min(self.deadline)),
             Answer::Given(_, leave_by) => leave_by.min(self.deadline),
         }
     }
@@ -130,6 +145,12 @@ impl Machine {
             return;
         };
         if now < flushing.deadline() {
+            return;
+        }
+        if now < flushing.deadline && !flushing.is_answered() {
+            flushing.heard_by = None;
+            self.act(Action::Note(Note::HelperKilled(Role::Watcher)));
+            self.act(Action::SignalHelper(Role::Watcher, libc::SIGKILL));
             return;
         }
         let (saved, cause) = match &flushing.answer {

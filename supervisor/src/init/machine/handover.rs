@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::ending::{Ending, Then};
 use super::flushing::Aim;
-use super::{Action, Cause, Ended, Machine, Mode, MonotonicMs, Note, Role, Saved, State, Watcher};
+use super::{Action, Cause, Ended, Machine, Mode, MonotonicMs, Note, Saved, State, Watcher};
 use crate::exit;
 
 /// After a handover that failed, since the last changes could not be saved, nobody is made way to
@@ -65,6 +65,13 @@ impl Machine {
                 let ending = ending.redirected(Then::MakeWay(why), kill_at, end_at);
                 self.transition(State::Ending(ending), cause);
             }
+            // It is told to stop already, and may take no longer than the lease runs.
+            State::Ending(ending) if matches!(ending.then, Then::Flush(_)) => {
+                if matches!(why, Why::LeaseEnds(_)) {
+                    let ending = ending.redirected(ending.then, kill_at, end_at);
+                    self.transition(State::Ending(ending), cause);
+                }
+            }
             State::Backoff { last, .. } => {
                 // Where the gateway was not started at all, the watcher still has to let go.
                 let last = last.unwrap_or(Ended::Killed(libc::SIGTERM));
@@ -90,6 +97,7 @@ impl Machine {
     /// session could not be handed over as it should be.
     pub(super) fn made_way(&mut self, why: Why, saved: Saved, ended: Ended, now: MonotonicMs) {
         self.watcher = Watcher::Unwanted;
+        self.liveness.end();
         match saved {
             Saved::Not(reason) if why == Why::Asked => {
                 self.not_again = Some(now.after(NOT_AGAIN));
@@ -101,7 +109,8 @@ impl Machine {
             saved => {
                 self.made_way = Some(saved);
                 self.transition(State::Standby, Cause::MadeWay);
-                self.act(Action::Spawn(Role::Restorer));
+                self.liveness.forget_lease();
+                self.spawn_restorer(now);
             }
         }
     }

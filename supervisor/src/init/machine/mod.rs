@@ -29,6 +29,7 @@ mod ending;
 mod flushing;
 mod handover;
 mod helper;
+mod liveness;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -38,7 +39,7 @@ mod vocabulary;
 use std::time::Duration;
 
 use crate::config::RestartPolicy;
-use crate::control::{Lifecycle, MonotonicMs, ToInit};
+use crate::control::{Lifecycle, MonotonicMs, Stall, ToInit};
 use crate::exit;
 use crate::init::options::Reach;
 #[cfg(test)]
@@ -51,6 +52,7 @@ pub use vocabulary::{
 use ending::{Ending, Stop, Then};
 use flushing::Flushing;
 use helper::{Crashes, STABLE, Watcher, doubling, jittered, spread};
+use liveness::Liveness;
 
 /// How long leftovers that survive KILL hold up the next start before the whole life is ended.
 const UNKILLABLE: Duration = Duration::from_secs(30);
@@ -131,6 +133,7 @@ pub struct Machine {
     state: State,
     watcher: Watcher,
     crashes: Crashes,
+    liveness: Liveness,
     /// Starts of the gateway after the first, in this life.
     restarts: u32,
     /// Starts of the gateway in a row that followed an early end.
@@ -156,6 +159,7 @@ impl Machine {
             state: State::New,
             watcher: Watcher::Unwanted,
             crashes: Crashes::default(),
+            liveness: Liveness::default(),
             restarts: 0,
             in_a_row: 0,
             untold: false,
@@ -206,7 +210,10 @@ impl Machine {
             State::Exited => return None,
             _ => None,
         };
-        own.into_iter().chain(self.watcher.due()).min()
+        own.into_iter()
+            .chain(self.watcher.due())
+            .chain(self.liveness_deadline())
+            .min()
     }
 
     /// Takes an event and says what is to be done about it. Events that make no sense in the
@@ -225,6 +232,7 @@ impl Machine {
                 self.on_child_ended(role, Ended::NotStarted(error), now);
             }
             Event::OrphansReaped { .. } => self.on_orphans_reaped(),
+            Event::HelperStopped(role) => self.on_helper_stopped(role, now),
             Event::GatewayStopped(resumer) => self.on_gateway_stopped(resumer),
             Event::Signal(signal) => self.on_signal(signal, now),
             Event::Control(message) => self.on_control(message, now),
@@ -269,6 +277,7 @@ impl Machine {
             self.act(Action::SignalHelper(Role::Watcher, libc::SIGTERM));
         }
         self.watcher = Watcher::Unwanted;
+        self.liveness.end();
         self.transition(State::Exited, cause);
         self.act(Action::Exit(Verdict { code, saved }));
     }
@@ -277,6 +286,15 @@ impl Machine {
         self.act(Action::Spawn(Role::Watcher));
         self.watcher.start(now);
         self.untold = true;
+        self.liveness.begin(Role::Watcher, now);
+        if self.liveness.take_untold() {
+            self.act(Action::SendStalled(Stall::Silent));
+        }
+    }
+
+    pub(super) fn spawn_restorer(&mut self, now: MonotonicMs) {
+        self.act(Action::Spawn(Role::Restorer));
+        self.liveness.begin(Role::Restorer, now);
     }
 
     /// Starts the gateway for the first time, or a random while later.
@@ -333,7 +351,7 @@ impl Machine {
         match self.plan.mode {
             Mode::Store => {
                 self.transition(State::Restoring, Cause::PreflightPassed);
-                self.act(Action::Spawn(Role::Restorer));
+                self.spawn_restorer(now);
             }
             Mode::File => {
                 self.spawn_watcher(now);
@@ -358,6 +376,12 @@ impl Machine {
     }
 
     fn on_restorer_ended(&mut self, how: Ended, now: MonotonicMs) {
+        if matches!(
+            self.state,
+            State::Restoring | State::Standby | State::Cancelling { .. }
+        ) {
+            self.liveness.end();
+        }
         match self.state {
             State::Restoring | State::Standby => match how {
                 Ended::Exited(0) => {
@@ -383,6 +407,7 @@ impl Machine {
         let Some(delay) = self.watcher.died(now) else {
             return;
         };
+        self.liveness.end();
         // It may have frozen the gateway for a snapshot and died before it let it go on.
         self.act(Action::SignalDescendants(libc::SIGCONT));
         if self.lifecycle() == Lifecycle::Fenced {
@@ -467,6 +492,10 @@ impl Machine {
 
     fn on_control(&mut self, message: ToInit, now: MonotonicMs) {
         match message {
+            ToInit::Alive {
+                next_by,
+                lease_ends,
+            } => self.on_alive(next_by, lease_ends),
             ToInit::Ready => self.act(Action::Note(Note::WatcherReady)),
             ToInit::GatewayReady => {
                 if let State::Up { since, .. } = self.state {
@@ -481,7 +510,10 @@ impl Machine {
             },
             ToInit::LeaseLost { reason } => self.fence(reason, now),
             ToInit::TakeoverRequested { by } => self.on_takeover_requested(by, now),
-            ToInit::LeaseEnding { by } => self.on_lease_ending(by, now),
+            ToInit::LeaseEnding { by } => {
+                self.liveness.forget_lease();
+                self.on_lease_ending(by, now);
+            }
             ToInit::Flushed { seq } => self.on_flush_answer(Saved::All(seq), now),
             ToInit::FlushFailed { reason } => self.on_flush_answer(Saved::Not(reason), now),
         }
@@ -562,6 +594,8 @@ impl Machine {
     }
 
     fn on_deadline(&mut self, now: MonotonicMs) {
+        // First of all: a gateway is not started when its lease is over.
+        self.on_lease_deadline(now);
         match self.state {
             State::Cancelling { .. } => self.on_cancelling_deadline(now),
             State::Ending(_) => self.on_ending_deadline(now),
@@ -572,6 +606,7 @@ impl Machine {
             State::Flushing(_) => self.on_flushing_deadline(now),
             _ => {}
         }
+        self.on_liveness_deadline(now);
         if self.watcher.due().is_some_and(|at| now >= at) {
             self.spawn_watcher(now);
         }

@@ -32,6 +32,13 @@ enum Nudge {
     LeftoverEnds,
     Signal(i32),
     Control(ToInit),
+    /// The watcher is stopped by a signal.
+    WatcherStops,
+    /// The watcher says that it lives, and until when it has the lease.
+    Alive {
+        within: u64,
+        lease: Option<u64>,
+    },
     SpawnsFail(u8, SpawnError),
     /// Time passes and nobody looks.
     Jump(u64),
@@ -80,6 +87,9 @@ fn nudge() -> impl Strategy<Value = Nudge> {
         1 => signal.prop_map(Nudge::Signal),
         4 => control.prop_map(Nudge::Control),
         1 => lost.prop_map(Nudge::Control),
+        2 => Just(Nudge::WatcherStops),
+        3 => (1u64..20_000, prop::option::of(1u64..30_000))
+            .prop_map(|(within, lease)| Nudge::Alive { within, lease }),
         2 => (1u8..4, error).prop_map(|(count, error)| Nudge::SpawnsFail(count, error)),
         2 => (0u64..120_000).prop_map(Nudge::Jump),
         4 => any::<u8>().prop_map(Nudge::Nonsense),
@@ -109,6 +119,7 @@ fn plan() -> impl Strategy<Value = Plan> {
         (
             prop_oneof![Just(Reach::Main), Just(Reach::Group)],
             prop_oneof![Just(0), 0u64..10_000],
+            prop::option::of(500u64..6000),
         ),
     )
         .prop_map(
@@ -121,7 +132,7 @@ fn plan() -> impl Strategy<Value = Plan> {
                 attempts,
                 jitter_seed,
                 rewrites,
-                (reach, stagger),
+                (reach, stagger, margin),
             )| {
                 Plan {
                     mode,
@@ -135,6 +146,10 @@ fn plan() -> impl Strategy<Value = Plan> {
                     map_exit: ExitMap::default(),
                     rewrites: rewrites.into_iter().collect(),
                     reach,
+                    patience: Duration::from_millis(2500),
+                    lease_margin: margin
+                        .filter(|_| mode == Mode::Store)
+                        .map(Duration::from_millis),
                 }
             },
         )
@@ -160,6 +175,14 @@ struct World {
     stop_signals: u32,
     exit_by: Option<MonotonicMs>,
     verdict: Option<Verdict>,
+    /// Since when the watcher is stopped.
+    stopped: Option<MonotonicMs>,
+    /// When it has to be heard of again, as it said itself or init assumes.
+    heard_by: MonotonicMs,
+    /// Until when nobody else can have the session, as the watcher said last.
+    lease_ends: Option<MonotonicMs>,
+    /// The same, while init could act in time.
+    gone_by: Option<MonotonicMs>,
 }
 
 impl World {
@@ -182,6 +205,10 @@ impl World {
             stop_signals: 0,
             exit_by: None,
             verdict: None,
+            stopped: None,
+            heard_by: MonotonicMs(0),
+            lease_ends: None,
+            gone_by: None,
         };
         world.settle();
         world
@@ -224,6 +251,7 @@ impl World {
                     self.may_kill_from(self.now.after(self.plan.grace()));
                 }
                 Event::Control(ToInit::LeaseEnding { by }) => {
+                    (self.lease_ends, self.gone_by) = (None, None);
                     let left = by.until(self.now);
                     let left = left.saturating_sub(Duration::from_millis(500));
                     self.may_kill_from(self.now.after(left.min(self.plan.grace())));
@@ -274,6 +302,7 @@ impl World {
                     self.child_exited(Role::Restorer, Ended::Killed(signal));
                 }
             }
+            Action::SignalHelper(Role::Watcher, libc::SIGCONT) => self.stopped = None,
             Action::SignalHelper(Role::Watcher, libc::SIGKILL)
                 if self.watcher && self.nature != Nature::Stuck =>
             {
@@ -309,6 +338,13 @@ impl World {
                 self.verdict = Some(verdict);
             }
             _ => {}
+        }
+    }
+
+    /// A lease that nobody renews is one, shortly before it ends.
+    fn lease_is_a_reason_to_kill(&mut self) {
+        if let (Some(ends), Some(margin)) = (self.lease_ends, self.plan.lease_margin) {
+            self.may_kill_from(ends.before(margin.max(Duration::from_millis(500))));
         }
     }
 
@@ -351,6 +387,15 @@ impl World {
         };
         assert!(!*alive, "two of {role}");
         *alive = true;
+        match role {
+            Role::Watcher => {
+                self.stopped = None;
+                self.heard_by = self.now.after(Duration::from_secs(30));
+            }
+            // Nothing holds the lease that one before had.
+            Role::Restorer => (self.lease_ends, self.gone_by) = (None, None),
+            Role::Gateway => self.lease_is_a_reason_to_kill(),
+        }
     }
 
     fn signal_descendants(&mut self, signal: i32) {
@@ -403,11 +448,35 @@ impl World {
                 self.leftovers -= 1;
                 self.events.push_back(Event::OrphansReaped { count: 1 });
             }
+            Nudge::WatcherStops if self.watcher => {
+                self.stopped = Some(self.now);
+                self.events.push_back(Event::HelperStopped(Role::Watcher));
+            }
+            Nudge::Alive { within, lease } if self.watcher => {
+                self.heard_by = self.now.after(Duration::from_millis(within));
+                let ends = lease.map(|ms| self.now.after(Duration::from_millis(ms)));
+                self.lease_ends = ends.or(self.lease_ends);
+                // A lease that is nearly over leaves no time to end in.
+                let in_time = |at: &MonotonicMs| {
+                    let margin = self.plan.lease_margin.unwrap_or_default();
+                    *at >= self.now.after(margin.max(Duration::from_secs(1)))
+                };
+                self.gone_by = self.lease_ends.filter(in_time);
+                self.lease_is_a_reason_to_kill();
+                self.events.push_back(Event::Control(ToInit::Alive {
+                    next_by: self.heard_by,
+                    lease_ends: ends,
+                }));
+            }
             Nudge::Signal(signal) => self.events.push_back(Event::Signal(signal)),
             Nudge::Control(message) => self.events.push_back(Event::Control(message)),
             Nudge::SpawnsFail(count, error) => self.failing = Some((count, error)),
             Nudge::Jump(ms) => {
                 self.now = self.now.after(Duration::from_millis(ms));
+                // What should have happened meanwhile happens from here on.
+                self.stopped = self.stopped.map(|_| self.now);
+                self.heard_by = self.heard_by.max(self.now);
+                self.gone_by = None;
                 // Nobody could act meanwhile, so the budget counts from here at the earliest.
                 self.exit_by = self.exit_by.map(|at| at.max(self.now));
                 self.events.push_back(Event::DeadlineReached);
@@ -453,8 +522,31 @@ impl World {
             self.now = self.now.max(at);
             self.events.push_back(Event::DeadlineReached);
             self.settle();
+            self.check_liveness();
         }
         self.now = until;
+        self.check_liveness();
+    }
+
+    /// What is stopped goes on, what is silent is killed, and no gateway outlives its lease where it is
+    /// not to. To be called when time has passed as an executor sees it.
+    fn check_liveness(&self) {
+        if self.verdict.is_some() {
+            return;
+        }
+        if let (true, Some(since)) = (self.watcher, self.stopped) {
+            let limit = since.after(Duration::from_millis(100));
+            assert!(self.now <= limit, "stopped for long: {:?}", self.machine);
+        }
+        if self.watcher && self.nature != Nature::Stuck {
+            let limit = self.heard_by.after(self.plan.patience);
+            assert!(self.now <= limit, "silent for long: {:?}", self.machine);
+        }
+        if let (Some(by), Some(_)) = (self.gone_by, self.plan.lease_margin) {
+            let gone = !self.gateway || self.nature == Nature::Stuck;
+            let on_time = gone || self.now <= by;
+            assert!(on_time, "beyond its lease: {:?}", self.machine);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 
 mod handover;
+mod liveness;
 
 const TERM: i32 = libc::SIGTERM;
 const KILL: i32 = libc::SIGKILL;
@@ -20,6 +21,8 @@ fn plan() -> Plan {
         map_exit: ExitMap::default(),
         rewrites: Rewrites::default(),
         reach: Reach::Main,
+        patience: Duration::from_millis(2500),
+        lease_margin: None,
     }
 }
 
@@ -44,6 +47,7 @@ impl Bench {
             Event::Started,
             Event::PreflightDone,
             exited(Role::Restorer, 0),
+            alive_until(u64::MAX, None),
             Event::Control(ToInit::GatewayReady),
         ] {
             bench.step(event);
@@ -84,6 +88,14 @@ impl Bench {
     fn is(&self, expected: Lifecycle) {
         assert_eq!(self.machine.lifecycle(), expected);
     }
+}
+
+/// The watcher says that it lives, and when it will say so again.
+fn alive_until(next_by: u64, lease_ends: Option<u64>) -> Event {
+    Event::Control(ToInit::Alive {
+        next_by: MonotonicMs(next_by),
+        lease_ends: lease_ends.map(MonotonicMs),
+    })
 }
 
 fn exited(role: Role, code: u8) -> Event {
@@ -355,6 +367,7 @@ fn a_flush_that_fails_shows_in_the_code_only_where_the_gateway_did_well() {
                 Event::Signal(TERM),
                 exited(Role::Gateway, own),
                 Event::DescendantsGone,
+                alive_until(u64::MAX, None),
             ]);
             bench
         };

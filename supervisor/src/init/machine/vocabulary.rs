@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::config::{RestartPolicy, Settings};
-use crate::control::{Lifecycle, MonotonicMs, ToInit};
+use crate::config::{OutagePolicy, RestartPolicy, Settings};
+use crate::control::{Lifecycle, MonotonicMs, Stall, ToInit};
 use crate::exit;
 use crate::init::options::{ExitMap, Options, Reach, Rewrites, Scope};
 
@@ -135,7 +135,15 @@ pub struct Plan {
     pub rewrites: Rewrites,
     /// Who of the gateway gets a signal.
     pub reach: Reach,
+    /// How long a helper that is silent has after it was told to go on, before it is killed.
+    pub patience: Duration,
+    /// How long before the lease ends the gateway is told to, where nobody has renewed it; `None`
+    /// where the gateway is to go on all the same.
+    pub lease_margin: Option<Duration>,
 }
+
+/// What [`Plan::patience`] is at least: a machine that is short of processor time is no hung one.
+const PATIENCE: Duration = Duration::from_millis(2500);
 
 impl Plan {
     /// The plan that settings ask for.
@@ -164,6 +172,12 @@ impl Plan {
             map_exit: options.map_exit.clone(),
             rewrites: options.rewrites.clone(),
             reach: options.reach,
+            patience: PATIENCE.max(settings.lease.ttl / 6),
+            // The watcher says so when a third of it is left. This is for one that cannot.
+            lease_margin: match (settings.store.outage, mode) {
+                (OutagePolicy::Stop, Mode::Store) => Some(settings.lease.ttl / 4),
+                _ => None,
+            },
         }
     }
 
@@ -236,6 +250,8 @@ pub enum Event {
         /// Why.
         error: SpawnError,
     },
+    /// A signal stopped a helper.
+    HelperStopped(Role),
     /// The terminal's suspend key stopped the gateway.
     GatewayStopped(Resumer),
     /// A signal was sent to us (never SIGCHLD).
@@ -276,6 +292,8 @@ pub enum Action {
     CountDescendants,
     /// Tell the watcher where we are.
     SendLifecycle,
+    /// Tell the watcher what kept it, or the one before, from its work.
+    SendStalled(Stall),
     /// Tell the watcher to save everything.
     SendFlush {
         /// When we stop waiting for it.
@@ -387,6 +405,19 @@ pub enum Note {
     Staggered(Duration),
     /// The watcher died five times within a minute. Said once, until it has lived for a minute.
     WatcherCrashLoop(Ended),
+    /// Signals stop a helper. Said once a minute at most.
+    HelperStopped {
+        /// Which.
+        role: Role,
+        /// How often since that was last said.
+        times: u32,
+    },
+    /// A helper gives no sign of life, and is told to go on.
+    HelperSilent(Role),
+    /// It still gives none, and is killed.
+    HelperKilled(Role),
+    /// Nobody has renewed the lease, and the watcher does not say why.
+    LeaseNotRenewed,
     /// The watcher sees every change from here on.
     WatcherReady,
     /// Another instance asks for the session, too soon after a handover that failed.
