@@ -81,6 +81,25 @@ fn with_refuse_a_second_instance_ends_with_75_and_names_the_owner() {
 }
 
 #[test]
+fn with_refuse_a_dead_owners_session_is_taken_once_its_lease_has_run_out() {
+    for world in World::both() {
+        world.script(IDLE).ready().kill_tree();
+        wait_until("the lease has run out", || {
+            world.json(&["lease", "--json"])["lease"]["remaining_seconds"] == 0.0
+        });
+        let mut next = world
+            .script(IDLE)
+            .dir(world.path("elsewhere"))
+            .set("lease.conflict=refuse")
+            .start();
+        // It does not know yet that nobody renews it, and is not refused for that.
+        next.wait_for("making sure that its owner does not renew it");
+        next.wait_for("the gateway idles\n");
+        assert_eq!(next.stop().code, 0);
+    }
+}
+
+#[test]
 fn an_instance_whose_lease_was_taken_stops_its_gateway_and_commits_nothing_more() {
     for world in World::both() {
         let script = "trap 'echo late > late; exit 0' TERM; sleep 1000 & wait";
