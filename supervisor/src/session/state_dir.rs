@@ -168,6 +168,9 @@ impl StateDir {
             let mode = Mode::from_bits_truncate(found.st_mode & !OTHERS_MAY_WRITE & 0o777);
             if fchmod(&own, mode).is_ok() {
                 found = fstat(&own).map_err(|errno| unreadable(errno.into()))?;
+            }
+            // Some file systems say yes and keep the mode that they have.
+            if found.st_mode & OTHERS_MAY_WRITE == 0 {
                 warn!(target: "session", path = %path().display(), "others could write to our own directory; its mode was set right");
             }
         }
