@@ -68,7 +68,7 @@ fn a_login_survives_down_wipe_crash_restart_and_stop() {
             assert!(
                 stack
                     .logs("waha")
-                    .contains("because=\"the directory is empty\"")
+                    .contains("because=\"the directory holds no session\"")
             );
         },
     );

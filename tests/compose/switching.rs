@@ -123,7 +123,7 @@ fn a_wrapper_that_dies_at_once_does_not_cut_off_the_last_words() {
             waha.stop();
             let log = waha.logs();
             assert!(
-                log.contains("waiting for what the gateway left behind"),
+                log.contains("waiting for processes that the gateway left behind"),
                 "{log}"
             );
             assert!(log.contains("all is saved"), "{log}");

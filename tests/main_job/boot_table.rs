@@ -97,7 +97,7 @@ fn with_nothing_anywhere_the_gateway_starts_on_an_empty_directory() {
         assert!(
             ended
                 .log
-                .contains("nothing is stored yet and the directory is empty")
+                .contains("nothing is stored yet and the directory holds no session")
         );
     }
 }

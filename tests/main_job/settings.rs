@@ -81,6 +81,52 @@ fn what_looks_like_a_setting_and_would_be_another_is_named_before_anything_is_to
 }
 
 #[test]
+fn a_directory_of_the_system_or_behind_a_link_to_nowhere_is_refused_by_every_command() {
+    // Not in memory: that is below `/dev`, and so the store would be, too.
+    let world = World::on_disk();
+    let (link, to_system) = (world.path("link"), world.path("system"));
+    std::os::unix::fs::symlink("gone", &link).expect("link");
+    std::os::unix::fs::symlink("/dev", &to_system).expect("link");
+    for (dir, words) in [
+        ("/dev".into(), "belongs to the system"),
+        ("/".into(), "root of the file system"),
+        ("/usr/local".into(), "belongs to the system"),
+        (to_system, "(`/dev`, where links lead to)"),
+        (link.clone(), "`gone`, which does not exist"),
+        (link.join("below"), "`gone`, which does not exist"),
+    ] {
+        let dir: std::path::PathBuf = dir;
+        let shown = dir.display();
+        let ended = world
+            .script("touch \"$P/ran\"")
+            .dir(dir.clone())
+            .run_to_end();
+        assert_eq!(ended.code, 78, "{shown}: {}", ended.log);
+        assert!(ended.log.contains(words), "{shown}: {}", ended.log);
+        for (command, code) in [("watch", 78), ("doctor", 1), ("restore", 78)] {
+            let output = std::process::Command::new(program())
+                .args([command, "--profile", "generic", "--dir"])
+                .arg(&dir)
+                .current_dir(world.path("."))
+                .env("MONGO_URL", &world.url)
+                .env_remove("MONGO_ENABLED")
+                .output()
+                .expect("run");
+            let told = [output.stdout, output.stderr].concat();
+            let told = String::from_utf8_lossy(&told).into_owned();
+            assert_eq!(
+                output.status.code(),
+                Some(code),
+                "{command} {shown}: {told}"
+            );
+            assert!(told.contains(words), "{command} {shown}: {told}");
+        }
+    }
+    assert!(!world.path("ran").exists() && !world.path("gone").exists());
+    assert!(!std::path::Path::new("/dev/.sessionkeep").exists());
+}
+
+#[test]
 fn a_relative_directory_is_taken_from_the_working_directory_with_a_word() {
     let world = World::sqlite();
     world.write("creds.json", "{}");

@@ -22,6 +22,11 @@ use crate::store::{
 };
 use crate::waking::WakingInstant;
 
+/// A limit as the log shows it; `None` where there is none.
+pub(super) fn limit(wait: Duration) -> Option<String> {
+    (wait != Duration::MAX).then(|| Took(wait).to_string())
+}
+
 /// How often a waiting instance asks for the lease; it is told when it is released.
 const LEASE_POLL: Duration = Duration::from_secs(1);
 /// The same for one that has asked the holder to make way, and whom somebody is waiting for: in case
@@ -87,7 +92,7 @@ pub async fn wait_for_store(
         match tried.await {
             Ok(()) => {
                 if noticed.is_some() {
-                    info!(target: "boot", store = %store.describe(), after = ?begun.elapsed(), "the store is ready");
+                    info!(target: "boot", store = %store.describe(), after = %Took(begun.elapsed()), "the store is ready");
                 }
                 tell(Holdup::StoreAnswers);
                 return Ok(());
@@ -110,7 +115,7 @@ pub async fn wait_for_store(
                 }
                 if noticed.is_none_or(|at| at.elapsed() >= WAIT_NOTICE) {
                     noticed = Some(Instant::now());
-                    warn!(target: "boot", store = %store.describe(), %error, waited = ?begun.elapsed(), limit = ?wait, "waiting for the store");
+                    warn!(target: "boot", store = %store.describe(), %error, waited = %Took(begun.elapsed()), limit = limit(wait), "waiting for the store");
                 }
                 tell(Holdup::Store {
                     silent: begun.elapsed(),
@@ -227,7 +232,7 @@ pub async fn take_lease(
         let may_be_over = is_watched && !left.is_zero();
         if may_be_over && noticed_mark != lease.mark {
             noticed_mark = lease.mark;
-            info!(target: "boot", owner = %lease.instance, epoch = lease.epoch, wait = ?left, "the lease has run out; making sure that its owner does not renew it");
+            info!(target: "boot", owner = %lease.instance, epoch = lease.epoch, wait = %Took(left), "the lease has run out; making sure that its owner does not renew it");
         }
         if settings.lease.conflict == Conflict::Refuse && !may_be_over {
             return Err(BootError::Owned {
@@ -299,7 +304,7 @@ impl Waiting {
                 .iter()
                 .position(is_own)
                 .unwrap_or(lease.waiting.len());
-            info!(target: "boot", owner = %lease.instance, lease_runs_for = ?lease.remaining, asked = asks, before_us, "waiting for the session");
+            info!(target: "boot", owner = %lease.instance, lease_runs_for = %Took(lease.remaining), asked = asks, before_us, "waiting for the session");
         }
         if asks && self.rung.is_none_or(|at| at.elapsed() >= RING_AGAIN) {
             self.rung = Some(Instant::now());

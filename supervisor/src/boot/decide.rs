@@ -77,7 +77,7 @@ impl Plan {
     #[must_use]
     pub fn because(&self) -> &'static str {
         match self {
-            Self::FirstBoot => "nothing is stored yet and the directory is empty",
+            Self::FirstBoot => "nothing is stored yet and the directory holds no session",
             Self::Adopt => {
                 "nothing is stored yet; the directory's files are kept and will be committed"
             }
@@ -86,7 +86,7 @@ impl Plan {
             Self::Keep(KeepReason::StoreSetBack) => {
                 "the store is behind this directory; was it set back to a backup?"
             }
-            Self::Restore(RestoreReason::Empty) => "the directory is empty",
+            Self::Restore(RestoreReason::Empty) => "the directory holds no session",
             Self::Restore(RestoreReason::Unknown) => {
                 "the directory's files do not belong to this archive"
             }

@@ -103,7 +103,7 @@ pub async fn boot(
         if since.elapsed().saturating_add(pause) >= settings.store.wait {
             return Err(error);
         }
-        warn!(target: "boot", error = %Chain(&error), limit = ?settings.store.wait, "the store stopped answering; beginning anew");
+        warn!(target: "boot", error = %Chain(&error), limit = attach::limit(settings.store.wait), "the store stopped answering; beginning anew");
         tell(Holdup::Store {
             silent: since.elapsed(),
             words: Chain(&error).to_string(),
@@ -128,7 +128,12 @@ async fn try_once(
     };
     match recover(state)? {
         Recovered::Nothing => {}
-        recovered => info!(target: "boot", ?recovered, "an interrupted restore was cleared up"),
+        Recovered::Discarded => {
+            info!(target: "boot", "an interrupted restore was cleared away; it had not changed the directory");
+        }
+        Recovered::Finished { marker, .. } => {
+            info!(target: "boot", seq = marker.seq, "an interrupted restore was finished");
+        }
     }
     clear_scratch(state).map_err(dir_error)?;
     let directory =

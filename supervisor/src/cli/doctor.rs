@@ -143,6 +143,14 @@ fn warning(subject: &'static str, detail: String, remedy: &str) -> Finding {
 
 fn directory(settings: &Settings, findings: &mut Vec<Finding>) {
     let dir = &settings.dir;
+    if let Err(error) = crate::init::place::check(settings) {
+        findings.push(bad(
+            "directory",
+            error.to_string(),
+            "set SESSIONKEEP_DIR (or SESSIONS_PATH) to another one",
+        ));
+        return;
+    }
     if !dir.exists() {
         let parent = dir
             .ancestors()

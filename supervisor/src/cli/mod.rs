@@ -30,6 +30,7 @@ use crate::boot::BootError;
 use crate::config::{ConfigErrors, Flags};
 use crate::exit;
 use crate::init::LockError;
+use crate::init::place::PlaceError;
 use crate::session::StateDirError;
 use crate::store::StoreError;
 
@@ -167,7 +168,9 @@ fn told(error: &anyhow::Error) -> String {
 /// The documented code of an error. One that no code is meant for is ours to mend.
 fn exit_code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
-        let of_the_surroundings = cause.is::<StateDirError>() || cause.is::<threads::ThreadError>();
+        let of_the_surroundings = cause.is::<PlaceError>()
+            || cause.is::<StateDirError>()
+            || cause.is::<threads::ThreadError>();
         if cause.is::<ConfigErrors>() || of_the_surroundings {
             return exit::CONFIG;
         }

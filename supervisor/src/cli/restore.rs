@@ -81,7 +81,7 @@ async fn dry_run(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode> {
         )
         .because()
     } else {
-        "the directory is empty"
+        "the directory does not exist yet"
     };
     let (seq, files, bytes) = (
         version.header.seq,

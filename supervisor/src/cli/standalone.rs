@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Settings;
 use crate::control::{MonotonicMs, ToWatcher};
-use crate::init::DirLock;
+use crate::init::{DirLock, place};
 use crate::session::StateDir;
 use crate::store::InstanceId;
 use crate::watcher::link::Link;
@@ -37,6 +37,7 @@ impl Lock {
 
 /// Takes the directory's lock, making the directory if there is none.
 pub(super) fn lock(settings: &Settings) -> anyhow::Result<Lock> {
+    place::check(settings)?;
     own_dir(&settings.dir)?;
     let lock = DirLock::take(&settings.dir)?;
     let predecessor = lock.predecessor().and_then(|name| name.parse().ok());

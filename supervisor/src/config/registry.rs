@@ -101,7 +101,7 @@ pub(super) const ALL: &[Setting] = &[
         flag: Some("--dir"),
         takes: "a directory",
         default: Default::Depends("`/app/.sessions` for profile `waha`, `./session` for others"),
-        meaning: "the session directory: what the gateway keeps its login in",
+        meaning: "the session directory: what the gateway keeps its login in, and nothing else",
         set: |s, v| path(v).map(|v| s.dir = v),
         show: |s| s.dir.display().to_string(),
         ..ROW

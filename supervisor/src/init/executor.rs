@@ -23,7 +23,7 @@ use super::reaper::{Children, Names, Orphan, Stops};
 use super::report::Report;
 use super::signals::{Received, Signals};
 use super::terminal::{Placement, Terminal};
-use super::{browser_locks, listeners, visible};
+use super::{browser_locks, listeners, place, visible};
 use crate::config::{HttpSettings, Settings};
 use crate::control::{Handover, Helpers, Lifecycle, MonotonicMs, ToInit, ToWatcher};
 use crate::exit;
@@ -328,6 +328,7 @@ impl<'a> Executor<'a> {
                 warn!(target: "init", port, %error, "cannot listen for HTTP; going on without");
             }
         }
+        place::check(self.settings)?;
         self.lock = Some(preflight::check(&self.settings.dir, &self.command)?);
         self.predecessor = self.lock.as_ref().and_then(DirLock::predecessor);
         for profile in browser_locks::remove_stale(&self.settings.dir, &super::host()) {

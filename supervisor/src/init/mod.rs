@@ -21,6 +21,7 @@ mod listeners;
 pub(crate) mod lock;
 pub mod machine;
 mod options;
+pub(crate) mod place;
 mod preflight;
 mod reaper;
 mod report;

@@ -9,6 +9,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::lock::{DirLock, LockError};
+use super::place::PlaceError;
 use crate::exit;
 use crate::session::StateDir;
 
@@ -48,6 +49,8 @@ pub(super) enum PreflightError {
         "only {free} bytes are free for the session directory `{path}`, at least {FREE_MIN} are needed; make space"
     )]
     Full { path: PathBuf, free: u64 },
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     #[error(transparent)]
     Lock(#[from] LockError),
 }

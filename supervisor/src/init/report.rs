@@ -113,7 +113,7 @@ impl Report {
                 warn!(target: "init", signal, "not suspended: a stop is under way");
             }
             Note::Leftovers(count) => {
-                info!(target: "init", count, "waiting for what the gateway left behind");
+                info!(target: "init", count, "waiting for processes that the gateway left behind, or that were started beside it");
             }
             Note::Killing => warn!(target: "init", "grace is over; killing what is left"),
             Note::Unkillable => error!(target: "init", "processes of the gateway survive a kill"),

@@ -82,8 +82,8 @@ pub enum StageError {
     },
     /// The journal is written, and what it says could not be carried out to its end.
     #[error(
-        "failed to put the restored directory in place; start again, which goes on from here: \
-         until then old and new are both kept in `.sessionkeep`"
+        "failed to put the restored directory in place; mend what stands in the way and start again, \
+         which tries to go on from here: until then old and new are both kept in `.sessionkeep`"
     )]
     HalfInPlace(#[source] Box<StageError>),
     /// A file system without symbolic links. One that is left out would be gone from the archive with

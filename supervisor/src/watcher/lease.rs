@@ -84,7 +84,7 @@ impl Told {
                     if !told && due <= WakingInstant::now() {
                         self.ends = Some(now.safe_until);
                         let left = now.safe_until.left();
-                        warn!(target: "sync", unreachable_for = %Took(since.elapsed()), ?left, "the lease runs out and cannot be renewed; stopping the gateway, as store.outage asks");
+                        warn!(target: "sync", unreachable_for = %Took(since.elapsed()), left = %Took(left), "the lease runs out and cannot be renewed; stopping the gateway, as store.outage asks");
                         let by = MonotonicMs::now().after(left);
                         return Trouble::Ending(ToInit::LeaseEnding { by });
                     }

@@ -654,8 +654,9 @@ impl Watcher {
     }
 
     async fn flush_failed(&mut self, reason: String) -> End {
-        let waiting = self.dirty.count();
-        error!(target: "sync", reason, ?waiting, "the last changes could not be saved; the directory holds them, keep it");
+        // Where it is not known how many, or none is, the number says nothing.
+        let waiting = self.dirty.count().filter(|count| *count > 0);
+        error!(target: "sync", reason, waiting, "the last changes could not be saved; the directory holds them, keep it");
         self.shared.meters().error(ErrorKind::Flush);
         self.shared.incident(Kind::FlushFailed, "", &reason);
         // Whatever happens next, it is known of.
