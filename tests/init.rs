@@ -20,6 +20,8 @@ mod life;
 mod orphans;
 #[path = "init/restarts.rs"]
 mod restarts;
+#[path = "init/rights.rs"]
+mod rights;
 #[path = "init/signals.rs"]
 mod signals;
 #[path = "init/sockets.rs"]

@@ -53,6 +53,14 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
                     config::Weight::Warning => warning("settings", detail, &about.remedy),
                 });
             }
+            if crate::init::rights::is_root_without_kill() {
+                findings.push(warning(
+                    "rights",
+                    "root without CAP_KILL: a gateway that gives up root is hard to stop"
+                        .to_owned(),
+                    "add the capability to the container: `cap_add: [KILL]`",
+                ));
+            }
             for key in loaded.settings.http.guessable() {
                 findings.push(warning(
                     "settings",

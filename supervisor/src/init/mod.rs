@@ -25,6 +25,7 @@ pub(crate) mod place;
 mod preflight;
 mod reaper;
 mod report;
+pub(crate) mod rights;
 pub(crate) mod signal_names;
 mod signals;
 mod terminal;
@@ -98,6 +99,7 @@ fn supervise(
             }
         }
     };
+    rights::warn_without_kill();
     if let Some(signal) = options.parent_death {
         tell_of_parents_death(signal, pid);
     }

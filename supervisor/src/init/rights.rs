@@ -1,0 +1,80 @@
+//! Signals to processes of another user, where root lacks the right to send them.
+//!
+//! Under `cap_drop: ALL` root has no `CAP_KILL`. A gateway that gives up root is then out of reach, but
+//! not for a process of its own user: a fork of init becomes one and sends the signal.
+
+use nix::errno::Errno;
+use nix::unistd::{Uid, setresuid};
+use tracing::warn;
+
+use super::fork::{Side, fork};
+
+/// Numbers of capabilities, from `capability.h`.
+const CAP_KILL: u32 = 5;
+const CAP_SETUID: u32 = 7;
+
+/// Whether this process may not signal those of other users, though it is root.
+pub(crate) fn is_root_without_kill() -> bool {
+    Uid::effective().is_root() && !has(CAP_KILL)
+}
+
+/// Says so where that is the case.
+pub(super) fn warn_without_kill() {
+    if is_root_without_kill() {
+        let remedy = "cap_add: [KILL]";
+        if has(CAP_SETUID) {
+            warn!(target: "init", remedy, "root without CAP_KILL: a gateway that gives up root is signalled by a process that does the same");
+        } else {
+            warn!(target: "init", remedy, "root without CAP_KILL: a gateway that gives up root cannot be stopped by us");
+        }
+    }
+}
+
+/// Whether a capability is in force; where that cannot be found out, it is taken to be.
+fn has(capability: u32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    set.is_none_or(|set| set >> capability & 1 == 1)
+}
+
+/// Sends a signal that was refused to us, as the user of `of`; `to` is that process or its group.
+/// Says whether somebody is at it. The fork is reaped as any child is, and not waited for: the other
+/// user could stop it.
+pub(super) fn send_as_owner(of: i32, to: i32, signal: i32) -> bool {
+    let Some(uid) = owner(of) else {
+        return false;
+    };
+    if !Uid::effective().is_root() || !has(CAP_SETUID) {
+        warn!(target: "init", pid = of, uid, signal, remedy = "cap_add: [KILL]", "failed to signal a process of another user: CAP_KILL is missing");
+        return false;
+    }
+    match fork() {
+        Ok(Side::Parent(_)) => true,
+        Ok(Side::Child) => {
+            let user = Uid::from_raw(uid);
+            let sent = setresuid(user, user, user) == Ok(()) && {
+                // SAFETY: `kill` touches no memory of ours.
+                (unsafe { libc::kill(to, signal) }) == 0
+            };
+            // SAFETY: it ends this process at once, which has nothing to clean up.
+            unsafe { libc::_exit(i32::from(!sent)) }
+        }
+        Err(error) => {
+            warn!(target: "init", pid = of, uid, signal, %error, "failed to signal a process of another user");
+            false
+        }
+    }
+}
+
+/// The real user of a process, which is the one that counts for signals.
+fn owner(pid: i32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Whether the last call was refused for want of a right.
+pub(super) fn was_refused() -> bool {
+    Errno::last() == Errno::EPERM
+}
