@@ -49,6 +49,8 @@ mod idle;
 mod lifecycle;
 #[path = "main_job/outage.rs"]
 mod outage;
+#[path = "main_job/own_directory.rs"]
+mod own_directory;
 #[path = "main_job/ownership.rs"]
 mod ownership;
 #[path = "main_job/refusal.rs"]

@@ -92,6 +92,7 @@ pub mod log;
 mod memory;
 pub mod outside;
 pub mod outward;
+mod ownership;
 pub mod progress;
 mod secrecy;
 pub mod session;

@@ -62,6 +62,7 @@ pub(crate) fn both() -> &'static [As] {
 pub(crate) fn settings(dir: &Path) -> Settings {
     Settings {
         dir: dir.to_owned(),
+        dir_owner: None,
         archive: "default".parse().expect("name"),
         profile: ProfileName::Generic,
         store: StoreSettings {

@@ -12,6 +12,7 @@ use super::format::{
     Body, Change, Extent, FRAME_MAX, FRAME_TARGET, INLINE_MAX, LISTING_INLINE_MAX, Listing,
     PACK_TARGET, Piece, Place,
 };
+use super::own;
 use crate::entry::{Digest, Kind, Meta, RelPath};
 use crate::store::PackId;
 
@@ -66,6 +67,8 @@ pub struct Builder {
     bytes: u64,
     /// Bytes of the packs that went to the sink.
     stored: u64,
+    /// Of the session directory itself.
+    own: Option<Meta>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -99,6 +102,7 @@ impl Builder {
             in_pack: Vec::new(),
             bytes: 0,
             stored: 0,
+            own: None,
         })
     }
 
@@ -111,7 +115,12 @@ impl Builder {
     /// Whether nothing has been put in yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.changes.iter().all(Option::is_none)
+        self.own.is_none() && self.changes.iter().all(Option::is_none)
+    }
+
+    /// Notes the metadata of the session directory itself.
+    pub fn set_own(&mut self, meta: Meta) {
+        self.own = Some(meta);
     }
 
     /// Puts a whole file in, and gives its hash.
@@ -475,6 +484,20 @@ impl Builder {
         self.in_pack.retain(|loose| loose.change != at);
     }
 
+    /// Puts the frame of the session directory itself before what travels inside the commit.
+    fn put_own_first(&mut self) {
+        let Some(meta) = self.own else { return };
+        let mut content = own::encode(&meta);
+        let moved_by = content.len() as u32;
+        content.append(&mut self.pack);
+        self.pack = content;
+        for loose in std::mem::take(&mut self.in_pack) {
+            if self.changes[loose.change].is_some() {
+                self.extent_mut(loose).frame += moved_by;
+            }
+        }
+    }
+
     /// Closes what is open and gives the commit.
     ///
     /// # Errors
@@ -485,6 +508,7 @@ impl Builder {
         if self.pack.len() > INLINE_MAX {
             self.close_pack()?;
         }
+        self.put_own_first();
         let changes: Vec<Change> = std::mem::take(&mut self.changes)
             .into_iter()
             .flatten()

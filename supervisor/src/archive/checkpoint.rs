@@ -146,6 +146,9 @@ pub async fn write_version(
         builder: Builder::new(sink)?,
         changes: Vec::new(),
     };
+    if let Some(own) = version.own {
+        mover.builder.set_own(own);
+    }
     let fetch = Fetch::plan_pieces(
         &mut version,
         |_| true,

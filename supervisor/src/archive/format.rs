@@ -4,7 +4,8 @@
 //! body    = postcard { listing: Place, content: bytes }
 //! Place   = Here { raw_len, zstd(postcard(Listing)) } | Pack { id, raw_len }
 //! Listing = { packs: [PackId], changes: [Change] }
-//! content = frame*          frame = one zstd frame of at most FRAME_MAX bytes of content
+//! content = own? frame*     frame = one zstd frame of at most FRAME_MAX bytes of content
+//! own     = a skippable zstd frame: the session directory's own metadata (see `own`)
 //! pack    = frame*          (or, for a listing that is too large for a record, zstd(Listing))
 //! ```
 //!

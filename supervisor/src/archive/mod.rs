@@ -24,6 +24,7 @@ mod error;
 pub mod fetch;
 mod folder;
 pub mod format;
+mod own;
 pub(crate) mod pieces;
 pub mod presence;
 mod recent;
@@ -37,3 +38,4 @@ pub mod writer;
 mod tests;
 
 pub use error::{ArchiveError, Result};
+pub(crate) use own::decode as own_meta;

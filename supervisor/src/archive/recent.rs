@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 
 use super::format::{BodyView, PlaceView};
-use crate::entry::Digest;
+use super::own;
+use crate::entry::{Digest, Meta};
 use crate::store::{Record, RecordKind, Seq};
 
 /// Listings are kept up to this much, compressed; of a longer chain the newer part. They are a
@@ -19,6 +20,8 @@ pub(super) struct Kept {
     pub(super) parent: Digest,
     /// Length of the listing before compression, and the listing; `None` for a barrier.
     pub(super) listing: Option<(u64, Box<[u8]>)>,
+    /// What it says of the session directory itself.
+    pub(super) own: Option<Meta>,
 }
 
 impl Kept {
@@ -48,14 +51,17 @@ impl Recent {
     /// Takes note of a commit that is in the store now.
     pub(super) fn note(&mut self, record: &Record) {
         let header = &record.header;
-        let listing = match header.kind {
+        let (listing, own) = match header.kind {
             RecordKind::Checkpoint => return self.forget(),
-            RecordKind::Barrier => None,
+            RecordKind::Barrier => (None, None),
             RecordKind::Change => match BodyView::decode(&record.body) {
                 Ok(BodyView {
                     listing: PlaceView::Here { raw_len, packed },
-                    ..
-                }) => Some((raw_len, packed.into())),
+                    content,
+                }) => match own::decode(content) {
+                    Ok(own) => (Some((raw_len, packed.into())), own),
+                    Err(_) => return self.forget(),
+                },
                 // One so long that it is in a pack; what comes after it can be kept again.
                 _ => return self.forget(),
             },
@@ -64,6 +70,7 @@ impl Recent {
             seq: header.seq,
             parent: header.parent,
             listing,
+            own,
         };
         self.bytes += commit.size();
         self.commits.push_back(commit);

@@ -6,9 +6,10 @@ use super::error::{ArchiveError, Result};
 use super::format::{
     Body, BodyView, Change, Extent, Listing, ListingReader, Piece, Place, PlaceView,
 };
+use super::own;
 use super::recent::Recent;
 use super::tree::{Leaf, Tree};
-use crate::entry::{Kind, RelPath};
+use crate::entry::{Kind, Meta, RelPath};
 use crate::store::{
     ArchiveName, FORMAT, Header, PackId, Record, RecordKind, Seq, Store, StoreError,
 };
@@ -46,6 +47,8 @@ pub struct Version {
     /// All packs that a restore of it needs, those of listings included; none of the commits that were
     /// known and not read.
     pub packs: Vec<PackId>,
+    /// The session directory's own metadata, where it is archived.
+    pub own: Option<Meta>,
     /// Contents of commits that were kept while folding.
     pub(super) kept: HashMap<Seq, Vec<u8>>,
 }
@@ -146,6 +149,7 @@ impl Version {
             tree: Tree::new(),
             sources: Vec::new(),
             packs: Vec::new(),
+            own: None,
             kept: HashMap::new(),
         }
     }
@@ -260,7 +264,10 @@ impl Version {
             self.packs.clear();
             self.kept.clear();
             *kept_bytes = 0;
+            self.own = None;
         }
+        let own = own::decode(body.content).map_err(|why| damaged(&why))?;
+        self.own = own.or(self.own);
         if self.packs.len() + header.packs.len() > PACKS_MAX {
             return Err(damaged("it needs more packs than any tree has"));
         }
@@ -291,6 +298,7 @@ impl Version {
             let Some((raw_len, packed)) = &commit.listing else {
                 continue;
             };
+            self.own = commit.own.or(self.own);
             ListingReader::open(packed, *raw_len)
                 .and_then(|listing| self.apply(commit.seq, listing))
                 .map_err(|why| ArchiveError::DamagedCommit {

@@ -18,10 +18,11 @@ use crate::archive::fetch::{At, Fetch, Sink, Verifier, Wanted};
 use crate::archive::version::Version;
 use crate::archive::{ArchiveError, Result as ArchiveResult};
 use crate::entry::RelPath;
+use crate::ownership::is_refused;
 use crate::session::beneath::{self, Place};
 use crate::session::install::REPLACED;
 use crate::session::state_dir::own_dir;
-use crate::session::{FoundKind, json, rights, stable};
+use crate::session::{FoundKind, json, stable};
 
 /// JSON files are small; one that is larger than this is no key file of a gateway.
 const LIMIT: u64 = 16 << 20;
@@ -106,7 +107,7 @@ fn put_back(
     let mut file = site.state.create(FRESH)?;
     file.write_all(content)?;
     match file.set_permissions(fs::Permissions::from_mode(before.mode() & 0o777)) {
-        Err(error) if rights::is_refused(&error) => {}
+        Err(error) if is_refused(&error) => {}
         other => other?,
     }
     let made = file.metadata()?;
@@ -114,7 +115,7 @@ fn put_back(
         // A gateway that runs as another user must be able to read it.
         match fchown(&file, Some(before.uid()), Some(before.gid())) {
             // The content alone changes no owner. A crash in the middle of it is mended like this one.
-            Err(error) if rights::is_refused(&error) => {
+            Err(error) if is_refused(&error) => {
                 site.state.remove(FRESH)?;
                 return write_in_place(&place, &torn, content);
             }

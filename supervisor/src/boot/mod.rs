@@ -39,7 +39,7 @@ use crate::progress::Progress;
 use attach::{Head, Holdup, Identity};
 use decide::{KeepReason, Local, Plan, Remote, decide};
 pub use error::BootError;
-use restore::{FallBack, Place, Staged, stage_newest_whole};
+use restore::{FallBack, Own, Place, Staged, stage_newest_whole};
 use survey::{CREDENTIALS, survey};
 
 /// What a boot came to.
@@ -396,6 +396,7 @@ impl Site<'_> {
         let place = Place {
             state: self.state,
             owners: self.settings.restore.owner,
+            own: Own::Archived(self.settings.dir_owner),
         };
         let mut staged = stage_newest_whole(store, header, place, fall_back, self.progress).await?;
         staged.damage.extend(note);

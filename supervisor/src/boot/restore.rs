@@ -9,7 +9,7 @@ use crate::archive::version::{Source, Version, check_header, head_of};
 use crate::archive::writer::Summary;
 use crate::archive::{ArchiveError, Result as ArchiveResult};
 use crate::config::RestoreOwner;
-use crate::entry::{Kind, Meta, symlink_stays_inside};
+use crate::entry::{Kind, Meta, Owner, symlink_stays_inside};
 use crate::memory;
 use crate::session::{Stage, StageError, StagedFile, StateDir};
 use crate::store::{ArchiveName, Header, Seq, Store};
@@ -40,6 +40,17 @@ pub struct Place<'a> {
     pub state: &'a StateDir,
     /// What owners its entries get.
     pub owners: RestoreOwner,
+    /// Whether the directory itself gets its archived metadata, and which owner.
+    pub own: Own,
+}
+
+/// What a restore makes of the session directory itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    /// It stays as it is: a copy lies in somebody's own directory.
+    Stays,
+    /// It gets what is archived of it; but this owner, if there is one.
+    Archived(Option<Owner>),
 }
 
 impl<'a> Place<'a> {
@@ -49,6 +60,7 @@ impl<'a> Place<'a> {
         Self {
             state,
             owners: RestoreOwner::Keep,
+            own: Own::Stays,
         }
     }
 }
@@ -238,6 +250,9 @@ async fn stage_version(
     }
     progress.begin(version.tree.files(), version.tree.bytes());
     let mut stage = Stage::begin(place.state, place.owners)?;
+    if let (Own::Archived(owner), Some(own)) = (place.own, version.own) {
+        stage.set_own_meta(own, owner)?;
+    }
     let mut metas = Vec::with_capacity(fetch.files());
     let mut wanted = 0;
     for (path, leaf) in version.tree.iter() {

@@ -11,7 +11,7 @@ use tracing::warn;
 use crate::archive::version::Version;
 use crate::boot::attach::Identity;
 use crate::boot::decide::{Remote, decide};
-use crate::boot::restore::{FallBack, Place, newest_readable, stage_newest_whole};
+use crate::boot::restore::{FallBack, Own, Place, newest_readable, stage_newest_whole};
 use crate::boot::survey::survey;
 use crate::boot::{self, Target};
 use crate::config::{Flags, Settings};
@@ -137,6 +137,7 @@ async fn copy(args: &Args, settings: &Settings, to: &Path) -> anyhow::Result<Exi
     let place = Place {
         state: &state,
         owners: settings.restore.owner,
+        own: Own::Stays,
     };
     let staged = progress
         .show(

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::archive::format::Change;
+use crate::archive::own_meta;
 use crate::archive::version::{check_record, read_listing};
 use crate::config::Flags;
 use crate::entry::Kind;
@@ -28,7 +29,7 @@ pub(super) struct Args {
 
 pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let settings = context::settings(flags)?;
-    let (header, changes) = context::block_on(async {
+    let (header, changes, own) = context::block_on(async {
         let store = context::open(&settings).await?;
         context::header(&*store, &settings, Some(args.seq)).await?;
         let mut records = store.records(&settings.archive, args.seq, args.seq).await?;
@@ -36,12 +37,16 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
             .pop()
             .ok_or_else(|| anyhow::anyhow!("commit {} has just been collected", args.seq))?;
         check_record(&record)?;
-        let changes = match record.header.kind {
-            RecordKind::Barrier => Vec::new(),
-            _ => read_listing(&*store, &record).await?.0.changes,
+        let (changes, own) = match record.header.kind {
+            RecordKind::Barrier => (Vec::new(), None),
+            _ => {
+                let (listing, content) = read_listing(&*store, &record).await?;
+                let own = own_meta(&content).map_err(anyhow::Error::msg)?;
+                (listing.changes, own)
+            }
         };
         store.close().await;
-        anyhow::Ok((record.header, changes))
+        anyhow::Ok((record.header, changes, own))
     })??;
     if args.json {
         let changes: Vec<_> = changes
@@ -50,6 +55,10 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
             .collect();
         let mut shown = log::as_json(&header);
         shown["changed"] = changes.into();
+        if let Some(own) = own {
+            shown["dir"] =
+                json!({ "mode": format!("{:04o}", own.mode), "owner": own.owner.to_string() });
+        }
         super::print_json(&shown)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -64,6 +73,13 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
         Bytes(header.live_bytes),
         header.root,
     );
+    if let Some(own) = own {
+        let _ = writeln!(
+            text,
+            "the directory itself: mode {:04o}, owner {}",
+            own.mode, own.owner
+        );
+    }
     for change in &changes {
         let size = size(change)
             .map(|size| format!("  {}", Bytes(size)))

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Settings;
 use crate::control::{MonotonicMs, ToWatcher};
-use crate::init::{DirLock, place};
+use crate::init::{DirLock, directory, place};
 use crate::session::StateDir;
 use crate::store::InstanceId;
 use crate::watcher::link::Link;
@@ -38,13 +38,14 @@ impl Lock {
 /// Takes the directory's lock, making the directory if there is none.
 pub(super) fn lock(settings: &Settings) -> anyhow::Result<Lock> {
     place::check(settings)?;
-    own_dir(&settings.dir)?;
+    directory::ensure(&settings.dir, settings.dir_owner)
+        .with_context(|| format!("failed to create {}", settings.dir.display()))?;
     let lock = DirLock::take(&settings.dir)?;
     let predecessor = lock.predecessor().and_then(|name| name.parse().ok());
     Ok(Lock { lock, predecessor })
 }
 
-/// Makes a directory that a login goes into, if there is none: for the owner alone.
+/// Makes a directory that a copy of a login goes into, if there is none: for the owner alone.
 pub(super) fn own_dir(dir: &Path) -> anyhow::Result<()> {
     DirBuilder::new()
         .recursive(true)

@@ -185,9 +185,11 @@ impl Walk<'_> {
                 .then(|| registry::find("store.url"))
                 .flatten()
         });
+        let section = format!("{dotted}.");
+        let known = registry::ALL.iter().any(|s| s.key.starts_with(&section));
+        // `dir` is a value, and has `dir.owner` below it.
+        let setting = setting.filter(|_| !(known && value.is_mapping()));
         let Some(setting) = setting else {
-            let section = format!("{dotted}.");
-            let known = registry::ALL.iter().any(|s| s.key.starts_with(&section));
             match value {
                 Value::Mapping(map) if known => self.mapping(path, map),
                 Value::Null if known => {}

@@ -310,6 +310,8 @@ pub struct HistorySettings {
 pub struct Settings {
     /// The session directory, absolute.
     pub dir: PathBuf,
+    /// `dir.owner`: the owner that the session directory itself is given at each start.
+    pub dir_owner: Option<Owner>,
     /// The archive's name in the store.
     pub archive: ArchiveName,
     /// Which gateway's files they are.

@@ -13,7 +13,7 @@ use super::paths::path;
 use super::problem::Invalid;
 use super::values::{
     CONFLICT, FORMATS, LEVELS, OUTAGE, PROFILES, RESTART, UNREACHABLE, address, choice, hidden,
-    name_of, number, owners, owners_shown, probe, probe_shown, secret, span,
+    name_of, number, owner, owners, owners_shown, probe, probe_shown, secret, span,
 };
 use super::{TrustedProxies, duration, store_url};
 
@@ -104,6 +104,18 @@ pub(super) const ALL: &[Setting] = &[
         meaning: "the session directory: what the gateway keeps its login in, and nothing else",
         set: |s, v| path(v).map(|v| s.dir = v),
         show: |s| s.dir.display().to_string(),
+        ..ROW
+    },
+    Setting {
+        key: "dir.owner",
+        env: "SESSIONKEEP_DIR_OWNER",
+        takes: "`UID:GID`",
+        default: Default::Depends(
+            "the archived one; for a new directory the owner of the one that it is made in",
+        ),
+        meaning: "the owner that the session directory itself is given at each start, for a gateway that drops root",
+        set: |s, v| owner(v).map(|v| s.dir_owner = Some(v)),
+        show: |s| s.dir_owner.map_or("none".to_owned(), |v| v.to_string()),
         ..ROW
     },
     Setting {
@@ -552,6 +564,7 @@ pub(super) fn env_names(setting: &Setting) -> impl Iterator<Item = &'static str>
 pub(crate) fn defaults() -> Settings {
     let mut settings = Settings {
         dir: "session".into(),
+        dir_owner: None,
         archive: "default".parse().expect("the name is well formed"),
         profile: ProfileName::Waha,
         store: StoreSettings {

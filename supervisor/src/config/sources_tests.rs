@@ -111,7 +111,7 @@ fn every_setting_can_be_set_in_every_place() {
             "archive" => "mine",
             "store.url" => "mongodb://h/db",
             "lease.renew" => "4s",
-            "restore.owner" => "1000:1001",
+            "restore.owner" | "dir.owner" => "1000:1001",
             "stop.total" => "11s",
             "sync.quiet" => "70ms",
             "restart.attempts" => "7",

@@ -123,10 +123,6 @@ pub(super) fn owner(text: &str) -> Result<Owner, Invalid> {
     })
 }
 
-pub(super) fn owner_shown(owner: Owner) -> String {
-    format!("{}:{}", owner.uid, owner.gid)
-}
-
 /// What owners a restore gives.
 pub(super) fn owners(text: &str) -> Result<RestoreOwner, Invalid> {
     match text {
@@ -144,7 +140,7 @@ pub(super) fn owners_shown(owners: RestoreOwner) -> String {
     match owners {
         RestoreOwner::Keep => "keep".to_owned(),
         RestoreOwner::Ourselves => "self".to_owned(),
-        RestoreOwner::To(owner) => owner_shown(owner),
+        RestoreOwner::To(owner) => owner.to_string(),
     }
 }
 

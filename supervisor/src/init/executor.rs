@@ -329,7 +329,11 @@ impl<'a> Executor<'a> {
             }
         }
         place::check(self.settings)?;
-        self.lock = Some(preflight::check(&self.settings.dir, &self.command)?);
+        self.lock = Some(preflight::check(
+            &self.settings.dir,
+            self.settings.dir_owner,
+            &self.command,
+        )?);
         self.predecessor = self.lock.as_ref().and_then(DirLock::predecessor);
         for profile in browser_locks::remove_stale(&self.settings.dir, &super::host()) {
             let profile = profile.display();

@@ -15,6 +15,7 @@ mod browser_locks;
 mod channel;
 mod child;
 pub(crate) mod descendants;
+pub(crate) mod directory;
 mod executor;
 mod fork;
 mod listeners;

@@ -2,14 +2,14 @@
 //! what to do.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::lock::{DirLock, LockError};
 use super::place::PlaceError;
+use crate::entry::Owner;
 use crate::exit;
 use crate::session::StateDir;
 
@@ -68,9 +68,13 @@ impl PreflightError {
 }
 
 /// Looks at everything, in the order in which it is needed, and holds the directory from then on.
-pub(super) fn check(dir: &Path, command: &[OsString]) -> Result<DirLock, PreflightError> {
+pub(super) fn check(
+    dir: &Path,
+    owner: Option<Owner>,
+    command: &[OsString],
+) -> Result<DirLock, PreflightError> {
     self::command(command)?;
-    directory(dir)?;
+    directory(dir, owner)?;
     let lock = DirLock::take(dir)?;
     // Space first: on a full disk the probe would fail too, with the less helpful message.
     let free = free_bytes(dir).map_err(|source| PreflightError::Unwritable {
@@ -94,14 +98,11 @@ pub(super) fn command(command: &[OsString]) -> Result<(), PreflightError> {
     find(program, std::env::var_os("PATH").as_deref())
 }
 
-fn directory(dir: &Path) -> Result<(), PreflightError> {
-    match fs::metadata(dir) {
-        Ok(found) if found.is_dir() => return Ok(()),
-        Ok(_) => return Err(PreflightError::NotADirectory(dir.to_owned())),
-        Err(_) => {}
+fn directory(dir: &Path, owner: Option<Owner>) -> Result<(), PreflightError> {
+    if fs::metadata(dir).is_ok_and(|found| !found.is_dir()) {
+        return Err(PreflightError::NotADirectory(dir.to_owned()));
     }
-    let created = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    created.map_err(|source| PreflightError::CreateDir {
+    super::directory::ensure(dir, owner).map_err(|source| PreflightError::CreateDir {
         path: dir.to_owned(),
         source,
     })
@@ -191,8 +192,8 @@ mod tests {
         let root = tempfile::tempdir().expect("tempdir");
         let dir = root.path().join("a/b");
         let command = [OsString::from("sh")];
-        let lock = check(&dir, &command).expect("good");
-        let again = check(&dir, &command).expect_err("it is held");
+        let lock = check(&dir, None, &command).expect("good");
+        let again = check(&dir, None, &command).expect_err("it is held");
         assert_eq!(again.code(), exit::FENCED);
         assert!(again.to_string().contains("another sessionkeep"));
         drop(lock);
@@ -209,12 +210,12 @@ mod tests {
         let file = root.path().join("file");
         fs::write(&file, "").expect("write");
         let command = [OsString::from("sh")];
-        let error = check(&file, &command).expect_err("a file");
+        let error = check(&file, None, &command).expect_err("a file");
         assert_eq!(error.code(), exit::CONFIG);
         assert!(matches!(error, PreflightError::NotADirectory(_)));
-        let error = check(&file.join("below"), &command).expect_err("below a file");
+        let error = check(&file.join("below"), None, &command).expect_err("below a file");
         assert!(matches!(error, PreflightError::CreateDir { .. }));
-        let error = check(root.path(), &[]).expect_err("no command");
+        let error = check(root.path(), None, &[]).expect_err("no command");
         assert_eq!(error.code(), exit::CONFIG);
     }
 }

@@ -43,6 +43,8 @@ pub enum Hint {
     /// A directory came, was renamed or went (`None`: the session directory itself): look at it,
     /// scan below it, and watch what the scan enters. What was below it is watched no longer.
     Subtree(Option<RelPath>),
+    /// The session directory's own owner or mode may have changed.
+    Own,
     /// The kernel dropped events: scan everything.
     Overflow,
     /// The session directory was deleted, renamed or unmounted.
@@ -191,7 +193,9 @@ impl Events {
                 | AddWatchFlags::IN_MOVE_SELF
                 | AddWatchFlags::IN_UNMOUNT;
             if !is(gone) {
-                return None;
+                // Of other directories the one above tells.
+                let is_own = watched.is_none() && is(AddWatchFlags::IN_ATTRIB);
+                return is_own.then_some(Hint::Own);
             }
             return Some(match watched {
                 None => Hint::RootGone,

@@ -23,11 +23,12 @@ use nix::unistd::{fsync, syncfs};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::entry::RelPath;
+use crate::entry::{Meta, RelPath};
+use crate::ownership::is_refusal;
 
 use super::beneath::{self, OPEN_DIR};
 use super::marker::Marker;
-use super::rights::is_refusal;
+use super::own_meta;
 use super::stage::{STAGING, Stage, StageError};
 use super::state_dir::{STATE_DIR, StateDir, own_dir};
 
@@ -126,6 +127,9 @@ pub(crate) struct Journal {
     replaced_entries: u64,
     /// Modes of directories at the top that could not have been moved with them.
     late_modes: Vec<(RelPath, u32)>,
+    /// What the session directory itself gets; unknown to the first versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    own: Option<Meta>,
 }
 
 impl Journal {
@@ -209,6 +213,7 @@ impl Stage {
             label,
             replaced_entries: old.len() as u64,
             late_modes,
+            own: self.own,
         };
         step("write the journal")?;
         let written = write_journal(&state, &journal);
@@ -305,6 +310,12 @@ fn steps(state: &StateDir, mut journal: Journal, step: Step<'_>) -> Result<Insta
             }
             other => other.map_err(StageError::sys("set the mode of", path))?,
         }
+    }
+    if let Some(own) = &journal.own {
+        step("give the session directory its own metadata")?;
+        let path = state.session_path();
+        own_meta::give(root, own)
+            .map_err(StageError::sys("set the mode and time of", path.display()))?;
     }
     step("sync the new content's names")?;
     sync_root()?;

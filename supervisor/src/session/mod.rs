@@ -28,6 +28,7 @@ pub mod frozen;
 pub mod install;
 pub mod json;
 pub mod marker;
+mod own_meta;
 pub mod profile;
 mod remove_tree;
 pub mod rights;

@@ -6,7 +6,6 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -17,36 +16,14 @@ use tracing::warn;
 
 use crate::config::RestoreOwner;
 use crate::entry::{Meta, Owner, RelPath};
+use crate::ownership::{is_refusal, why_refused};
 
 use super::state_dir::StateDir;
 
-/// The number of the capability that changes owners (capabilities(7)).
-const CAP_CHOWN: u32 = 0;
 /// What a user namespace shows in the place of an owner that it does not map (kernel.overflowuid).
 const NOBODY: u32 = 65534;
 /// Of at most this many different owners it is tried whether they can be given.
 const OWNERS_MAX: usize = 64;
-
-/// Whether an error says that this metadata is not to be had here, rather than that something broke.
-/// `EINVAL` and `EOVERFLOW` are of owners that a user namespace, or a mount, does not map; `EACCES` is
-/// what some file servers answer.
-pub(crate) fn is_refusal(errno: Errno) -> bool {
-    matches!(
-        errno,
-        Errno::EPERM
-            | Errno::EACCES
-            | Errno::EINVAL
-            | Errno::EOVERFLOW
-            | Errno::EOPNOTSUPP
-            | Errno::ENOSYS
-    )
-}
-
-/// As [`is_refusal`].
-pub(crate) fn is_refused(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw);
-    errno.is_some_and(is_refusal)
-}
 
 /// One kind of metadata, and how often it was refused.
 #[derive(Debug, Default)]
@@ -93,7 +70,7 @@ impl Refusals {
         if let (Some((first, errno)), Some(owner)) = (&self.owners.first, self.first_owner) {
             let (entries, why) = (self.owners.entries, why_refused(owner, *errno));
             warn!(
-                target: "boot", entries, %first, owner = %format_args!("{}:{}", owner.uid, owner.gid), why,
+                target: "boot", entries, %first, %owner, why,
                 "restored entries could not be given their owner; their content is complete. Grant what is missing, or choose an owner with restore.owner"
             );
         }
@@ -116,49 +93,6 @@ fn noted(kind: &mut Refused, path: &RelPath, set: nix::Result<()>) -> nix::Resul
         }
         other => other,
     }
-}
-
-/// Why an owner could not be given, and what would help.
-pub(crate) fn why_refused(owner: Owner, errno: Errno) -> String {
-    let is_mapped = |map: &str, id: u32| {
-        // Where nothing can be read, nothing is known against it.
-        fs::read_to_string(map).map_or(true, |map| maps(&map, id))
-    };
-    if !is_mapped("/proc/self/uid_map", owner.uid) {
-        let uid = owner.uid;
-        return format!("uid {uid} is not mapped in this user namespace");
-    }
-    if !is_mapped("/proc/self/gid_map", owner.gid) {
-        let gid = owner.gid;
-        return format!("gid {gid} is not mapped in this user namespace");
-    }
-    if errno == Errno::EPERM && has_capability(CAP_CHOWN) == Some(false) {
-        return "the capability CAP_CHOWN is missing".to_owned();
-    }
-    format!("the file system refuses it ({})", errno.desc())
-}
-
-/// Whether a map of a user namespace (user_namespaces(7)) has `id` on its inner side.
-fn maps(map: &str, id: u32) -> bool {
-    map.lines().any(|line| {
-        let mut numbers = line.split_ascii_whitespace().map(str::parse::<u64>);
-        let (Some(Ok(first)), Some(_), Some(Ok(count))) =
-            (numbers.next(), numbers.next(), numbers.next())
-        else {
-            return false;
-        };
-        (first..first.saturating_add(count)).contains(&u64::from(id))
-    })
-}
-
-/// Whether this process has a capability; `None` where `/proc` does not tell.
-pub(crate) fn has_capability(number: u32) -> Option<bool> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))?;
-    let effective = u64::from_str_radix(line.trim(), 16).ok()?;
-    Some(effective >> number & 1 == 1)
 }
 
 /// Which of the archived owners and modes cannot be had in this directory. What is found there
@@ -285,6 +219,8 @@ const PROBE: &str = "rights";
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn meta(uid: u32, gid: u32, mode: u32) -> Meta {
@@ -293,16 +229,6 @@ mod tests {
             mtime_ns: 7,
             owner: Owner { uid, gid },
         }
-    }
-
-    #[test]
-    fn maps_of_user_namespaces_are_read() {
-        let map = "         0       1000          1\n         1     100000      65536\n";
-        assert!(maps(map, 0) && maps(map, 1) && maps(map, 65536));
-        assert!(!maps(map, 65537) && !maps(map, 1_000_680_000));
-        let all = "         0          0 4294967295\n";
-        assert!(maps(all, 1_000_680_000));
-        assert!(!maps("", 0));
     }
 
     #[test]

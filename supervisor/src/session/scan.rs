@@ -223,6 +223,14 @@ impl Directory {
     /// # Errors
     /// Why not.
     pub fn intact(&self) -> io::Result<()> {
+        self.own_meta().map(drop)
+    }
+
+    /// What a restore brings back of the session directory itself.
+    ///
+    /// # Errors
+    /// As [`Directory::intact`].
+    pub fn own_meta(&self) -> io::Result<Meta> {
         // Opened, and not only looked at, to know that it can be read.
         let stat = fstat(open(&self.root, OPEN_DIR, Mode::empty())?)?;
         if (stat.st_dev, stat.st_ino) != self.identity {
@@ -231,7 +239,7 @@ impl Directory {
                 "the session directory was replaced or unmounted",
             ));
         }
-        Ok(())
+        Ok(meta_of(&stat))
     }
 
     /// Reports everything below the directory `below` (`None`: the whole session directory), not

@@ -12,14 +12,15 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, OFlag, fallocate, openat};
-use nix::sys::stat::{Mode, fchmod, mkdirat};
+use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
 use nix::unistd::{ftruncate, symlinkat};
 
 use crate::config::RestoreOwner;
-use crate::entry::{Meta, RelPath, symlink_stays_inside};
+use crate::entry::{Meta, Owner, RelPath, symlink_stays_inside};
+use crate::ownership::is_refusal;
 
 use super::beneath::OPEN_DIR;
-use super::rights::{Refusals, is_refusal};
+use super::rights::Refusals;
 use super::staged::{CREATE, Creation, Entry, write_all};
 use super::state_dir::{STATE_DIR, StateDir};
 
@@ -155,6 +156,8 @@ pub struct Stage {
     dirs: Vec<(RelPath, Meta)>,
     creation: Creation,
     pub(super) refusals: Refusals,
+    /// What the session directory itself is to get.
+    pub(super) own: Option<Meta>,
     /// Once the journal names the staging directory it belongs to the journal.
     pub(super) keep: bool,
 }
@@ -189,6 +192,7 @@ impl Stage {
             dirs: Vec::new(),
             creation,
             refusals: Refusals::default(),
+            own: None,
             keep: false,
         })
     }
@@ -314,6 +318,26 @@ impl Stage {
     pub fn set_dir_meta(&mut self, path: &RelPath, meta: &Meta) -> Result<(), StageError> {
         admit(path)?;
         self.dirs.push((path.clone(), *meta));
+        Ok(())
+    }
+
+    /// Notes what the session directory itself gets when all is in place; of owners, `owner` if there
+    /// is one, else what every entry gets.
+    ///
+    /// # Errors
+    /// Where it cannot be looked at.
+    pub fn set_own_meta(&mut self, meta: Meta, owner: Option<Owner>) -> Result<(), StageError> {
+        let path = self.state.session_path().display();
+        let now = fstat(self.state.session()).map_err(StageError::sys("look at", path))?;
+        let now = Owner {
+            uid: now.st_uid,
+            gid: now.st_gid,
+        };
+        let owner = owner.unwrap_or(match self.creation.wants(&meta) {
+            Some(owner) => owner,
+            None => now,
+        });
+        self.own = Some(Meta { owner, ..meta });
         Ok(())
     }
 

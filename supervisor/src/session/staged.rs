@@ -16,8 +16,9 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, geteuid, unlinkat};
 
 use crate::config::RestoreOwner;
 use crate::entry::{Meta, Owner, RelPath};
+use crate::ownership::is_refusal;
 
-use super::rights::{Refusals, is_refusal};
+use super::rights::Refusals;
 use super::stage::{StageError, failed};
 
 /// A new file, which no link can lead elsewhere.
@@ -137,12 +138,16 @@ impl Creation {
 
     /// The owner to be set, where it is not so already and there is a point in trying.
     fn owner_to_set(&self, meta: &Meta) -> Option<Owner> {
-        let (wanted, may_try) = match self.owners {
-            RestoreOwner::Keep => (meta.owner, self.is_root),
-            RestoreOwner::Ourselves => (self.owner, false),
-            RestoreOwner::To(owner) => (owner, true),
-        };
-        (may_try && wanted != self.owner).then_some(wanted)
+        self.wants(meta).filter(|wanted| *wanted != self.owner)
+    }
+
+    /// The owner that an entry with this metadata is to get, where there is a point in trying.
+    pub(super) fn wants(&self, meta: &Meta) -> Option<Owner> {
+        match self.owners {
+            RestoreOwner::Keep => self.is_root.then_some(meta.owner),
+            RestoreOwner::Ourselves => None,
+            RestoreOwner::To(owner) => Some(owner),
+        }
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Work {
     pub subtrees: BTreeSet<RelPath>,
     /// Single paths.
     pub paths: BTreeSet<RelPath>,
+    /// The session directory's own owner and mode.
+    pub own: bool,
 }
 
 impl Work {
@@ -35,7 +37,7 @@ impl Work {
     /// Whether there is nothing to look at.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.everything && self.subtrees.is_empty() && self.paths.is_empty()
+        !self.everything && !self.own && self.subtrees.is_empty() && self.paths.is_empty()
     }
 
     /// What a hint says to look at.
@@ -50,6 +52,10 @@ impl Work {
                 subtrees: [path].into(),
                 ..Self::default()
             },
+            Hint::Own => Self {
+                own: true,
+                ..Self::default()
+            },
             Hint::Subtree(None) | Hint::Overflow | Hint::RootGone => Self::everything(),
         }
     }
@@ -57,6 +63,7 @@ impl Work {
     /// Takes in what `other` says to look at.
     pub fn add(&mut self, other: Self) {
         self.everything |= other.everything;
+        self.own |= other.own;
         self.subtrees.extend(other.subtrees);
         self.paths.extend(other.paths);
         self.fold();

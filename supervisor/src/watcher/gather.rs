@@ -68,6 +68,7 @@ impl Replica {
         }
         self.add_touched(&mut gather);
         self.keep_what_cannot_be_had(&mut gather);
+        self.add_own(&mut gather);
         let Gather {
             builder,
             mut out,
@@ -506,6 +507,27 @@ impl Replica {
         }
     }
 
+    /// Adds what changed of the session directory itself: its time, as any directory's, only to what is
+    /// committed anyway. Where nothing is known of it yet, that waits for a commit, too: an archive
+    /// never begins with it, or an empty directory would be content.
+    fn add_own(&self, gather: &mut Gather) {
+        let Ok(found) = self.directory.own_meta() else {
+            return;
+        };
+        let meta = match &self.own {
+            Some(known) => self.limits.as_archived(found, known),
+            None => found,
+        };
+        let is_due = match &self.own {
+            Some(known) if !same_rights(known, &meta) => true,
+            known => !gather.builder.is_empty() && *known != Some(meta),
+        };
+        if is_due {
+            gather.builder.set_own(meta);
+            gather.out.own = Some(meta);
+        }
+    }
+
     fn same_rights(&self, known: &Meta, found: &Meta) -> bool {
         same_rights(known, &self.limits.as_archived(*found, known))
     }
@@ -598,6 +620,7 @@ impl Gather {
             out: Gathered {
                 built: None,
                 edits: Vec::new(),
+                own: None,
                 blocks: Vec::new(),
                 refreshed: Vec::new(),
                 files: 0,

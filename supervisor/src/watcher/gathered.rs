@@ -6,7 +6,7 @@ use super::guard::Refusal;
 use crate::archive::blocks::BlockMap;
 use crate::archive::builder::Built;
 use crate::archive::tree::Leaf;
-use crate::entry::RelPath;
+use crate::entry::{Meta, RelPath};
 use crate::session::Moment;
 
 /// What is kept beside each entry: a hash over the fingerprint, and in its lowest bit the
@@ -73,6 +73,8 @@ pub(super) struct Gathered {
     pub built: Option<Built>,
     /// What [`super::replica::Replica::apply`] takes over with it.
     pub(super) edits: Vec<Edit>,
+    /// Of the session directory itself, where the commit holds it.
+    pub(super) own: Option<Meta>,
     pub(super) blocks: Vec<(RelPath, Blocks)>,
     /// Fingerprints of entries whose content turned out to be as committed.
     pub(super) refreshed: Vec<(RelPath, Seen)>,

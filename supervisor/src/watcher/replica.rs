@@ -20,7 +20,7 @@ use crate::archive::tree::{Leaf, Tree};
 use crate::archive::writer::Summary;
 use crate::boot::survey::CREDENTIALS;
 use crate::config::{ProfileName, RestoreOwner};
-use crate::entry::{Kind, Owner, RelPath};
+use crate::entry::{Kind, Meta, Owner, RelPath};
 use crate::session::{Directory, Events, Limits, StateDir};
 use crate::status::{ShownSession, group};
 
@@ -31,6 +31,8 @@ pub(super) struct Replica {
     pub(super) state: StateDir,
     pub(super) events: Arc<Mutex<Events>>,
     pub(super) tree: Tree<Seen>,
+    /// What is committed of the session directory itself.
+    pub(super) own: Option<Meta>,
     pub(super) blocks: HashMap<RelPath, Blocks>,
     pub(super) files: Files,
     /// Entries of which only the time changed: committed with the next change, not by themselves.
@@ -57,6 +59,7 @@ impl Replica {
             state,
             events,
             tree: Tree::new(),
+            own: None,
             blocks: HashMap::new(),
             touched: BTreeSet::new(),
             generation: false,
@@ -68,8 +71,9 @@ impl Replica {
         }
     }
 
-    /// Takes `tree` as what is committed. Every file will be read once to learn its fingerprint.
-    pub(super) fn committed<T>(&mut self, tree: Tree<T>) {
+    /// Takes `tree`, and `own` of the session directory itself, as what is committed. Every file will be read once to learn its fingerprint.
+    pub(super) fn committed<T>(&mut self, tree: Tree<T>, own: Option<Meta>) {
+        self.own = own;
         let generation = self.generation;
         self.tree = tree.map(|_| Seen::new(0, generation));
         self.tree.shrink();
@@ -81,6 +85,7 @@ impl Replica {
     pub(super) fn find_limits(&mut self, owners: RestoreOwner) {
         let mut committed: HashSet<Owner> = HashSet::new();
         committed.extend(self.tree.iter().map(|(_, leaf)| leaf.meta.owner));
+        committed.extend(self.own.map(|meta| meta.owner));
         match Limits::probe(&self.state, owners, committed.into_iter()) {
             Ok(limits) => {
                 if !limits.is_none() {
@@ -150,6 +155,7 @@ impl Replica {
 
     /// Makes what was gathered the known state.
     pub(super) fn apply(&mut self, gathered: &mut Gathered) {
+        self.own = gathered.own.or(self.own);
         for edit in gathered.edits.drain(..) {
             match edit {
                 Edit::Set(path, leaf) => {

@@ -244,17 +244,17 @@ impl Replicator {
                 (writer.head().cloned(), writer)
             };
         let mut anew = None;
-        let tree = match head.filter(|head| head.base > 0) {
-            None => crate::archive::tree::Tree::new(),
+        let (tree, own) = match head.filter(|head| head.base > 0) {
+            None => (crate::archive::tree::Tree::new(), None),
             Some(head) => match Version::load(&*store, head).await {
                 Ok(version) => {
                     writer.needs(version.packs);
-                    version.tree
+                    (version.tree, version.own)
                 }
                 Err(error) if error.is_damage() => {
                     error!(target: "sync", %error, "the archive's chain is damaged; committing the whole directory anew");
                     anew = Some(error.to_string());
-                    crate::archive::tree::Tree::new()
+                    (crate::archive::tree::Tree::new(), None)
                 }
                 Err(error) => return Err(error.into()),
             },
@@ -270,7 +270,7 @@ impl Replicator {
             .replica
             .as_mut()
             .expect("no thread has it while attaching");
-        replica.committed(tree);
+        replica.committed(tree, own);
         replica.find_limits(self.settings.restore.owner);
         self.hold = Some(Hold {
             writer,

@@ -97,6 +97,8 @@ fn what_the_first_version_wrote_is_restored() {
             .await
             .expect("answers")
             .expect("is there");
+        let version = Version::load(&store, head.clone()).await.expect("is whole");
+        assert_eq!(version.own, None, "the first version did not know of it");
         let files = restored(&store, head)
             .await
             .expect("an old format is restored for ever");

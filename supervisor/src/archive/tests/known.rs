@@ -21,7 +21,8 @@ async fn both_ways(keeper: &Keeper) -> [Vec<String>; 2] {
                 .collect();
             format!("{path}: {:?} {:?} {places:?}", leaf.meta, leaf.kind)
         };
-        version.tree.iter().map(show).collect()
+        let own = format!("{:?}", version.own);
+        version.tree.iter().map(show).chain([own]).collect()
     })
 }
 
@@ -30,14 +31,25 @@ proptest! {
 
     #[test]
     fn what_is_known_of_a_chain_is_what_is_read_of_it(
-        steps in prop::collection::vec((0u8..6, 0usize..5, 0usize..3000), 1..25),
+        steps in prop::collection::vec((0u8..8, 0usize..5, 0usize..3000), 1..25),
     ) {
         block_on(async {
             let mut keeper = Keeper::new().await;
             keeper.commit(&[("f0", Some(b"first".to_vec()))]).await;
+            let mut own = None;
             for (n, (what, file, size)) in steps.into_iter().enumerate() {
                 let name = format!("f{file}");
                 match what {
+                    6 => {
+                        own = Some(meta(n as i64));
+                        keeper.own = own;
+                        drop(keeper.commit(&[]).await);
+                    }
+                    7 => {
+                        own = Some(meta(-(n as i64)));
+                        keeper.own = own;
+                        drop(keeper.commit(&[(&name, Some(noise(n as u64, 300 * size)))]).await);
+                    }
                     0 => drop(keeper.checkpoint().await),
                     1 => drop(done(keeper.writer.barrier(&*keeper.store).await)),
                     2 => drop(keeper.commit(&[(&name, None), ("kept", Some(noise(n as u64, 9)))]).await),
@@ -45,6 +57,7 @@ proptest! {
                 }
                 let [known, read] = both_ways(&keeper).await;
                 assert_eq!(known, read);
+                assert_eq!(known.last(), Some(&format!("{own:?}")));
             }
             assert_eq!(keeper.restored().await.expect("whole"), keeper.files);
         });

@@ -58,6 +58,8 @@ pub(super) struct Keeper {
     pub(super) writer: Writer,
     pub(super) tree: Tree<()>,
     pub(super) files: BTreeMap<RelPath, Vec<u8>>,
+    /// Of the directory itself, for the next commit.
+    pub(super) own: Option<Meta>,
 }
 
 impl Keeper {
@@ -74,6 +76,7 @@ impl Keeper {
             writer,
             tree: Tree::new(),
             files: BTreeMap::new(),
+            own: None,
         }
     }
 
@@ -82,8 +85,12 @@ impl Keeper {
         let (sink, upload) = Upload::start(self.store.clone(), archive());
         let changes: Vec<_> = changes.iter().map(|(p, c)| (path(p), c.clone())).collect();
         let given = changes.clone();
+        let own = self.own.take();
         let built = tokio::task::spawn_blocking(move || {
             let mut builder = Builder::new(sink)?;
+            if let Some(own) = own {
+                builder.set_own(own);
+            }
             for (path, content) in &given {
                 match content {
                     Some(content) => {

@@ -29,7 +29,7 @@ impl Replicator {
             hold.anew = Some(error.to_string());
         }
         let replica = self.replica.as_mut().expect("no thread has it");
-        replica.committed(Tree::<()>::new());
+        replica.committed(Tree::<()>::new(), None);
         StepError::Damaged(error)
     }
 
