@@ -127,6 +127,16 @@ fn a_directory_of_the_system_or_behind_a_link_to_nowhere_is_refused_by_every_com
 }
 
 #[test]
+fn a_replica_set_that_no_server_belongs_to_is_named_with_the_way_out() {
+    let url = Mongod::shared().new_database_url();
+    let world = World::at(format!("{url}?replicaSet=wrong"));
+    let told = world.command(&["doctor"]);
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.contains("the replica set `wrong`"), "{told}");
+    assert!(told.contains("directConnection=true"), "{told}");
+}
+
+#[test]
 fn a_relative_directory_is_taken_from_the_working_directory_with_a_word() {
     let world = World::sqlite();
     world.write("creds.json", "{}");

@@ -134,11 +134,29 @@ fn without_topology(words: String) -> String {
             Some(format!("{address}: {trouble}"))
         })
         .collect();
+    // The driver lets go of every server that says that it belongs to no set, or to another one.
+    if let Some(name) = set_name(dump)
+        && !dump.contains("{ Address: ")
+    {
+        return format!(
+            "{}: none of the servers belongs to the replica set `{name}`: correct `replicaSet` in the URL, or take it out; \
+             for one server by itself, write `directConnection=true` in its place",
+            before.trim_end_matches('.')
+        );
+    }
     if troubles.is_empty() {
         let kind = dump.split([',', ' ']).next().unwrap_or_default();
         return format!("{} ({kind})", before.trim_end_matches('.'));
     }
     format!("{}: {}", before.trim_end_matches('.'), troubles.join("; "))
+}
+
+/// The replica set that the driver's dump names.
+fn set_name(dump: &str) -> Option<&str> {
+    let (_, rest) = dump.split_once("Set Name: ")?;
+    rest.split([',', ' '])
+        .next()
+        .filter(|name| !name.is_empty())
 }
 
 /// What TLS says when it refuses a server, and what to do about it. The words are those of rustls, which
@@ -277,6 +295,11 @@ mod tests {
                 "{ Type: ReplicaSetNoPrimary, Set Name: rs, Servers: [ { Address: a:1, Type: RsSecondary } ] }"
             ),
             "Server selection timeout: No available servers (ReplicaSetNoPrimary)"
+        );
+        let wrong = told("{ Type: ReplicaSetNoPrimary, Set Name: wrong, Servers: [  ] }");
+        assert!(
+            wrong.contains("the replica set `wrong`: correct `replicaSet`"),
+            "{wrong}"
         );
         let other = "I/O error: Connection refused".to_owned();
         assert_eq!(without_topology(other.clone()), other);
