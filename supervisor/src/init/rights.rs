@@ -3,6 +3,9 @@
 //! Under `cap_drop: ALL` root has no `CAP_KILL`. A gateway that gives up root is then out of reach, but
 //! not for a process of its own user: a fork of init becomes one and sends the signal.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use nix::errno::Errno;
 use nix::unistd::{Uid, setresuid};
 use tracing::warn;
@@ -46,14 +49,20 @@ pub(super) fn send_as_owner(of: i32, to: i32, signal: i32) -> bool {
         return false;
     };
     if !Uid::effective().is_root() || !has(CAP_SETUID) {
-        warn!(target: "init", pid = of, uid, signal, remedy = "cap_add: [KILL]", "failed to signal a process of another user: CAP_KILL is missing");
+        // A stop tries again and again until its time is over.
+        if is_first_refusal(of) {
+            warn!(target: "init", pid = of, uid, signal, remedy = "cap_add: [KILL]", "failed to signal a process of another user: CAP_KILL is missing");
+        }
         return false;
     }
     match fork() {
         Ok(Side::Parent(_)) => true,
         Ok(Side::Child) => {
-            let user = Uid::from_raw(uid);
-            let sent = setresuid(user, user, user) == Ok(()) && {
+            // The real user alone: that is enough to signal, and one whose effective user changed could be
+            // looked into by that user where `fs.suid_dumpable` allows it, and has all that init has in
+            // its memory.
+            let (user, unchanged) = (Uid::from_raw(uid), Uid::from_raw(u32::MAX));
+            let sent = setresuid(user, unchanged, unchanged) == Ok(()) && {
                 // SAFETY: `kill` touches no memory of ours.
                 (unsafe { libc::kill(to, signal) }) == 0
             };
@@ -65,6 +74,13 @@ pub(super) fn send_as_owner(of: i32, to: i32, signal: i32) -> bool {
             false
         }
     }
+}
+
+/// Whether it is the first time that this process could not be signalled.
+fn is_first_refusal(pid: i32) -> bool {
+    static REFUSED: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+    let mut refused = REFUSED.lock().unwrap_or_else(PoisonError::into_inner);
+    refused.insert(pid)
 }
 
 /// The real user of a process, which is the one that counts for signals.

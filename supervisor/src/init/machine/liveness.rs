@@ -20,6 +20,11 @@ const FIRST: Duration = Duration::from_secs(30);
 const CONT_EVERY: Duration = Duration::from_millis(20);
 /// How often it is said that it is stopped.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
+/// After each kill for silence the next helper is waited for twice as long, up to so many times: where
+/// the machine is slow and nothing hangs, one of them comes through.
+const DOUBLED_MAX: u32 = 5;
+/// One that has given signs of life for so long was not slow: what its predecessors did is past.
+const LIVED: Duration = Duration::from_secs(600);
 /// How long after a kill another follows, where it does not show.
 const KILL_AGAIN: Duration = Duration::from_secs(5);
 
@@ -40,6 +45,10 @@ enum Silence {
 pub(super) struct Liveness {
     role: Option<Role>,
     silence: Silence,
+    /// When it was started.
+    begun: Option<MonotonicMs>,
+    /// How many were killed for their silence, one after the other.
+    kills: u32,
     /// It was stopped, and is let go on then.
     cont_at: Option<MonotonicMs>,
     last_cont: Option<MonotonicMs>,
@@ -56,6 +65,7 @@ impl Liveness {
     /// A helper was started.
     pub(super) fn begin(&mut self, role: Role, now: MonotonicMs) {
         self.role = Some(role);
+        self.begun = Some(now);
         self.silence = Silence::Promised(now.after(FIRST));
         self.cont_at = None;
     }
@@ -65,6 +75,11 @@ impl Liveness {
         self.role = None;
         self.silence = Silence::Nobody;
         self.cont_at = None;
+    }
+
+    /// How long one that has broken its promise is waited for before it is killed.
+    fn patience(&self, first: Duration) -> Duration {
+        first * 2_u32.pow(self.kills.min(DOUBLED_MAX))
     }
 
     /// Whether a watcher has to be told that its predecessor was killed for its silence.
@@ -114,7 +129,15 @@ impl Machine {
         }
     }
 
-    pub(super) fn on_alive(&mut self, next_by: MonotonicMs, lease_ends: Option<MonotonicMs>) {
+    pub(super) fn on_alive(
+        &mut self,
+        next_by: MonotonicMs,
+        lease_ends: Option<MonotonicMs>,
+        now: MonotonicMs,
+    ) {
+        if (self.liveness.begun).is_some_and(|begun| now >= begun.after(LIVED)) {
+            self.liveness.kills = 0;
+        }
         self.liveness.lease_ends = lease_ends.or(self.liveness.lease_ends);
         if self.liveness.role.is_some() {
             self.liveness.silence = Silence::Promised(next_by);
@@ -164,13 +187,15 @@ impl Machine {
         if let Some(role) = self.liveness.role {
             match self.liveness.silence {
                 Silence::Promised(at) if now >= at => {
-                    self.liveness.silence = Silence::Broken(now.after(self.plan.patience));
+                    let patience = self.liveness.patience(self.plan.patience);
+                    self.liveness.silence = Silence::Broken(now.after(patience));
                     self.act(Action::Note(Note::HelperSilent(role)));
                     self.act(Action::SignalHelper(role, libc::SIGCONT));
                 }
                 Silence::Broken(at) if now >= at => {
                     self.liveness.silence = Silence::Broken(now.after(KILL_AGAIN));
                     self.liveness.untold |= role == Role::Watcher;
+                    self.liveness.kills = self.liveness.kills.saturating_add(1);
                     self.act(Action::Note(Note::HelperKilled(role)));
                     self.act(Action::SignalHelper(role, libc::SIGKILL));
                 }

@@ -495,7 +495,7 @@ impl Machine {
             ToInit::Alive {
                 next_by,
                 lease_ends,
-            } => self.on_alive(next_by, lease_ends),
+            } => self.on_alive(next_by, lease_ends, now),
             ToInit::Ready => self.act(Action::Note(Note::WatcherReady)),
             ToInit::GatewayReady => {
                 if let State::Up { since, .. } = self.state {

@@ -179,6 +179,8 @@ struct World {
     stopped: Option<MonotonicMs>,
     /// When it has to be heard of again, as it said itself or init assumes.
     heard_by: MonotonicMs,
+    /// How many watchers were killed: each may have doubled the patience with the next.
+    kills: u32,
     /// Until when nobody else can have the session, as the watcher said last.
     lease_ends: Option<MonotonicMs>,
     /// The same, while init could act in time.
@@ -207,6 +209,7 @@ impl World {
             verdict: None,
             stopped: None,
             heard_by: MonotonicMs(0),
+            kills: 0,
             lease_ends: None,
             gone_by: None,
         };
@@ -307,6 +310,7 @@ impl World {
                 if self.watcher && self.nature != Nature::Stuck =>
             {
                 self.watcher = false;
+                self.kills += 1;
                 self.child_exited(Role::Watcher, Ended::Killed(libc::SIGKILL));
             }
             Action::CountDescendants => self.events.push_back(match self.descendants() {
@@ -539,7 +543,8 @@ impl World {
             assert!(self.now <= limit, "stopped for long: {:?}", self.machine);
         }
         if self.watcher && self.nature != Nature::Stuck {
-            let limit = self.heard_by.after(self.plan.patience);
+            let doubled = 2_u32.pow(self.kills.min(5));
+            let limit = self.heard_by.after(self.plan.patience * doubled);
             assert!(self.now <= limit, "silent for long: {:?}", self.machine);
         }
         if let (Some(by), Some(_)) = (self.gone_by, self.plan.lease_margin) {

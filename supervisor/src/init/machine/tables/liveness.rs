@@ -52,6 +52,27 @@ fn a_silent_watcher_is_told_to_go_on_then_killed_and_its_successor_told_why() {
     assert_eq!(bench.wait(), (30_000, vec![cont()]));
 }
 
+/// A machine that is slow, and a directory that is large: the same work takes as long each time.
+#[test]
+fn a_watcher_that_is_killed_for_its_silence_again_and_again_is_given_more_time_each_time() {
+    let mut bench = Bench::running(plan());
+    for patience in [2_500, 5_000, 10_000, 20_000, 40_000, 80_000, 80_000] {
+        bench.step(alive_until(bench.now.0 + 10_000, None));
+        assert_eq!(bench.wait(), (10_000, vec![cont()]));
+        assert_eq!(bench.wait(), (patience, vec![kill()]));
+        let mut actions = bench.step(killed(Role::Watcher, KILL));
+        // It is started anew after a pause where it dies often.
+        while !actions.contains(&Action::Spawn(Role::Watcher)) {
+            actions = bench.wait().1;
+        }
+    }
+    // One that lives on is no slow one, and what comes after it neither.
+    bench.now = bench.now.after(Duration::from_secs(600));
+    bench.step(alive_until(bench.now.0 + 10_000, None));
+    assert_eq!(bench.wait(), (10_000, vec![cont()]));
+    assert_eq!(bench.wait(), (2_500, vec![kill()]));
+}
+
 #[test]
 fn a_silent_restorer_ends_the_start() {
     let mut bench = Bench::new(plan());
