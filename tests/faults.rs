@@ -28,6 +28,8 @@ mod process;
 mod proxy;
 #[path = "support/raw.rs"]
 mod raw;
+#[path = "support/refusing.rs"]
+mod refusing;
 #[path = "../supervisor/examples/churn/shape.rs"]
 mod shape;
 #[path = "support/small.rs"]
@@ -79,6 +81,8 @@ mod mutate;
 mod network;
 #[path = "faults/random_damage.rs"]
 mod random_damage;
+#[path = "faults/refused.rs"]
+mod refused;
 #[path = "faults/restore_errors.rs"]
 mod restore_errors;
 #[path = "faults/restores.rs"]

@@ -24,7 +24,7 @@ pub const SIGNAL_BASE: u8 = 128;
 pub const ALL: &[(u8, &str, &str)] = &[
     (
         STORE_UNAVAILABLE,
-        "the store could not be reached within `store.wait`",
+        "the store could not be reached within `store.wait`, or takes no writes",
         "run `sessionkeep doctor`; check that the database is up and the URL is right",
     ),
     (

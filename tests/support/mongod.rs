@@ -216,7 +216,13 @@ impl Mongod {
     /// A private one that demands a login and knows `user` only.
     pub(crate) async fn start_with_login(user: &User) -> Mongod {
         let mut mongod = Mongod::start();
-        let client = mongodb::Client::with_uri_str(mongod.url(""))
+        mongod.demand_login(user).await;
+        mongod
+    }
+
+    /// Makes `user` the only one that it knows, and demands a login from now on.
+    pub(crate) async fn demand_login(&mut self, user: &User) {
+        let client = mongodb::Client::with_uri_str(self.url(""))
             .await
             .expect("a valid URL");
         let database = client.database(&user.database);
@@ -241,10 +247,9 @@ impl Mongod {
             .await
             .expect("create the user");
         client.shutdown().immediate(true).await;
-        mongod.stop();
-        mongod.auth = true;
-        mongod.start_again();
-        mongod
+        self.stop();
+        self.auth = true;
+        self.start_again();
     }
 
     /// The port on 127.0.0.1 that it listens on, now and after every restart.

@@ -121,6 +121,34 @@ pub async fn collect(
     clock: &mut StoreClock,
 ) -> Result<Plan> {
     let now_ms = clock.judge(store.now_ms().await?, grace);
+    let (headers, packs) = look(store, archive).await?;
+    let plan = Plan::decide(&headers, &packs, now_ms, grace);
+    for batch in plan.commits.chunks(DELETE_BATCH) {
+        store.delete_records(archive, batch).await?;
+    }
+    for id in &plan.packs {
+        store.delete_pack(archive, *id).await?;
+    }
+    let before = now_ms.saturating_sub(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
+    store.sweep(before).await?;
+    Ok(plan)
+}
+
+/// What would be collected if there were no grace, and all packs; nothing is deleted.
+///
+/// # Errors
+/// The store's.
+pub async fn without_grace(
+    store: &dyn Store,
+    archive: &ArchiveName,
+) -> Result<(Plan, Vec<PackInfo>)> {
+    let (headers, packs) = look(store, archive).await?;
+    let plan = Plan::decide(&headers, &packs, u64::MAX, Duration::ZERO);
+    Ok((plan, packs))
+}
+
+/// All headers, the newest first, as far as deciding needs them, and all packs.
+async fn look(store: &dyn Store, archive: &ArchiveName) -> Result<(Vec<Kept>, Vec<PackInfo>)> {
     // Packs first: one that is put after this look is not judged by headers that do not know it.
     let packs = store.packs(archive).await?;
     let (mut headers, mut to) = (Vec::new(), Seq::MAX);
@@ -133,16 +161,7 @@ pub async fn collect(
             break;
         }
     }
-    let plan = Plan::decide(&headers, &packs, now_ms, grace);
-    for batch in plan.commits.chunks(DELETE_BATCH) {
-        store.delete_records(archive, batch).await?;
-    }
-    for id in &plan.packs {
-        store.delete_pack(archive, *id).await?;
-    }
-    let before = now_ms.saturating_sub(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
-    store.sweep(before).await?;
-    Ok(plan)
+    Ok((headers, packs))
 }
 
 #[cfg(test)]

@@ -66,6 +66,12 @@ impl ArchiveError {
         }
     }
 
+    /// Whether the store answered, and takes no writes.
+    #[must_use]
+    pub fn refuses_writes(&self) -> bool {
+        matches!(self, Self::Store(error) if error.refuses_writes())
+    }
+
     /// Whether the same call may succeed later without anybody mending anything.
     #[must_use]
     pub fn is_transient(&self) -> bool {

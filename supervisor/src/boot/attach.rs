@@ -11,7 +11,7 @@ use super::error::BootError;
 use crate::archive::ArchiveError;
 use crate::archive::version::head_of;
 use crate::archive::writer::{Outcome, Writer};
-use crate::config::{Conflict, Settings};
+use crate::config::{Conflict, Settings, Unreachable};
 use crate::human::{Chain, Moment, Took};
 use crate::store::keeper::{Attention, LeaseKeeper, Tenure, tell_of_queue, why_lost};
 use crate::store::lapse::RenewalWatch;
@@ -202,11 +202,21 @@ pub async fn take_lease(
                 tokio::time::sleep(LEASE_POLL).await;
                 continue;
             }
+            // An answer that needs no second one, where the start goes on without the lease.
+            Err(source)
+                if source.refuses_writes() && settings.store.unreachable == Unreachable::Local =>
+            {
+                let store = store.describe();
+                return Err(BootError::WritesRefused { store, source });
+            }
             Err(source) if source.is_transient() => {
                 let pause = Backoff::STORE.jittered(attempt);
                 attempt += 1;
                 if begun.elapsed() + pause >= settings.store.wait {
                     let (store, waited) = (store.describe(), settings.store.wait);
+                    if source.refuses_writes() {
+                        return Err(BootError::WritesRefused { store, source });
+                    }
                     return Err(BootError::StoreUnavailable {
                         store,
                         waited,
@@ -422,7 +432,11 @@ pub async fn raise_barrier(
         let mut attempt = 0;
         let outcome = loop {
             match writer.settle_or_barrier(store).await {
-                Err(error) if error.is_transient() && attempt < BARRIER_TRIES => {
+                Err(error)
+                    if error.is_transient()
+                        && !error.refuses_writes()
+                        && attempt < BARRIER_TRIES =>
+                {
                     warn!(target: "boot", %error, "the barrier was not answered; asking again");
                     tokio::time::sleep(Backoff::STORE.jittered(attempt)).await;
                     attempt += 1;

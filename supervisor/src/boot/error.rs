@@ -31,6 +31,30 @@ pub enum BootError {
         #[source]
         source: StoreError,
     },
+    /// The store can be read and takes no writes, so that nobody can take the session there.
+    #[error(
+        "the store ({store}) can be read, but takes no writes; with store.unreachable: local, a start goes \
+         on where nobody else can have the session"
+    )]
+    WritesRefused {
+        /// The store, redacted.
+        store: String,
+        /// Its error.
+        #[source]
+        source: StoreError,
+    },
+    /// The store takes no writes, and it cannot be told that the last owner is gone.
+    #[error(
+        "the store takes no writes, so {owner} could not let the session go or renew its lease, and may \
+         still be running; nothing is started beside it"
+    )]
+    OwnerUnknown {
+        /// Who.
+        owner: String,
+        /// What the store said.
+        #[source]
+        source: StoreError,
+    },
     /// Another instance holds the lease, and `lease.conflict` is `refuse`.
     #[error(
         "instance {owner} owns this session; stop it, or set lease.conflict to takeover or wait"
@@ -94,11 +118,24 @@ impl BootError {
         matches!(self, Self::Archive(error) if error.is_transient())
     }
 
+    /// Whether the store answered, and takes no writes.
+    #[must_use]
+    pub fn refuses_writes(&self) -> bool {
+        match self {
+            Self::WritesRefused { .. } | Self::OwnerUnknown { .. } => true,
+            Self::StoreRefused { source, .. } => source.refuses_writes(),
+            Self::Archive(error) => error.refuses_writes(),
+            _ => false,
+        }
+    }
+
     /// The exit code that says so.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::StoreUnavailable { .. } => exit::STORE_UNAVAILABLE,
+            Self::StoreUnavailable { .. }
+            | Self::WritesRefused { .. }
+            | Self::OwnerUnknown { .. } => exit::STORE_UNAVAILABLE,
             _ if self.is_transient() => exit::STORE_UNAVAILABLE,
             Self::Owned { .. } | Self::Fenced { .. } => exit::FENCED,
             Self::StoreRefused { .. }

@@ -14,6 +14,7 @@ mod error;
 mod heal;
 pub mod restore;
 pub mod survey;
+mod unowned;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
+use crate::archive::ArchiveError;
 use crate::archive::checkpoint;
 use crate::archive::version::Version;
 use crate::archive::writer::{Outcome as Appended, Writer, now_ms};
@@ -32,7 +34,7 @@ use crate::session::{
 };
 use crate::store::keeper::{Attention, LeaseKeeper};
 use crate::store::retry::Backoff;
-use crate::store::{Header, Seq, Store};
+use crate::store::{Header, Seq, Store, StoreError};
 use crate::waking::WakingInstant;
 
 use crate::progress::Progress;
@@ -101,7 +103,13 @@ pub async fn boot(
         let pause = Backoff::STORE.jittered(attempt);
         attempt += 1;
         if since.elapsed().saturating_add(pause) >= settings.store.wait {
-            return Err(error);
+            return Err(match error {
+                BootError::Archive(ArchiveError::Store(source)) if source.refuses_writes() => {
+                    let store = store.describe();
+                    BootError::WritesRefused { store, source }
+                }
+                error => error,
+            });
         }
         warn!(target: "boot", error = %Chain(&error), limit = attach::limit(settings.store.wait), "the store stopped answering; beginning anew");
         tell(Holdup::Store {
@@ -153,6 +161,21 @@ async fn try_once(
             let seq = local.marker.map_or(0, |marker| marker.seq);
             return Ok(Booted::nothing_done(seq, begun.elapsed()));
         }
+        Err(refused) if may_do_without_writes(settings, target, &refused) => {
+            let site = Site {
+                settings,
+                state,
+                store,
+                directory,
+                progress,
+                who,
+                epoch: 0,
+                keeper: None,
+            };
+            let mut booted = site.start_unowned(local, refused).await?;
+            booted.took = begun.elapsed();
+            return Ok(booted);
+        }
         Err(other) => return Err(other),
     };
     let mut site = Site {
@@ -163,12 +186,19 @@ async fn try_once(
         progress,
         who,
         epoch,
-        keeper,
+        keeper: Some(keeper),
     };
-    match site.come_to_one_state(local.marker, target).await {
+    match site.come_to_one_state(local.marker.clone(), target).await {
         Ok(mut booted) => {
             booted.took = begun.elapsed();
-            booted.safe_until = Some(site.keeper.safe_until());
+            booted.safe_until = site.keeper.as_ref().map(LeaseKeeper::safe_until);
+            Ok(booted)
+        }
+        // The lease could be taken, and the barrier not be raised.
+        Err(refused) if may_do_without_writes(settings, target, &refused) => {
+            site.keeper = None;
+            let mut booted = site.start_unowned(local, refused).await?;
+            booted.took = begun.elapsed();
             Ok(booted)
         }
         Err(error) => {
@@ -205,6 +235,18 @@ fn may_start_alone(local: &Local) -> bool {
     local.has_files && local.marker.is_some()
 }
 
+/// Whether a start may go on without owning the session, since the store takes no writes.
+fn may_do_without_writes(settings: &Settings, target: Target, error: &BootError) -> bool {
+    let refused = match error {
+        // A right that is missing: whether reading is allowed shows soon.
+        BootError::StoreRefused { source, .. } => {
+            source.refuses_writes() || matches!(source, StoreError::Denied { .. })
+        }
+        other => other.refuses_writes(),
+    };
+    refused && settings.store.unreachable == Unreachable::Local && target == Target::Newest
+}
+
 /// The name under which what was in a directory is set aside: the time, fit for a file name.
 fn label_now() -> String {
     crate::human::Moment::now().to_string().replace(':', "-")
@@ -219,7 +261,8 @@ struct Site<'a> {
     progress: &'a Progress,
     who: &'a Identity,
     epoch: u64,
-    keeper: LeaseKeeper,
+    /// `None` where the store takes no writes, so that nobody has the lease.
+    keeper: Option<LeaseKeeper>,
 }
 
 impl Site<'_> {
@@ -292,7 +335,10 @@ impl Site<'_> {
 
     /// Nothing is put into the directory, and no gateway started, on a lease that has run out.
     async fn still_owned(&self) -> Result<(), BootError> {
-        attach::still_held(&**self.store, &self.keeper).await
+        match &self.keeper {
+            Some(keeper) => attach::still_held(&**self.store, keeper).await,
+            None => Ok(()),
+        }
     }
 
     /// Decides; and gives the head's version where it was read for that.

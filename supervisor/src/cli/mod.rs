@@ -16,6 +16,7 @@ mod show;
 mod standalone;
 mod status;
 mod threads;
+mod usage;
 mod verify;
 mod watch;
 
@@ -85,6 +86,8 @@ enum Command {
     Verify(verify::Args),
     /// Look for whatever could go wrong, and say how to mend it
     Doctor(doctor::Args),
+    /// Say what takes the room in the store, and what could be deleted
+    Usage(usage::Args),
     /// Show the settings in force and where each comes from
     Config(config::Args),
     /// Ask the running sessionkeep whether all is well, for HEALTHCHECK
@@ -111,6 +114,7 @@ impl Command {
             Self::Show(args) => show::main(args, flags),
             Self::Verify(args) => verify::main(args, flags),
             Self::Doctor(args) => doctor::main(args, flags),
+            Self::Usage(args) => usage::main(args, flags),
             Self::Config(args) => config::main(args, flags),
             Self::Health(args) => health::main(args, flags),
             Self::Completions(args) => completions::main(args, flags),
@@ -183,7 +187,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             None => {}
         }
         match cause.downcast_ref::<StoreError>() {
-            Some(StoreError::Unavailable { .. }) => return exit::STORE_UNAVAILABLE,
+            Some(StoreError::Unavailable { .. } | StoreError::WritesRefused { .. }) => {
+                return exit::STORE_UNAVAILABLE;
+            }
             Some(StoreError::Address(_)) => return exit::CONFIG,
             _ => {}
         }

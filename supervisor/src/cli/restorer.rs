@@ -110,6 +110,11 @@ pub(super) async fn under_init(handover: Handover) -> anyhow::Result<u8> {
                 "it did not answer at the start, which went on with the directory as it was";
             shared.incident(Kind::StoreUnreachable, "", detail);
         }
+        Ok(booted) if booted.epoch == 0 => {
+            let detail =
+                "the start went on without owning the session; nothing is saved until it does";
+            shared.incident(Kind::WritesRefused, "", detail);
+        }
         Ok(booted) => {
             Past::note_restore(&own, booted.took, booted.files);
             if !booted.damage.is_empty() {
@@ -118,6 +123,9 @@ pub(super) async fn under_init(handover: Handover) -> anyhow::Result<u8> {
         }
         Err(error @ BootError::StoreUnavailable { .. }) => {
             shared.incident(Kind::StoreUnreachable, "", &Chain(error).to_string());
+        }
+        Err(error) if error.refuses_writes() => {
+            shared.incident(Kind::WritesRefused, "", &Chain(error).to_string());
         }
         Err(_) => {}
     }

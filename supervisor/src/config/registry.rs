@@ -179,7 +179,7 @@ pub(super) const ALL: &[Setting] = &[
         env: "SESSIONKEEP_STORE_UNREACHABLE",
         takes: "`fail` or `local`",
         default: Default::Is("fail"),
-        meaning: "what a start does then: exit with 69, or go on with a directory known to be good",
+        meaning: "what a start does then, or where the store takes no writes: exit with 69, or go on with a directory known to be good, or with what can be restored where nobody else can have the session",
         set: |s, v| choice(UNREACHABLE, v).map(|v| s.store.unreachable = v),
         show: |s| name_of(UNREACHABLE, s.store.unreachable),
         ..ROW

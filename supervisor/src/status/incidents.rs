@@ -44,6 +44,8 @@ pub enum Kind {
     ArchiveDamaged,
     /// The store does not answer.
     StoreUnreachable,
+    /// The store answers and takes no writes.
+    WritesRefused,
     /// A session that was logged in is not any more.
     LoggedOut,
     /// There is hardly any room left for the session directory.
@@ -56,7 +58,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Fenced,
         Self::Lagging,
         Self::FlushFailed,
@@ -64,6 +66,7 @@ impl Kind {
         Self::DamagedHead,
         Self::ArchiveDamaged,
         Self::StoreUnreachable,
+        Self::WritesRefused,
         Self::LoggedOut,
         Self::DiskFull,
         Self::StateDirReplaced,
@@ -81,6 +84,7 @@ impl Kind {
             Self::DamagedHead => "damaged_head",
             Self::ArchiveDamaged => "archive_damaged",
             Self::StoreUnreachable => "store_unreachable",
+            Self::WritesRefused => "writes_refused",
             Self::LoggedOut => "logged_out",
             Self::DiskFull => "disk_full",
             Self::StateDirReplaced => "state_dir_replaced",
@@ -99,6 +103,7 @@ impl Kind {
             Self::DamagedHead => "A damaged version was found in the database",
             Self::ArchiveDamaged => "The database has lost saved data",
             Self::StoreUnreachable => "The database does not answer",
+            Self::WritesRefused => "The database takes no writes",
             Self::LoggedOut => "A number was logged out",
             Self::DiskFull => "The disk is nearly full",
             Self::StateDirReplaced => "The folder .sessionkeep was removed or replaced",
@@ -140,6 +145,11 @@ impl Kind {
                 "A gateway that runs goes on, and changes are kept for later; one that is to be started \
                  waits. See whether the database is running and reachable from here: `sessionkeep \
                  doctor` tells what is in the way."
+            }
+            Self::WritesRefused => {
+                "The gateway goes on, and changes are kept for later, as long as this disk stays. Make room in \
+                 the database, or raise its quota: `sessionkeep usage` says what takes the room, and \
+                 `sessionkeep doctor` why writes are refused."
             }
             Self::LoggedOut => {
                 "Scan the QR code with the phone: WhatsApp, Settings, Linked devices. If nobody has \

@@ -305,9 +305,17 @@ impl Shared {
         self.update(|status| (status.store_reachable, status.problem) = (false, problem));
     }
 
-    /// Notes that the store answers.
+    /// Notes that the store answers and takes no writes, and why.
+    pub fn store_takes_no_writes(&self, problem: String) {
+        self.incident(Kind::WritesRefused, "", &problem);
+        self.over(Kind::StoreUnreachable, "");
+        self.update(|status| (status.store_reachable, status.problem) = (false, problem));
+    }
+
+    /// Notes that the store answers, and takes writes.
     pub fn store_answers(&self) {
         self.over(Kind::StoreUnreachable, "");
+        self.over(Kind::WritesRefused, "");
         self.update(|status| {
             status.store_reachable = true;
             status.problem.clear();

@@ -26,6 +26,17 @@ pub enum StoreError {
         #[source]
         source: BoxError,
     },
+    /// The store can be read, as far as it tells, and takes no writes now.
+    #[error("the store takes no writes and did not {action}: {why}")]
+    WritesRefused {
+        /// What was asked of it.
+        action: &'static str,
+        /// Why, and what to do about it.
+        why: NoWrites,
+        /// The driver's own words, with secrets removed.
+        #[source]
+        source: BoxError,
+    },
     /// Something that must be there is not.
     #[error("{what} is missing from the store")]
     Missing {
@@ -73,6 +84,48 @@ pub enum StoreError {
     },
 }
 
+/// Why a store takes no writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoWrites {
+    /// It holds as much as its plan allows.
+    Quota,
+    /// Its disk is full.
+    DiskFull,
+    /// Whoever runs it has blocked them.
+    Blocked,
+    /// We may only read it.
+    ReadOnly,
+}
+
+impl NoWrites {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::Quota => {
+                "delete what is not needed (`sessionkeep usage` says what takes the room), or raise the quota"
+            }
+            Self::DiskFull => {
+                "make room there (`sessionkeep usage` says what of ours takes it), or give it a larger disk"
+            }
+            Self::Blocked => "ask who runs it; `setUserWriteBlockMode` ends it in MongoDB",
+            Self::ReadOnly => "grant the right to write, or mount it writable",
+        }
+    }
+}
+
+impl std::fmt::Display for NoWrites {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let why = match self {
+            Self::Quota => "it is over its space quota",
+            Self::DiskFull => "its disk is full",
+            Self::Blocked => "writes to it are blocked",
+            Self::ReadOnly => "it can only be read",
+        };
+        write!(f, "{why}; {}", self.remedy())
+    }
+}
+
 /// A cause of any type.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
@@ -92,6 +145,17 @@ impl StoreError {
     /// Whether the same call may succeed later without anybody mending anything.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
+        match self {
+            Self::Unavailable { .. } => true,
+            // Room comes back, and blocks end; a right has to be given.
+            Self::WritesRefused { why, .. } => *why != NoWrites::ReadOnly,
+            _ => false,
+        }
+    }
+
+    /// Whether the store answered, and takes no writes.
+    #[must_use]
+    pub fn refuses_writes(&self) -> bool {
+        matches!(self, Self::WritesRefused { .. })
     }
 }

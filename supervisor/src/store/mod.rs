@@ -27,7 +27,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use error::{BoxError, Result, StoreError};
+pub use error::{BoxError, NoWrites, Result, StoreError};
 pub use lease::{
     Broken, Lease, LeaseClaim, LeaseMark, LeaseOutcome, NOBODY, Otherwise, QUEUE_MAX, Renewal,
     SetBack, WAITER_TTL, Waiter,

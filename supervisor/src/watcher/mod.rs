@@ -142,6 +142,7 @@ pub async fn watch(
         dirty: Dirty::default(),
         link,
         pulse,
+        unheard: None,
         shared,
         failures: 0,
         blocked_until: None,
@@ -194,6 +195,8 @@ struct Watcher {
     dirty: Dirty,
     link: Link,
     pulse: Pulse,
+    /// What init said while something else was waited for; `None` in it is the channel's end.
+    unheard: Option<Option<ToWatcher>>,
     shared: Shared,
     /// How often in a row it failed.
     failures: u32,
@@ -222,7 +225,7 @@ impl Watcher {
             let mut standing = self.replicator.keeper().map(LeaseKeeper::standing);
             tokio::select! {
                 biased;
-                message = self.link.next() => match message {
+                message = next_message(&mut self.unheard, &mut self.link) => match message {
                     None => return End::Done,
                     Some(ToWatcher::Flush { deadline }) => return self.flush(deadline).await,
                     Some(ToWatcher::Stalled { how }) => self.pulse.stalled(how, &self.shared),
@@ -415,14 +418,19 @@ impl Watcher {
         if committed.header.is_some() {
             self.mended();
         }
-        let kept = async {
-            self.replicator.keep_short().await?;
-            match self.replicator.look_is_due() {
-                true => self.replicator.look_for_damage().await,
-                false => Ok(()),
-            }
-        };
-        match kept.await {
+        let mut kept = self.replicator.keep_short().await;
+        if kept.is_ok() && self.replicator.look_is_due() {
+            kept = tokio::select! {
+                looked = self.replicator.look_for_damage() => looked,
+                // Whatever init has to say does not wait for a store that may be silent. It only looks,
+                // and looks again at the next step.
+                message = next_message(&mut self.unheard, &mut self.link) => {
+                    self.unheard = Some(message);
+                    Ok(())
+                }
+            };
+        }
+        match kept {
             Ok(()) => Ok(()),
             Err(error) => self.failed(error),
         }
@@ -448,6 +456,11 @@ impl Watcher {
 
     /// Notes a failure. Fenced is the one that cannot be waited out.
     fn failed(&mut self, error: StepError) -> Result<(), String> {
+        let refused = match &error {
+            StepError::Archive(error) => error.refuses_writes(),
+            StepError::Boot(error) => error.refuses_writes(),
+            StepError::Fenced(_) | StepError::Damaged(_) => false,
+        };
         let words = match error {
             StepError::Fenced(reason) => return Err(reason),
             // Nothing to be waited for: everything is committed anew, with a pause where that comes to
@@ -471,10 +484,13 @@ impl Watcher {
             warn!(target: "sync", error = %words, "changes cannot be saved now; the gateway goes on, and they are kept for later");
         }
         self.shared.meters().error(ErrorKind::Store);
-        self.shared.store_is_silent(
-            silent.unwrap_or_default(),
-            format!("changes cannot be saved: {words}"),
-        );
+        let problem = format!("changes cannot be saved: {words}");
+        match refused {
+            true => self.shared.store_takes_no_writes(problem),
+            false => self
+                .shared
+                .store_is_silent(silent.unwrap_or_default(), problem),
+        }
         self.shared.update(|status| status.failures += 1);
         self.blocked_until =
             Some(Instant::now() + Backoff::STORE.jittered(self.failures).min(OUTAGE_POLL_MAX));
@@ -671,6 +687,17 @@ fn unsaved(reason: String) -> StepError {
     let source = std::io::Error::other(reason);
     let action = "save the last changes";
     crate::archive::ArchiveError::Io { action, source }.into()
+}
+
+/// What init says next.
+async fn next_message(
+    unheard: &mut Option<Option<ToWatcher>>,
+    link: &mut Link,
+) -> Option<ToWatcher> {
+    match unheard.take() {
+        Some(message) => message,
+        None => link.next().await,
+    }
 }
 
 async fn until(when: Option<Instant>) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mongodb::error::{Error, ErrorKind, RETRYABLE_WRITE_ERROR, WriteFailure};
 use mongodb::options::ConnectionString;
 
-use crate::store::StoreError;
+use crate::store::{NoWrites, StoreError};
 
 /// What a piece of work inside the store ended with, before it is told to the caller.
 pub(super) enum Fault {
@@ -96,6 +96,11 @@ impl Translator {
         match classify(&error) {
             Class::Transient => StoreError::Unavailable { action, source },
             Class::Denied => StoreError::Denied { action, source },
+            Class::NoWrites(why) => StoreError::WritesRefused {
+                action,
+                why,
+                source,
+            },
             Class::Other => StoreError::Failed { action, source },
         }
     }
@@ -219,6 +224,11 @@ pub(super) fn is_denied(error: &Error) -> bool {
     matches!(classify(error), Class::Denied)
 }
 
+/// Whether the error says that the store takes no writes now.
+pub(super) fn refuses_writes(error: &Error) -> bool {
+    matches!(classify(error), Class::NoWrites(_))
+}
+
 /// Whether the error says that the collection is there already.
 pub(super) fn already_exists(error: &Error) -> bool {
     code(error) == Some(48)
@@ -233,6 +243,7 @@ pub(super) fn is_transient(error: &Error) -> bool {
 enum Class {
     Transient,
     Denied,
+    NoWrites(NoWrites),
     Other,
 }
 
@@ -240,10 +251,25 @@ enum Class {
 /// majority, out of time, out of disk. Most are the driver's own list of retryable codes.
 const TRANSIENT: &[i32] = &[
     6, 7, 24, 43, 46, 50, 64, 89, 91, 100, 112, 133, 134, 189, 202, 237, 262, 290, 9001, 10058,
-    10107, 11600, 11601, 11602, 13388, 13435, 13436, 14031,
+    10107, 11600, 11601, 11602, 13388, 13435, 13436,
 ];
 /// Unauthorized, no such user, authentication failed, and Atlas' own code for each of these.
-const DENIED: &[i32] = &[11, 13, 18, 8000];
+const DENIED: &[i32] = &[11, 13, 18, ATLAS];
+
+/// What Atlas calls most of what it refuses; its words tell what.
+const ATLAS: i32 = 8000;
+
+/// Why a server takes no writes, where this is what its error says.
+fn no_writes(code: i32, words: &str) -> Option<NoWrites> {
+    match code {
+        ATLAS if words.contains("quota") => Some(NoWrites::Quota),
+        // OutOfDiskSpace.
+        14031 => Some(NoWrites::DiskFull),
+        // UserWritesBlocked.
+        371 => Some(NoWrites::Blocked),
+        _ => None,
+    }
+}
 
 fn classify(error: &Error) -> Class {
     match error.kind.as_ref() {
@@ -253,6 +279,9 @@ fn classify(error: &Error) -> Class {
         | ErrorKind::DnsResolve { .. } => return Class::Transient,
         ErrorKind::Authentication { .. } => return Class::Denied,
         _ => {}
+    }
+    if let Some(why) = code(error).and_then(|code| no_writes(code, &error.kind.to_string())) {
+        return Class::NoWrites(why);
     }
     match code(error) {
         Some(code) if DENIED.contains(&code) => Class::Denied,
@@ -323,6 +352,17 @@ mod tests {
     fn a_password_with_unescaped_signs_is_found_whole() {
         assert_eq!(user_info("mongodb://me:a@b/c@host/db"), Some("me:a@b/c"));
         assert_eq!(user_info("mongodb://host/db"), None);
+    }
+
+    #[test]
+    fn atlas_has_one_code_for_a_full_quota_and_for_a_missing_right() {
+        let quota = "you are over your space quota, using 513 MB of 512 MB";
+        assert_eq!(no_writes(8000, quota), Some(NoWrites::Quota));
+        let right = "user is not allowed to do action [insert] on [wa.commits]";
+        assert_eq!(no_writes(8000, right), None);
+        assert_eq!(no_writes(14031, ""), Some(NoWrites::DiskFull));
+        assert_eq!(no_writes(371, ""), Some(NoWrites::Blocked));
+        assert_eq!(no_writes(11000, quota), None);
     }
 
     #[test]

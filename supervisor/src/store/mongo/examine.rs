@@ -272,12 +272,12 @@ impl MongoStore {
                         Ok(())
                     })
                     .await;
-                return finding(
-                    SUBJECT,
-                    Severity::Bad,
-                    format!("collection `{name}`: {}", told(&error)),
-                    format!("grant `readWrite` on the database `{}`", self.database),
-                );
+                let remedy = match &error {
+                    StoreError::WritesRefused { why, .. } => why.remedy().to_owned(),
+                    _ => format!("grant `readWrite` on the database `{}`", self.database),
+                };
+                let detail = format!("collection `{name}`: {}", told(&error));
+                return finding(SUBJECT, Severity::Bad, detail, remedy);
             }
         }
         good(SUBJECT, "can insert, read and delete in all collections")

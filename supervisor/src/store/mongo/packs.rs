@@ -19,7 +19,7 @@ use mongodb::error::Error;
 use mongodb::options::IndexOptions;
 use mongodb::raw_batch_cursor::RawBatch;
 
-use super::errors::{Fault, is_denied, is_duplicate_key};
+use super::errors::{Fault, is_denied, is_duplicate_key, refuses_writes};
 use super::{BULK, MongoStore};
 use crate::store::{ArchiveName, FORMAT, PackId, PackInfo, Result, StoreError, is_known};
 
@@ -203,8 +203,11 @@ impl MongoStore {
                 let collection = self.collection(collection).await?;
                 match collection.create_indexes(indexes).await {
                     Ok(_) => {}
-                    Err(error) if is_denied(&error) && self.may_read().await? => {
-                        tracing::debug!("no right to create indexes; going on without");
+                    Err(error)
+                        if (is_denied(&error) || refuses_writes(&error))
+                            && self.may_read().await? =>
+                    {
+                        tracing::debug!("indexes cannot be created; going on without");
                     }
                     // Somebody put a piece there twice. Reading them goes by their keys.
                     Err(error) if is_duplicate_key(&error) => {

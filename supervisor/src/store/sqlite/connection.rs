@@ -1,15 +1,19 @@
 //! The one connection to the file: made when it is first needed, made again when the file was
 //! replaced, and used by one blocking call at a time.
 
+use std::fmt::Write as _;
 use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::unistd::{AccessFlags, access};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use crate::store::{Result, StoreError};
+use crate::store::{NoWrites, Result, StoreError};
 
 /// The version of the tables, kept in the file's `user_version`.
 const SCHEMA: u32 = 1;
@@ -63,6 +67,8 @@ pub(super) enum Fault {
     Io(std::io::Error),
     /// No turn came before the deadline.
     Late,
+    /// The file could be opened for reading only, for this reason.
+    NoWrites(NoWrites, rusqlite::Error),
     Store(StoreError),
 }
 
@@ -84,7 +90,45 @@ impl From<StoreError> for Fault {
     }
 }
 
+/// Why nothing can be written, where this is what the error says.
+fn no_writes_io(error: &std::io::Error) -> Option<NoWrites> {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some(NoWrites::DiskFull),
+        ErrorKind::ReadOnlyFilesystem => Some(NoWrites::ReadOnly),
+        _ => None,
+    }
+}
+
 impl Fault {
+    /// Why the file cannot be opened for writing, where it may still be read.
+    fn may_be_read(&self, path: &Path) -> Option<NoWrites> {
+        let directory = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new("."));
+        match self {
+            Self::Io(error) if error.kind() == ErrorKind::PermissionDenied => {
+                Some(NoWrites::ReadOnly)
+            }
+            Self::Io(error) => no_writes_io(error),
+            Self::Sqlite(error) => match error.sqlite_error_code()? {
+                ErrorCode::ReadOnly | ErrorCode::PermissionDenied => Some(NoWrites::ReadOnly),
+                // Where there is no room for the log beside it, SQLite may call it any of these.
+                ErrorCode::DiskFull => Some(NoWrites::DiskFull),
+                ErrorCode::CannotOpen | ErrorCode::SystemIoFailure => {
+                    let writable = access(directory, AccessFlags::W_OK).is_ok();
+                    Some(if writable {
+                        NoWrites::DiskFull
+                    } else {
+                        NoWrites::ReadOnly
+                    })
+                }
+                _ => None,
+            },
+            Self::Late | Self::NoWrites(..) | Self::Store(_) => None,
+        }
+    }
+
     fn tell(self, action: &'static str, path: &Path) -> StoreError {
         let error = match self {
             Self::Store(error) => return error,
@@ -94,7 +138,21 @@ impl Fault {
                     source: "it was busy until the deadline".into(),
                 };
             }
-            Self::Io(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Self::NoWrites(why, error) => {
+                return StoreError::WritesRefused {
+                    action,
+                    why,
+                    source: Box::new(error),
+                };
+            }
+            Self::Io(error) if no_writes_io(&error).is_some() => {
+                return StoreError::WritesRefused {
+                    action,
+                    why: no_writes_io(&error).expect("was just looked at"),
+                    source: Box::new(error),
+                };
+            }
+            Self::Io(error) if error.kind() == ErrorKind::PermissionDenied => {
                 return StoreError::Denied {
                     action,
                     source: Box::new(error),
@@ -113,15 +171,24 @@ impl Fault {
                 what: format!("the SQLite file {}", path.display()),
                 why: error.to_string(),
             },
-            Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => StoreError::Denied {
+            Some(ErrorCode::PermissionDenied) => StoreError::Denied {
                 action,
                 source: Box::new(error),
             },
-            // A full disk gets room, a disk that went away comes back.
+            Some(ErrorCode::ReadOnly) => StoreError::WritesRefused {
+                action,
+                why: NoWrites::ReadOnly,
+                source: Box::new(error),
+            },
+            Some(ErrorCode::DiskFull) => StoreError::WritesRefused {
+                action,
+                why: NoWrites::DiskFull,
+                source: Box::new(error),
+            },
+            // A disk that went away comes back.
             Some(
                 ErrorCode::DatabaseBusy
                 | ErrorCode::DatabaseLocked
-                | ErrorCode::DiskFull
                 | ErrorCode::SystemIoFailure
                 | ErrorCode::CannotOpen
                 | ErrorCode::OperationInterrupted
@@ -144,6 +211,8 @@ impl Fault {
 struct Open {
     db: Connection,
     file: (u64, u64),
+    /// Why it is open for reading only, where it is.
+    no_writes: Option<NoWrites>,
 }
 
 /// The connection, shared between calls.
@@ -203,7 +272,9 @@ impl Shared {
         let file = std::fs::metadata(&self.path)
             .map(|file| (file.dev(), file.ino()))
             .ok();
-        if open.as_ref().is_some_and(|open| Some(open.file) != file) {
+        // One that could only be read may take writes again.
+        let is_outdated = |open: &Open| Some(open.file) != file || open.no_writes.is_some();
+        if open.as_ref().is_some_and(is_outdated) {
             *open = None;
         }
         let open = match &mut *open {
@@ -213,7 +284,14 @@ impl Shared {
             }
             none => none.insert(connect(&self.path, deadline)?),
         };
-        work(&mut open.db)
+        match (work(&mut open.db), open.no_writes) {
+            (Err(Fault::Sqlite(error)), Some(why))
+                if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) =>
+            {
+                Err(Fault::NoWrites(why, error))
+            }
+            (done, _) => done,
+        }
     }
 
     pub(super) async fn close(self: &Arc<Self>) {
@@ -263,7 +341,64 @@ pub(super) fn check_length(path: &Path) -> Result<(), Fault> {
     }
 }
 
+/// Opens the file, or what can be read of it where nothing can be written.
 fn connect(path: &Path, deadline: Instant) -> Result<Open, Fault> {
+    let fault = match connect_to_write(path, deadline) {
+        Err(fault) => fault,
+        done => return done,
+    };
+    let open = fault
+        .may_be_read(path)
+        .map(|why| connect_to_read(path, why));
+    match open {
+        Some(Ok(open)) => Ok(open),
+        Some(Err(_)) | None => Err(fault),
+    }
+}
+
+fn connect_to_read(path: &Path, why: NoWrites) -> Result<Open, Fault> {
+    let file = std::fs::metadata(path)?;
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let has_log = std::fs::metadata(&log).is_ok_and(|log| log.len() > 0);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // Without a log beside it, everything is in the file, and the index that SQLite would make for the
+    // log is not needed. With one, it is, and must be there already.
+    let db = if has_log {
+        Connection::open_with_flags(path, flags)?
+    } else {
+        let uri = format!("file:{}?immutable=1", escaped(path));
+        Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?
+    };
+    let found: u32 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found != SCHEMA {
+        let what = "the store's SQLite file".to_owned();
+        return Err(Fault::Store(StoreError::Format { what, found }));
+    }
+    Ok(Open {
+        db,
+        file: (file.dev(), file.ino()),
+        no_writes: Some(why),
+    })
+}
+
+/// A path as it stands in a URI.
+fn escaped(path: &Path) -> String {
+    let mut text = String::new();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
+                text.push(char::from(*byte));
+            }
+            _ => {
+                let _ = write!(text, "%{byte:02X}");
+            }
+        }
+    }
+    text
+}
+
+fn connect_to_write(path: &Path, deadline: Instant) -> Result<Open, Fault> {
     if let Some(parent) = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
@@ -300,6 +435,7 @@ fn connect(path: &Path, deadline: Instant) -> Result<Open, Fault> {
                 return done.map(|()| Open {
                     db,
                     file: (file.dev(), file.ino()),
+                    no_writes: None,
                 });
             }
         }

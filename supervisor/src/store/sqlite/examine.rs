@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{SqliteStore, writing};
-use crate::store::{Finding, Severity, Store};
+use crate::store::{Finding, Severity, Store, StoreError};
 
 impl SqliteStore {
     /// See [`super::Store::examine`].
@@ -33,7 +33,10 @@ impl SqliteStore {
                 let cause = std::error::Error::source(&error)
                     .map_or_else(String::new, |cause| format!(": {cause}"));
                 let detail = format!("{}: {error}{cause}", self.describe());
-                let remedy = "check that the path is right, on a disk that is there, and writable";
+                let remedy = match &error {
+                    StoreError::WritesRefused { why, .. } => why.remedy(),
+                    _ => "check that the path is right, on a disk that is there, and writable",
+                };
                 vec![finding("store reachable", Severity::Bad, detail, remedy)]
             }
             Ok((journal, check)) => {
