@@ -1,7 +1,7 @@
 //! What is not taken of an entry's owner, mode and times: by a file system that has none (SMB, FAT, some
 //! FUSE), by a user namespace that does not map an owner, or for want of a capability.
 //!
-//! Contents and names are never given up; these are, with one warning ([`Refusals`]). What the watcher
+//! Contents and names are never given up; these are, with one warning (`Refusals`). What the watcher
 //! finds afterwards is not what the gateway did, and is not committed as such ([`Limits`]).
 
 use std::collections::HashSet;
