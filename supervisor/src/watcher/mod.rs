@@ -16,6 +16,7 @@ mod databases;
 pub mod dirty;
 mod everywhere;
 mod files;
+mod flush;
 mod gateway;
 mod gather;
 mod gathered;
@@ -38,17 +39,17 @@ mod tests;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::time::{sleep_until, timeout_at};
+use tokio::time::sleep_until;
 use tracing::{error, info, warn};
 
 use crate::config::Settings;
-use crate::control::{Lifecycle, MonotonicMs, ToInit, ToWatcher};
+use crate::control::{Lifecycle, ToInit, ToWatcher};
 use crate::exit;
 use crate::human::{Chain, Took};
 use crate::memory::give_back;
 use crate::session::{Directory, Events, Hint, Presence, Profile, StateDir};
 use crate::status::incidents::Kind;
-use crate::status::{self, ErrorKind, Past, Shared, ShownCommit};
+use crate::status::{self, ErrorKind, Shared, ShownCommit};
 use crate::store::keeper::LeaseKeeper;
 use crate::store::retry::Backoff;
 use crate::store::{InstanceId, Store};
@@ -65,12 +66,6 @@ use pulse::Pulse;
 use replica::Replica;
 use replicator::{Committed, OUTAGE_POLL_MAX, Replicator, StepError};
 
-/// How long the flush goes on looking at what cannot be read. A disk may recover from an error, but
-/// a right that is missing would make every stop last until the deadline.
-const UNREAD_PATIENCE: Duration = Duration::from_secs(1);
-/// What is left of the flush's deadline for letting go of the lease and for the answer.
-const FLUSH_MARGIN: Duration = Duration::from_millis(100);
-
 /// How long the kernel's notices are left alone where they tell of nothing but databases that are
 /// known to be written: their snapshots are further apart, and who writes all the time would
 /// otherwise wake the watcher each time. Another file that changes meanwhile is heard of that much later.
@@ -82,9 +77,6 @@ const LISTED_MAX: u64 = 2000;
 
 /// How long after the archive was found damaged it is committed anew.
 const MEND_PAUSE: Duration = Duration::from_millis(500);
-
-/// How often the flush mends an archive that loses what is committed to it.
-const MEND_TRIES: u32 = 3;
 
 /// How long after the last commit memory is given back that it needed and waiting does not.
 const REST: Duration = Duration::from_secs(5);
@@ -561,132 +553,6 @@ impl Watcher {
         self.link.send(ToInit::LeaseLost { reason }).await;
         End::Fenced
     }
-
-    /// Saves everything that is there, and lets go.
-    async fn flush(&mut self, deadline: MonotonicMs) -> End {
-        let begun = Instant::now();
-        self.look_after_state();
-        let left = deadline
-            .until(MonotonicMs::now())
-            .saturating_sub(FLUSH_MARGIN);
-        let limit = tokio::time::Instant::now() + left;
-        let outcome = timeout_at(limit, self.flush_all()).await;
-        match outcome {
-            Ok(Ok(())) => {
-                let seq = self.replicator.head().map_or(0, |head| head.seq);
-                let why =
-                    match timeout_at(limit + FLUSH_MARGIN / 2, self.replicator.release()).await {
-                        Ok(Ok(())) => None,
-                        Ok(Err(error)) => Some(Chain(&error).to_string()),
-                        Err(_) => Some("the store did not answer in time".to_owned()),
-                    };
-                if let Some(why) = why {
-                    warn!(target: "sync", why, "everything is saved, but the lease could not be released; it will expire");
-                }
-                let took = begun.elapsed();
-                info!(target: "sync", seq, took = %Took(took), "everything is saved");
-                Past::note_flush(&self.state, took);
-                self.link.send(ToInit::Flushed { seq }).await;
-                End::Done
-            }
-            Ok(Err(StepError::Fenced(reason))) => self.fenced(reason).await,
-            Ok(Err(error)) => self.flush_failed(Chain(&error).to_string()).await,
-            Err(_) => {
-                let late = || "the store did not take them in time".into();
-                let reason = self.unready.take().unwrap_or_else(late);
-                self.flush_failed(reason).await
-            }
-        }
-    }
-
-    async fn flush_all(&mut self) -> Result<(), StepError> {
-        let mut pause = Duration::from_millis(50);
-        let begun = Instant::now();
-        let mut damaged = 0;
-        loop {
-            let attempt = async {
-                if !self.replicator.is_attached() {
-                    self.replicator.attach().await?;
-                } else if self.replicator.lease_is_gone() {
-                    self.replicator.take_lease_again().await?;
-                }
-                self.replicator
-                    .commit(Work::everything(), Pass::Final)
-                    .await
-            };
-            match attempt.await {
-                Ok(committed) => {
-                    if let Some(refusal) = committed.refused {
-                        return Err(unsaved(refusal.to_string()));
-                    }
-                    // Everything else is saved now; these are looked at until the deadline.
-                    if let Some((path, _)) = committed.later.first() {
-                        self.unready = Some(format!(
-                            "{path} is still being written, or locked by somebody; the rest is saved"
-                        ));
-                    } else if let Some((path, why)) = committed.unread {
-                        let words = format!("{path} cannot be read: {why}; the rest is saved");
-                        if begun.elapsed() >= UNREAD_PATIENCE {
-                            return Err(unsaved(words));
-                        }
-                        self.unready = Some(words);
-                    } else {
-                        // What was ever committed must be there as well, or all of it is for nothing.
-                        match self.replicator.look_for_damage_at_the_end().await {
-                            Ok(()) => {
-                                self.mended();
-                                return Ok(());
-                            }
-                            Err(error @ StepError::Fenced(_)) => return Err(error),
-                            Err(error) => self.unsaved_yet(error, &mut damaged)?,
-                        }
-                    }
-                }
-                Err(StepError::Fenced(reason)) => return Err(StepError::Fenced(reason)),
-                Err(error) => self.unsaved_yet(error, &mut damaged)?,
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(500));
-        }
-    }
-
-    /// Whether it is worth to try on after `error`. An archive that has lost something is committed anew,
-    /// a few times.
-    fn unsaved_yet(&mut self, error: StepError, damaged: &mut u32) -> Result<(), StepError> {
-        let goes_on = match &error {
-            StepError::Damaged(_) => {
-                self.tell_of_damage();
-                *damaged += 1;
-                *damaged <= MEND_TRIES
-            }
-            StepError::Archive(error) => error.is_transient(),
-            _ => true,
-        };
-        if !goes_on {
-            return Err(error);
-        }
-        warn!(target: "sync", error = %Chain(&error), "the last changes cannot be saved yet; trying on");
-        Ok(())
-    }
-
-    async fn flush_failed(&mut self, reason: String) -> End {
-        // Where it is not known how many, or none is, the number says nothing.
-        let waiting = self.dirty.count().filter(|count| *count > 0);
-        error!(target: "sync", reason, waiting, "the last changes could not be saved; the directory holds them, keep it");
-        self.shared.meters().error(ErrorKind::Flush);
-        self.shared.incident(Kind::FlushFailed, "", &reason);
-        // Whatever happens next, it is known of.
-        self.shared.ledger().save();
-        self.link.send(ToInit::FlushFailed { reason }).await;
-        End::FlushFailed
-    }
-}
-
-/// Why the directory is not, or not wholly, in the store at the end.
-fn unsaved(reason: String) -> StepError {
-    let source = std::io::Error::other(reason);
-    let action = "save the last changes";
-    crate::archive::ArchiveError::Io { action, source }.into()
 }
 
 /// What init says next.
