@@ -135,6 +135,7 @@ pub async fn watch(
         link,
         pulse,
         unheard: None,
+        look_again: false,
         shared,
         failures: 0,
         blocked_until: None,
@@ -189,6 +190,8 @@ struct Watcher {
     pulse: Pulse,
     /// What init said while something else was waited for; `None` in it is the channel's end.
     unheard: Option<Option<ToWatcher>>,
+    /// A look for damage was broken off for that, and is made up for by the next step.
+    look_again: bool,
     shared: Shared,
     /// How often in a row it failed.
     failures: u32,
@@ -288,6 +291,7 @@ impl Watcher {
         let due = if !self.replicator.is_attached()
             || self.replicator.is_pending()
             || self.replicator.lease_is_gone()
+            || self.look_again
         {
             Some(Instant::now())
         } else {
@@ -365,7 +369,8 @@ impl Watcher {
         // Events may have come since the last look: they join this commit.
         self.read_hints();
         let (work, since) = self.dirty.take(Instant::now());
-        if work.is_empty() && self.outage.is_none() && !self.replicator.is_pending() {
+        let idle = self.outage.is_none() && !self.replicator.is_pending() && !self.look_again;
+        if work.is_empty() && idle {
             return Ok(());
         }
         let outcome = self.replicator.commit(work.clone(), Pass::Live).await;
@@ -411,13 +416,15 @@ impl Watcher {
             self.mended();
         }
         let mut kept = self.replicator.keep_short().await;
-        if kept.is_ok() && self.replicator.look_is_due() {
+        if kept.is_ok() && (self.replicator.look_is_due() || self.look_again) {
+            self.look_again = false;
             kept = tokio::select! {
                 looked = self.replicator.look_for_damage() => looked,
                 // Whatever init has to say does not wait for a store that may be silent. It only looks,
-                // and looks again at the next step.
+                // and looks again at the next step, which comes at once.
                 message = next_message(&mut self.unheard, &mut self.link) => {
                     self.unheard = Some(message);
+                    self.look_again = true;
                     Ok(())
                 }
             };

@@ -68,6 +68,11 @@ pub(super) fn machine() {
             how: Ended::Exited(0),
         },
         Event::Control(ToInit::Ready),
+        // Its next sign of life is not what this waits for.
+        Event::Control(ToInit::Alive {
+            next_by: MonotonicMs(u64::MAX),
+            lease_ends: None,
+        }),
     ];
     events.extend((0..LIVES).flat_map(life));
     events.extend([

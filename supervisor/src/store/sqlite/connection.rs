@@ -210,7 +210,12 @@ impl Fault {
 #[derive(Debug)]
 struct Open {
     db: Connection,
-    file: (u64, u64),
+    /// The same file, for what is read without SQLite. It is closed after the connection (fields are
+    /// dropped in this order) and never while one is open: to close any descriptor of a file drops all
+    /// locks that this process has on it, and whoever else closes the database next would take itself
+    /// for the last and delete the log that this connection goes on writing to
+    /// (<https://sqlite.org/howtocorrupt.html>, 2.2).
+    handle: File,
     /// Why it is open for reading only, where it is.
     no_writes: Option<NoWrites>,
 }
@@ -239,6 +244,15 @@ impl Shared {
         action: &'static str,
         work: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T> {
+        self.run_beside(action, |db, _| work(db)).await
+    }
+
+    /// As [`Shared::run`], with the file itself beside the connection.
+    pub(super) async fn run_beside<T: Send + 'static>(
+        self: Arc<Self>,
+        action: &'static str,
+        work: impl FnOnce(&mut Connection, &File) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T> {
         let deadline = Instant::now() + self.timeout;
         // A little longer than what the thread gives itself, so that its own words are heard.
         let patience = self.timeout + Duration::from_millis(300);
@@ -260,7 +274,7 @@ impl Shared {
     fn blocking<T>(
         &self,
         deadline: Instant,
-        work: impl FnOnce(&mut Connection) -> Result<T, Fault>,
+        work: impl FnOnce(&mut Connection, &File) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         // A panic in earlier work rolled its transaction back.
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -269,11 +283,11 @@ impl Shared {
             return Err(Fault::Late);
         }
         // A file that was deleted or replaced under us still takes writes, and keeps none of them.
-        let file = std::fs::metadata(&self.path)
-            .map(|file| (file.dev(), file.ino()))
-            .ok();
+        let id = |file: std::fs::Metadata| (file.dev(), file.ino());
+        let file = std::fs::metadata(&self.path).map(id).ok();
         // One that could only be read may take writes again.
-        let is_outdated = |open: &Open| Some(open.file) != file || open.no_writes.is_some();
+        let is_outdated =
+            |open: &Open| open.handle.metadata().map(id).ok() != file || open.no_writes.is_some();
         if open.as_ref().is_some_and(is_outdated) {
             *open = None;
         }
@@ -284,7 +298,7 @@ impl Shared {
             }
             none => none.insert(connect(&self.path, deadline)?),
         };
-        match (work(&mut open.db), open.no_writes) {
+        match (work(&mut open.db, &open.handle), open.no_writes) {
             (Err(Fault::Sqlite(error)), Some(why))
                 if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) =>
             {
@@ -313,11 +327,10 @@ impl Shared {
 ///
 /// # Errors
 /// [`StoreError::Damaged`] where the file is shorter than its own header says.
-pub(super) fn check_length(path: &Path) -> Result<(), Fault> {
+pub(super) fn check_length(file: &File) -> Result<(), Fault> {
     let mut tries = 0;
     loop {
         let mut head = [0; 32];
-        let file = File::open(path)?;
         let length = file.metadata()?.len();
         let whole = file.read_exact_at(&mut head, 0).is_ok() && {
             let page = u64::from(u16::from_be_bytes([head[16], head[17]]));
@@ -333,7 +346,7 @@ pub(super) fn check_length(path: &Path) -> Result<(), Fault> {
         tries += 1;
         if tries == 20 {
             return Err(Fault::Store(StoreError::Damaged {
-                what: format!("the SQLite file {}", path.display()),
+                what: "the store's SQLite file".to_owned(),
                 why: format!("it has been cut to {length} bytes"),
             }));
         }
@@ -357,7 +370,8 @@ fn connect(path: &Path, deadline: Instant) -> Result<Open, Fault> {
 }
 
 fn connect_to_read(path: &Path, why: NoWrites) -> Result<Open, Fault> {
-    let file = std::fs::metadata(path)?;
+    // Before the connection, and for as long as it.
+    let handle = File::open(path)?;
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
     let has_log = std::fs::metadata(&log).is_ok_and(|log| log.len() > 0);
@@ -377,7 +391,7 @@ fn connect_to_read(path: &Path, why: NoWrites) -> Result<Open, Fault> {
     }
     Ok(Open {
         db,
-        file: (file.dev(), file.ino()),
+        handle,
         no_writes: Some(why),
     })
 }
@@ -410,15 +424,19 @@ fn connect_to_write(path: &Path, deadline: Instant) -> Result<Open, Fault> {
             .create(parent)?;
     }
     // SQLite would make it readable for everybody; the `-wal` beside it inherits its mode.
-    OpenOptions::new()
+    let handle = OpenOptions::new()
+        .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
         .open(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut db = Connection::open_with_flags(path, flags)?;
-    let file = std::fs::metadata(path)?;
+    let mut db = match Connection::open_with_flags(path, flags) {
+        Ok(db) => db,
+        // The file itself could be opened: SQLite only says that it could not.
+        Err(error) => return Err(handle.try_clone().err().map_or(error.into(), Fault::Io)),
+    };
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         db.busy_timeout(left)?;
@@ -431,15 +449,25 @@ fn connect_to_write(path: &Path, deadline: Instant) -> Result<Open, Fault> {
             {
                 std::thread::sleep(Duration::from_millis(10).min(left));
             }
-            done => {
-                return done.map(|()| Open {
+            Err(fault) => return Err(no_resources(&db).map_or(fault, Fault::Io)),
+            Ok(()) => {
+                return Ok(Open {
                     db,
-                    file: (file.dev(), file.ino()),
+                    handle,
                     no_writes: None,
                 });
             }
         }
     }
+}
+
+/// The kernel's error that the connection met last, where it says that this process has too much open.
+/// SQLite calls it a file that cannot be opened, as it does on a disk that is full.
+fn no_resources(db: &Connection) -> Option<std::io::Error> {
+    // SAFETY: the connection is open, and used by this thread alone.
+    let errno = unsafe { rusqlite::ffi::sqlite3_system_errno(db.handle()) };
+    matches!(errno, libc::EMFILE | libc::ENFILE | libc::ENOMEM)
+        .then(|| std::io::Error::from_raw_os_error(errno))
 }
 
 fn set_up(db: &mut Connection) -> Result<(), Fault> {

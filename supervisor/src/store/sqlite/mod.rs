@@ -124,12 +124,13 @@ impl Store for SqliteStore {
     }
 
     async fn numbers(&self, archive: &ArchiveName, from: Seq, to: Seq) -> Result<Vec<Seq>> {
-        let (archive, path) = (archive.clone(), self.path.clone());
-        self.work("list commits", move |db| {
-            connection::check_length(&path)?;
+        let archive = archive.clone();
+        let shared = Arc::clone(&self.shared);
+        let listed = shared.run_beside("list commits", move |db, file| {
+            connection::check_length(file)?;
             commits::numbers(db, &archive, from, to)
-        })
-        .await
+        });
+        listed.await
     }
 
     async fn headers(
