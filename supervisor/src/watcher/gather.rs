@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use nix::unistd::geteuid;
 use tracing::{debug, warn};
 
 use super::dirty::Work;
@@ -332,7 +333,8 @@ impl Replica {
         ) {
             // It is whole again: the next time it is not is news.
             self.reported.remove(&(path.clone(), "not whole"));
-            self.reported.remove(&(path.clone(), "unreadable"));
+            self.reported.remove(&(path.clone(), unreadable(true)));
+            self.reported.remove(&(path.clone(), unreadable(false)));
         }
         match outcome {
             FileOutcome::Changed {
@@ -389,12 +391,12 @@ impl Replica {
             }
             FileOutcome::Unreadable(why) => {
                 // By size and time alone: what cannot be read now need not have been read ever.
-                let differs = known.is_some_and(|leaf| {
+                let differs = known.map(|leaf| {
                     !matches!(leaf.kind, Kind::File { size, .. } if size == found.print.size)
                         || leaf.meta.mtime_ns != found.meta.mtime_ns
                 });
-                self.report_once(Some(&path), "unreadable", &why);
-                if differs {
+                self.report_once(Some(&path), unreadable(differs.is_some()), &why);
+                if differs.unwrap_or_else(|| may_be_the_gateways(&found.meta)) {
                     gather.out.unread.get_or_insert((path, why));
                 }
             }
@@ -543,15 +545,18 @@ impl Replica {
     }
 
     /// Reports what could not even be looked at, or into. Where something of it is archived, it may
-    /// have changed since.
+    /// have changed since; where nothing is, the gateway may have put something there.
     fn cannot_be_read(&mut self, path: &RelPath, why: &str, gather: &mut Gather) {
-        self.report_once(Some(path), "unreadable", why);
         let archived = match self.tree.get(path).map(|leaf| &leaf.kind) {
-            // Of somebody else's nothing was ever read, and nothing can be lost.
             Some(Kind::Dir) => !self.tree.below(path).is_empty(),
             known => known.is_some(),
         };
-        if archived {
+        self.report_once(Some(path), unreadable(archived), why);
+        let made = || match self.directory.look(path) {
+            Look::Found(found) => may_be_the_gateways(&found.meta),
+            _ => false,
+        };
+        if archived || made() {
             gather
                 .out
                 .unread
@@ -571,6 +576,7 @@ impl Replica {
             warn!(target: "sync", path = %key, why, "{}", match what {
                 "skipped" => "entry is not archived",
                 "unreadable" => "entry cannot be read; its last committed state stays",
+                "never read" => "entry cannot be read, and was never saved",
                 "not whole" => "file is not whole; its last committed version stays",
                 _ => "changes are found by rescans only",
             });
@@ -669,4 +675,20 @@ pub(super) fn is_as_committed(
 
 fn same_rights(a: &Meta, b: &Meta) -> bool {
     a.mode == b.mode && a.owner == b.owner
+}
+
+/// As what it is reported that something cannot be read.
+fn unreadable(is_archived: bool) -> &'static str {
+    match is_archived {
+        true => "unreadable",
+        false => "never read",
+    }
+}
+
+/// Whether the gateway can have made an entry that cannot be read. What belongs to others was there before
+/// (such as a `lost+found` of root's) and is not the gateway's, which cannot be another user than ours
+/// where ours is not root.
+fn may_be_the_gateways(meta: &Meta) -> bool {
+    let user = geteuid();
+    user.is_root() || meta.owner.uid == user.as_raw()
 }
