@@ -104,6 +104,9 @@ fn damage_sqlite(world: &World, how: &str) {
         "packs deleted" => run("DELETE FROM packs"),
         "a pack cut" => run("UPDATE packs SET content = substr(content, 1, 1000)"),
         "leases deleted" => run("DELETE FROM leases"),
+        "commits dropped" => run("DROP TABLE commits"),
+        "packs dropped" => run("DROP TABLE packs"),
+        "leases dropped" => run("DROP TABLE leases; DROP TABLE lease_terms"),
         "file deleted" => {
             for end in ["", "-wal", "-shm"] {
                 let _ = fs::remove_file(beside(end));
@@ -131,10 +134,13 @@ const IN_MONGO: [&str; 9] = [
     "database dropped",
 ];
 
-const IN_SQLITE: [&str; 7] = [
+const IN_SQLITE: [&str; 10] = [
     "commits deleted",
     "head deleted",
     "packs deleted",
+    "commits dropped",
+    "packs dropped",
+    "leases dropped",
     "a pack cut",
     "leases deleted",
     "file deleted",
@@ -335,6 +341,24 @@ fn a_vanished_head_is_no_other_owner_and_another_owner_is_no_vanished_head() {
         let head = last_seq(&world);
         assert_eq!(life.code(), 75, "{}", life.log());
         assert_eq!(last_seq(&world), head, "{}", life.log());
+    }
+}
+
+#[test]
+fn a_start_without_a_table_makes_it_anew_and_saves_the_directory() {
+    for table in ["commits", "packs", "leases"] {
+        let world = World::sqlite();
+        assert_eq!(under_way(&world, &[]).stop().code, 0);
+        on_sqlite(&world, |store| {
+            store
+                .execute_batch(&format!("DROP TABLE {table}"))
+                .expect("drop");
+        });
+        let life = world.script(IDLE).ready();
+        assert_eq!(world.read("creds.json"), LOGIN, "{table}: {}", life.log());
+        world.write("creds.json", r#"{"me":"second"}"#);
+        let ended = life.stop();
+        assert_saved(&world, &ended, table);
     }
 }
 

@@ -33,7 +33,7 @@ impl From<io::Error> for ThreadError {
     }
 }
 
-/// Makes sure that threads can be started.
+/// Makes sure that as many threads can be started as are needed.
 ///
 /// Seccomp profiles that are older than `clone3`, as Docker's before 20.10.10, answer that it is
 /// forbidden, and not that there is no such call: the C library then does not fall back to `clone`,
@@ -42,25 +42,50 @@ impl From<io::Error> for ThreadError {
 /// # Errors
 /// [`ThreadError`]
 pub(super) fn ensure() -> Result<(), ThreadError> {
-    match try_one() {
+    match try_some() {
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
             // Where it cannot be had, the first answer is the one that counts.
             if make_clone3_unknown().is_err() {
                 return Err(error.into());
             }
-            Ok(try_one()?)
+            Ok(try_some()?)
         }
         tried => Ok(tried?),
     }
 }
 
-fn try_one() -> io::Result<()> {
-    let thread = std::thread::Builder::new()
-        .stack_size(64 << 10)
-        .spawn(|| {})?;
-    // It does nothing that could fail.
-    let _ = thread.join();
-    Ok(())
+/// What a helper has at a time besides its first thread: one for the pages, one for the store's file, one
+/// that reads and one that compresses. With fewer, a later one could not be started and the runtime would
+/// panic in the middle of its work.
+const THREADS: usize = 4;
+
+/// Starts so many threads at a time, which end when all are there or one could not be started.
+fn try_some() -> io::Result<()> {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Arc::new(std::sync::Mutex::new(held));
+    let start = |_| {
+        let held = held.clone();
+        std::thread::Builder::new()
+            .stack_size(64 << 10)
+            .spawn(move || {
+                // It ends with an error, when nobody can send any more.
+                let held = held
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let _ = held.recv();
+            })
+    };
+    let started: Vec<_> = (0..THREADS).map(start).collect();
+    drop(release);
+    let mut failed = None;
+    for thread in started {
+        match thread {
+            // It does nothing that could fail.
+            Ok(thread) => drop(thread.join()),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    failed.map_or(Ok(()), Err)
 }
 
 /// Has the kernel answer `clone3` with `ENOSYS` in this process. Of two filters that both refuse a

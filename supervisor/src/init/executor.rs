@@ -359,7 +359,9 @@ impl<'a> Executor<'a> {
                     Role::Gateway => child::spawn_error(&failure),
                     Role::Restorer | Role::Watcher => SpawnError::NoResources,
                 };
-                error!(target: "init", %role, error = %failure, "failed to start");
+                let limit = "raise `pids_limit` (Docker, Compose), the pod's limit (Kubernetes) or `ulimit -u`";
+                let remedy = (failure.raw_os_error() == Some(libc::EAGAIN)).then_some(limit);
+                error!(target: "init", %role, error = %failure, remedy, "failed to start");
                 self.events.push_back(Event::SpawnFailed { role, error });
             }
         }

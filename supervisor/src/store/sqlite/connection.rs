@@ -19,7 +19,7 @@ use crate::store::{NoWrites, Result, StoreError};
 const SCHEMA: u32 = 1;
 
 const TABLES: &str = "
-    CREATE TABLE commits (
+    CREATE TABLE IF NOT EXISTS commits (
         archive TEXT NOT NULL,
         seq     INTEGER NOT NULL,
         format  INTEGER NOT NULL,
@@ -28,14 +28,14 @@ const TABLES: &str = "
         body    BLOB NOT NULL,
         PRIMARY KEY (archive, seq)
     );
-    CREATE TABLE packs (
+    CREATE TABLE IF NOT EXISTS packs (
         archive TEXT NOT NULL,
         id      TEXT NOT NULL,
         size    INTEGER NOT NULL,
         content BLOB NOT NULL,
         PRIMARY KEY (archive, id)
     );
-    CREATE TABLE leases (
+    CREATE TABLE IF NOT EXISTS leases (
         archive    TEXT NOT NULL PRIMARY KEY,
         instance   TEXT NOT NULL,
         epoch      INTEGER NOT NULL,
@@ -218,6 +218,8 @@ struct Open {
     handle: File,
     /// Why it is open for reading only, where it is.
     no_writes: Option<NoWrites>,
+    /// Which state of the tables was seen last: a change that is not ours may have taken one away.
+    schema: i64,
 }
 
 /// The connection, shared between calls.
@@ -298,6 +300,10 @@ impl Shared {
             }
             none => none.insert(connect(&self.path, deadline)?),
         };
+        if open.no_writes.is_none() && schema(&open.db)? != open.schema {
+            make_tables(&mut open.db)?;
+            open.schema = schema(&open.db)?;
+        }
         match (work(&mut open.db, &open.handle), open.no_writes) {
             (Err(Fault::Sqlite(error)), Some(why))
                 if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) =>
@@ -390,6 +396,7 @@ fn connect_to_read(path: &Path, why: NoWrites) -> Result<Open, Fault> {
         return Err(Fault::Store(StoreError::Format { what, found }));
     }
     Ok(Open {
+        schema: schema(&db)?,
         db,
         handle,
         no_writes: Some(why),
@@ -452,6 +459,7 @@ fn connect_to_write(path: &Path, deadline: Instant) -> Result<Open, Fault> {
             Err(fault) => return Err(no_resources(&db).map_or(fault, Fault::Io)),
             Ok(()) => {
                 return Ok(Open {
+                    schema: schema(&db)?,
                     db,
                     handle,
                     no_writes: None,
@@ -482,21 +490,41 @@ fn set_up(db: &mut Connection) -> Result<(), Fault> {
     db.pragma_update(None, "synchronous", "FULL")?;
     // After a large pack the log is cut to this; it would stay as long as it ever was.
     db.pragma_update(None, "journal_size_limit", 4 << 20)?;
-    if found == 0 {
-        let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        // Another process may have been quicker.
-        if version(&transaction)? == 0 {
-            transaction.execute_batch(TABLES)?;
-        }
-        transaction.commit()?;
-    }
-    let found = version(db)?;
-    if found != SCHEMA {
-        return Err(Fault::Store(StoreError::Format {
+    is_known(found)?;
+    make_tables(db)
+}
+
+/// Whether tables of this version are ours to use; 0 is that of a new file.
+fn is_known(version: u32) -> Result<(), Fault> {
+    match version {
+        0 | SCHEMA => Ok(()),
+        found => Err(Fault::Store(StoreError::Format {
             what: "the store's SQLite file".to_owned(),
             found,
-        }));
+        })),
     }
-    db.execute_batch(LATER_TABLES)?;
-    Ok(())
+}
+
+/// Makes the tables that are not there: in a new file all, and in an old one those that somebody dropped,
+/// so that what was in them can be missed and saved anew.
+fn make_tables(db: &mut Connection) -> Result<(), Fault> {
+    const ALL: i64 = 5;
+    let names = "SELECT count(*) FROM sqlite_schema WHERE type = 'table'
+        AND name IN ('commits', 'packs', 'leases', 'lease_queues', 'lease_terms')";
+    let version = |db: &Connection| db.query_row("PRAGMA user_version", [], |row| row.get(0));
+    if version(db)? == SCHEMA && db.query_row(names, [], |row| row.get::<_, i64>(0))? == ALL {
+        return Ok(());
+    }
+    let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have been quicker.
+    is_known(version(&transaction)?)?;
+    transaction.execute_batch(TABLES)?;
+    transaction.execute_batch(LATER_TABLES)?;
+    Ok(transaction.commit()?)
+}
+
+/// A number that changes with each change of the tables.
+fn schema(db: &Connection) -> Result<i64, Fault> {
+    let mut asked = db.prepare_cached("PRAGMA schema_version")?;
+    Ok(asked.query_row([], |row| row.get(0))?)
 }
