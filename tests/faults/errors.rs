@@ -190,6 +190,13 @@ fn what_the_gateway_made_and_nobody_of_ours_can_read_is_not_called_saved() {
         };
         let ended = world.script(&gateway).before(&before).run_to_end();
         assert_eq!(ended.code, 74, "{made}: {}", ended.log);
+        if before.len() == 2 {
+            assert!(
+                ended.log.contains("cap_add: [DAC_OVERRIDE]"),
+                "{}",
+                ended.log
+            );
+        }
         for told in [
             "entry cannot be read, and was never saved",
             "cannot be read: ",

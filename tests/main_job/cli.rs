@@ -19,6 +19,10 @@ fn told(output: &std::process::Output) -> String {
 fn log_show_status_and_verify_tell_of_what_was_written() {
     for world in World::both() {
         assert_eq!(told(&world.command(&["log"])), "no commits yet\n");
+        // No good copy of anything.
+        let nothing = world.command(&["verify"]);
+        assert_eq!(nothing.status.code(), Some(1));
+        assert!(told(&nothing).contains("nothing is stored as archive default"));
         let port = free_port();
         let life = world.script(IDLE).set(&format!("http.port={port}")).ready();
         world.write("creds.json", LOGIN);

@@ -61,6 +61,14 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
                     "add the capability to the container: `cap_add: [KILL]`",
                 ));
             }
+            if crate::init::rights::is_root_without_override() {
+                findings.push(warning(
+                    "rights",
+                    "root without CAP_DAC_OVERRIDE: what a gateway that gives up root keeps to itself can neither be read nor put back"
+                        .to_owned(),
+                    "add the capability to the container: `cap_add: [DAC_OVERRIDE]`",
+                ));
+            }
             for key in loaded.settings.http.guessable() {
                 findings.push(warning(
                     "settings",

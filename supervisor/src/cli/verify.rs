@@ -23,8 +23,8 @@ const HEADERS_PAGE: usize = 512;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exits with 1 if anything is damaged, and says what. It only reads, and may run
-beside the gateway.
+Exits with 1 if anything is damaged, or nothing is stored, and says what. It
+only reads, and may run beside the gateway.
 
 Example:
   sessionkeep verify --all")]
@@ -44,6 +44,13 @@ struct Report {
     files: u64,
     bytes: u64,
     damage: Vec<String>,
+}
+
+impl Report {
+    /// Whether nothing at all was found: mostly a name that is mistyped, and no good copy of anything.
+    fn is_empty(&self) -> bool {
+        self.commits == 0 && self.damage.is_empty()
+    }
 }
 
 pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
@@ -66,7 +73,12 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
         for damage in &report.damage {
             text.push_str(&format!("damaged: {damage}\n"));
         }
-        let verdict = if report.damage.is_empty() {
+        let verdict = if report.is_empty() {
+            format!(
+                "nothing is stored as archive {}; see whether the archive's name and the store are the right ones",
+                settings.archive
+            )
+        } else if report.damage.is_empty() {
             "all is as it was written".to_owned()
         } else {
             format!(
@@ -82,7 +94,7 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
         ));
         super::print(&text)?;
     }
-    Ok(if report.damage.is_empty() {
+    Ok(if report.damage.is_empty() && !report.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -23,7 +23,7 @@ use super::reaper::{Children, Names, Orphan, Stops};
 use super::report::Report;
 use super::signals::{Received, Signals};
 use super::terminal::{Placement, Terminal};
-use super::{browser_locks, listeners, place, visible};
+use super::{browser_locks, listeners, place, rights, visible};
 use crate::config::{HttpSettings, Settings};
 use crate::control::{Handover, Helpers, Lifecycle, MonotonicMs, ToInit, ToWatcher};
 use crate::exit;
@@ -312,6 +312,7 @@ impl<'a> Executor<'a> {
     }
 
     fn preflight_session(&mut self) -> Result<(), PreflightError> {
+        rights::warn_without_override();
         match listeners::open(&self.settings.http) {
             Ok(listeners) => {
                 let http = &self.settings.http;

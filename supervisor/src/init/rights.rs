@@ -13,6 +13,7 @@ use tracing::warn;
 use super::fork::{Side, fork};
 
 /// Numbers of capabilities, from `capability.h`.
+const CAP_DAC_OVERRIDE: u32 = 1;
 const CAP_KILL: u32 = 5;
 const CAP_SETUID: u32 = 7;
 
@@ -30,6 +31,18 @@ pub(super) fn warn_without_kill() {
         } else {
             warn!(target: "init", remedy, "root without CAP_KILL: a gateway that gives up root cannot be stopped by us");
         }
+    }
+}
+
+/// Whether this process may not read and write what is kept from all but another user, though it is root.
+pub(crate) fn is_root_without_override() -> bool {
+    Uid::effective().is_root() && !has(CAP_DAC_OVERRIDE)
+}
+
+/// Says so where that is the case.
+pub(super) fn warn_without_override() {
+    if is_root_without_override() {
+        warn!(target: "init", remedy = "cap_add: [DAC_OVERRIDE]", "root without CAP_DAC_OVERRIDE: what a gateway that gives up root keeps to itself can neither be read nor put back");
     }
 }
 
