@@ -18,6 +18,7 @@
 //! | [`sqlite`], [`frozen`], [`freeze`] | a consistent image of a live database |
 //! | `wal` | which of its pages changed since the last one |
 //! | [`marker`] | what the directory remembers of the archive |
+//! | [`mounts`], [`mount_id`] | what is mounted below it |
 //! | [`rights`] | owners, modes and times that cannot be had here |
 //! | [`stage`], [`install`] | building a directory beside the old one, and putting it in its place |
 
@@ -28,6 +29,8 @@ pub mod frozen;
 pub mod install;
 pub mod json;
 pub mod marker;
+pub mod mount_id;
+pub mod mounts;
 mod own_meta;
 pub mod profile;
 mod remove_tree;
