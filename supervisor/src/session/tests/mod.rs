@@ -42,6 +42,6 @@ pub(super) fn namespace(act: impl FnOnce() + Send) {
             nix::mount::mount(none, "/", none, flags, none).expect("make it private");
             act();
         });
-        thread.join().expect("the thread ends well")
+        thread.join().expect("the thread ends well");
     });
 }
