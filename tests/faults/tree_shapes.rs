@@ -174,6 +174,97 @@ fn names_at_the_limits_come_back_byte_for_byte_and_make_no_log_line() {
     assert_eq!(life.stop().code, 0);
 }
 
+#[test]
+fn a_file_with_a_name_that_only_file_systems_use_comes_back() {
+    let world = World::sqlite();
+    world.write("lost+found", "a gateway's own");
+    world.write("a/lost+found/x", "1");
+    world.write("a/.sessionkeep/lock", "2");
+    world.write(".sessionkeep.old/state.json", "3");
+    let life = world.script(IDLE).ready();
+    world.wait_until_saved();
+    assert_eq!(life.stop().code, 0);
+    let all = Tree::of(&world.dir());
+    for root_of_a_file_system in [false, true] {
+        world.wipe();
+        if root_of_a_file_system {
+            fs::create_dir_all(world.dir().join("lost+found")).expect("mkdir");
+        }
+        let life = world.script(IDLE).ready();
+        assert_eq!(Tree::of(&world.dir()), all, "{}", life.log());
+        let ended = life.stop();
+        assert_eq!(ended.code, 0, "{}", ended.log);
+    }
+    // Where there is no such file, the file system's directory stays where it is.
+    fs::remove_file(world.dir().join("lost+found")).expect("remove");
+    let life = world.script(IDLE).ready();
+    world.wait_until_saved();
+    assert_eq!(life.stop().code, 0);
+    world.wipe();
+    fs::create_dir_all(world.dir().join("lost+found")).expect("mkdir");
+    let life = world.script(IDLE).ready();
+    assert!(world.dir().join("lost+found").is_dir(), "{}", life.log());
+    assert_eq!(world.read("a/lost+found/x"), "1");
+    assert_eq!(life.stop().code, 0);
+}
+
+#[test]
+fn our_own_directory_is_no_session_directory() {
+    let world = World::sqlite();
+    world.write("creds.json", "{}");
+    let life = world.script(IDLE).ready();
+    world.wait_until_saved();
+    assert_eq!(life.stop().code, 0);
+    let ours = world.dir().join(".sessionkeep");
+    let ended = world.script("touch \"$P/ran\"").dir(ours).run_to_end();
+    assert_eq!(ended.code, 78, "{}", ended.log);
+    assert!(ended.log.contains("sessionkeep's own"), "{}", ended.log);
+    assert!(!world.path("ran").exists(), "the gateway was started");
+}
+
+#[test]
+fn a_sparse_file_comes_back_sparse_and_a_preallocated_one_whole() {
+    use std::os::unix::fs::{FileExt, MetadataExt};
+    let world = World::sqlite();
+    fs::create_dir(world.dir()).expect("mkdir");
+    let (sparse, full) = (world.dir().join("sparse"), world.dir().join("preallocated"));
+    let file = fs::File::create(&sparse).expect("create");
+    file.set_len(96 << 20).expect("set its length");
+    for nth in 0..7_u64 {
+        file.write_all_at(&[7; 4096], nth * (13 << 20))
+            .expect("write");
+    }
+    let file = fs::File::create(&full).expect("create");
+    nix::fcntl::fallocate(&file, nix::fcntl::FallocateFlags::empty(), 0, 2 << 20)
+        .expect("fallocate");
+    file.write_all_at(b"its end", (2 << 20) - 7).expect("write");
+    // In one piece, and with a hole at its end.
+    world.write("small", [[1; 4096], [0; 4096], [0; 4096]].concat());
+    let life = world.script(IDLE).ready();
+    world.wait_until_saved();
+    assert_eq!(life.stop().code, 0);
+    let all = Tree::of(&world.dir());
+    world.wipe();
+    let life = world.script(IDLE).ready();
+    assert_eq!(Tree::of(&world.dir()), all, "{}", life.log());
+    let room = |path| fs::metadata(path).expect("stat").blocks() * 512;
+    // 28 KiB, and what a file system gives out at once around each piece.
+    assert!(
+        room(&sparse) <= 512 << 10,
+        "{} bytes are on the disk",
+        room(&sparse)
+    );
+    // It can be written like any other.
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(&full)
+        .expect("open");
+    file.write_all_at(b"its middle", 1 << 20).expect("write");
+    world.wait_until_saved();
+    let ended = life.stop();
+    assert_eq!(ended.code, 0, "{}", ended.log);
+}
+
 /// Changes something all the time, until `work` is done.
 fn meanwhile(change: impl Fn(u64) + Sync, work: impl FnOnce()) {
     let over = AtomicBool::new(false);

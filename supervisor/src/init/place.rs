@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Settings, StoreChoice};
+use crate::session::STATE_DIR;
 
 /// Nothing below these is on a disk.
 const KERNELS_OWN: [&str; 3] = ["/dev", "/proc", "/sys"];
@@ -68,6 +69,10 @@ pub(crate) enum PlaceError {
     )]
     SystemDirectory(Named),
     #[error(
+        "the session directory {dir} lies in a `{STATE_DIR}`, which is sessionkeep's own and never saved; name the directory around it, or one elsewhere"
+    )]
+    InOurOwn { dir: Named },
+    #[error(
         "the session directory {dir} holds sessionkeep itself (`{program}`), which a restore would move away; name a directory that holds the login alone, such as `/data/session`"
     )]
     HoldsProgram { dir: Named, program: PathBuf },
@@ -117,6 +122,10 @@ fn check_with(settings: &Settings, program: Option<&Path>) -> Result<(), PlaceEr
     };
     if is_systems(&real) {
         return Err(PlaceError::SystemDirectory(dir()));
+    }
+    let is_ours = |path: &Path| path.iter().any(|part| part == STATE_DIR);
+    if is_ours(given) || is_ours(&real) {
+        return Err(PlaceError::InOurOwn { dir: dir() });
     }
     if let Some(program) = program.filter(|program| program.starts_with(&real)) {
         let program = program.to_owned();
@@ -244,6 +253,26 @@ mod tests {
         ] {
             check(&at(Path::new(good))).expect(good);
         }
+    }
+
+    #[test]
+    fn our_own_directory_and_all_in_it_is_refused_also_by_way_of_a_link() {
+        let root = tempfile::tempdir().expect("tempdir");
+        let ours = root.path().join("session").join(STATE_DIR);
+        fs::create_dir_all(&ours).expect("mkdir");
+        let link = root.path().join("link");
+        symlink(&ours, &link).expect("link");
+        for dir in [
+            ours.clone(),
+            ours.join("replaced/a"),
+            link.clone(),
+            link.join("a"),
+        ] {
+            let told = check(&at(&dir)).expect_err("it is ours").to_string();
+            assert!(told.contains("sessionkeep's own"), "{told}");
+        }
+        check(&at(&root.path().join("session"))).expect("what is around it");
+        check(&at(&root.path().join(".sessionkeep-data"))).expect("another name");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, openat, renameat};
-use nix::sys::stat::{Mode, fchmod, fstat, fstatat};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat, fstatat};
 use nix::unistd::{fsync, syncfs};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -29,8 +29,10 @@ use crate::ownership::is_refusal;
 use super::beneath::{self, OPEN_DIR};
 use super::marker::Marker;
 use super::own_meta;
+use super::reserved::{LOST_AND_FOUND, is_reserved_at_top};
+use super::scan::kind_bits;
 use super::stage::{STAGING, Stage, StageError};
-use super::state_dir::{STATE_DIR, StateDir, own_dir};
+use super::state_dir::{StateDir, own_dir};
 
 const JOURNAL: &str = "install.json";
 /// It names the directories at the top of the session directory whose modes have to wait.
@@ -356,9 +358,11 @@ fn write_journal(state: &StateDir, journal: &Journal) -> Result<(), StageError> 
 fn items(state: &StateDir) -> Result<Vec<CString>, StageError> {
     let listed = list(state.session());
     let mut names = listed.map_err(StageError::io("list", state.session_path().display()))?;
-    names.retain(|name| {
-        let name = name.to_bytes();
-        name != STATE_DIR.as_bytes() && name != b"lost+found"
+    let in_the_way = is_staged(state, LOST_AND_FOUND)?;
+    names.retain(|name| match name.to_bytes() {
+        // The file system's own goes only where the gateway has a file of its name.
+        lost if lost == LOST_AND_FOUND.as_bytes() => in_the_way || !is_dir(state.session(), name),
+        name => !is_reserved_at_top(name, true),
     });
     Ok(names)
 }
@@ -370,6 +374,17 @@ fn staging(state: &StateDir) -> Result<Option<OwnedFd>, StageError> {
         Err(Errno::ENOENT) => Ok(None),
         Err(errno) => Err(StageError::sys("open", STAGING)(errno)),
     }
+}
+
+/// Whether an item of this name is to be put in place.
+fn is_staged(state: &StateDir, name: &str) -> Result<bool, StageError> {
+    let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+    Ok(staging(state)?.is_some_and(|staging| fstatat(&staging, name, flags).is_ok()))
+}
+
+fn is_dir(above: BorrowedFd<'_>, name: &CStr) -> bool {
+    let found = fstatat(above, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+    found.is_ok_and(|found| kind_bits(&found) == SFlag::S_IFDIR)
 }
 
 fn list(dir: BorrowedFd<'_>) -> io::Result<Vec<CString>> {

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | [`beneath`] | opening what lies below it, and nothing else |
 //! | [`state_dir`] | our own directory in it, which is nobody else's |
-//! | [`profile`] | what is left out |
+//! | [`profile`], `reserved` | what is left out |
 //! | [`scan`] | what is there |
 //! | [`events`] | where to look again |
 //! | [`stable`], [`json`] | reading a file that may be being written |
@@ -34,8 +34,10 @@ pub mod mounts;
 mod own_meta;
 pub mod profile;
 mod remove_tree;
+mod reserved;
 pub mod rights;
 pub mod scan;
+mod sparse;
 pub mod sqlite;
 mod sqlite_vfs;
 pub mod stable;

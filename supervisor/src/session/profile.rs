@@ -4,7 +4,7 @@
 use crate::config::ProfileName;
 use crate::entry::RelPath;
 
-use super::state_dir::STATE_DIR;
+use super::reserved;
 
 /// Suffixes of the files that SQLite keeps beside a database. They mean nothing without the
 /// database's own moment, and a snapshot already holds what they say.
@@ -39,7 +39,7 @@ const CHROME_KEPT: [&[u8]; 2] = [b"IndexedDB", b"Local Storage"];
 /// Decides what is left out.
 ///
 /// In every profile:
-/// - `.sessionkeep` and `lost+found` at the top: ours, and the file system's;
+/// - `.sessionkeep` and a directory `lost+found` at the top: ours, and the file system's;
 /// - files named `Singleton*`: Chrome's lock, which names a host that is gone, so that Chrome exits;
 /// - files named `*.tmp`: not yet what they will be called;
 /// - files named `*-wal`, `*-shm`, `*-journal`: see [`Profile::database_of`];
@@ -78,7 +78,7 @@ impl Profile {
     /// [`Profile::skips`] where the directories above are known not to be left out.
     pub(super) fn skips_entry(&self, path: &[u8], is_dir: bool) -> bool {
         let (dir, name) = split(path);
-        if dir.is_empty() && (name == STATE_DIR.as_bytes() || (is_dir && name == b"lost+found")) {
+        if dir.is_empty() && reserved::is_reserved_at_top(name, is_dir) {
             return true;
         }
         if is_dir {

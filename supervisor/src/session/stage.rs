@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, OFlag, fallocate, openat};
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
 use nix::unistd::{ftruncate, symlinkat};
 
@@ -20,9 +20,10 @@ use crate::entry::{Meta, Owner, RelPath, symlink_stays_inside};
 use crate::ownership::is_refusal;
 
 use super::beneath::OPEN_DIR;
+use super::reserved;
 use super::rights::Refusals;
 use super::staged::{CREATE, Creation, Entry, write_all};
-use super::state_dir::{STATE_DIR, StateDir};
+use super::state_dir::StateDir;
 
 pub use super::staged::StagedFile;
 
@@ -213,7 +214,7 @@ impl Stage {
     /// # Errors
     /// [`StageError`].
     pub fn dir(&mut self, path: &RelPath) -> Result<(), StageError> {
-        admit(path)?;
+        admit(path, true)?;
         self.opened(path.as_bytes())
             .map(drop)
             .map_err(|errno| self.failed("create the directory", path, 4096, errno))
@@ -224,7 +225,7 @@ impl Stage {
     /// # Errors
     /// [`StageError`]; also where something of that name is there already.
     pub fn file(&mut self, path: &RelPath, meta: &Meta, content: &[u8]) -> Result<(), StageError> {
-        admit(path)?;
+        admit(path, false)?;
         let creation = self.creation;
         let mode = meta.mode & 0o777;
         let written = self.create(path, OFlag::O_WRONLY, mode).and_then(|file| {
@@ -235,24 +236,19 @@ impl Stage {
         written.map_err(|errno| self.failed("write", path, content.len() as u64, errno))
     }
 
-    /// Creates a file whose content comes in pieces, with room for all of it. Readable by us
-    /// alone until [`Stage::finish`].
+    /// Creates a file whose content comes in pieces, as one hole: what of it is zeros takes no room.
+    /// Readable by us alone until [`Stage::finish`].
     ///
     /// # Errors
-    /// [`StageError`]; [`StageError::Full`] where there is no room.
+    /// [`StageError`].
     pub fn begin_file(&mut self, path: &RelPath, size: u64) -> Result<StagedFile, StageError> {
-        admit(path)?;
+        admit(path, false)?;
         let length = i64::try_from(size).map_err(|_| StageError::Refused {
             path: path.clone(),
             why: "no file can be that large",
         })?;
         let created = self.create(path, OFlag::O_RDWR, 0o600).and_then(|file| {
-            if length > 0 {
-                match fallocate(&file, FallocateFlags::empty(), 0, length) {
-                    Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => ftruncate(&file, length)?,
-                    other => other?,
-                }
-            }
+            ftruncate(&file, length)?;
             Ok(file)
         });
         match created {
@@ -262,7 +258,7 @@ impl Stage {
                 root: self.state.session_path().to_owned(),
                 size,
             }),
-            Err(errno) => Err(self.failed("make room for", path, size, errno)),
+            Err(errno) => Err(self.failed("create", path, size, errno)),
         }
     }
 
@@ -276,7 +272,7 @@ impl Stage {
         target: &[u8],
         meta: &Meta,
     ) -> Result<(), StageError> {
-        admit(path)?;
+        admit(path, false)?;
         if !symlink_stays_inside(path, target) {
             return Err(StageError::Refused {
                 path: path.clone(),
@@ -316,7 +312,7 @@ impl Stage {
     /// # Errors
     /// [`StageError::Refused`] where no archive may bring that path.
     pub fn set_dir_meta(&mut self, path: &RelPath, meta: &Meta) -> Result<(), StageError> {
-        admit(path)?;
+        admit(path, true)?;
         self.dirs.push((path.clone(), *meta));
         Ok(())
     }
@@ -453,10 +449,9 @@ impl Drop for Stage {
     }
 }
 
-/// What no archive holds: our own files, and the file system's.
-fn admit(path: &RelPath) -> Result<(), StageError> {
-    let top = path.as_bytes().split(|b| *b == b'/').next();
-    if top == Some(STATE_DIR.as_bytes()) || top == Some(b"lost+found") {
+/// What no archive holds.
+fn admit(path: &RelPath, is_dir: bool) -> Result<(), StageError> {
+    if reserved::is_reserved(path, is_dir) {
         return Err(StageError::Refused {
             path: path.clone(),
             why: "the name is reserved",

@@ -19,6 +19,7 @@ use crate::entry::{Meta, Owner, RelPath};
 use crate::ownership::is_refusal;
 
 use super::rights::Refusals;
+use super::sparse;
 use super::stage::{StageError, failed};
 
 /// A new file, which no link can lead elsewhere.
@@ -189,9 +190,10 @@ impl StagedFile {
                 why: "its content is longer than announced",
             });
         }
-        self.file.write_all_at(bytes, offset).map_err(|error| {
-            let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-            failed(&self.root, "write", &self.path, bytes.len() as u64, errno)
+        sparse::write_at(&self.file, offset, bytes).map_err(|error| {
+            // How much of the rest is zeros, which take no room, is not known.
+            let needs = self.size - offset;
+            failed(&self.root, "write", &self.path, needs, errno_of(&error))
         })
     }
 
@@ -213,7 +215,16 @@ impl StagedFile {
     }
 }
 
-pub(super) fn write_all(mut file: &File, content: &[u8]) -> nix::Result<()> {
-    io::Write::write_all(&mut file, content)
-        .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+/// Writes the whole content of a new file.
+pub(super) fn write_all(file: &File, content: &[u8]) -> nix::Result<()> {
+    sparse::write_at(file, 0, content)
+        .and_then(|()| match sparse::ends_with_a_hole(content) {
+            true => file.set_len(content.len() as u64),
+            false => Ok(()),
+        })
+        .map_err(|error| errno_of(&error))
+}
+
+fn errno_of(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }

@@ -2,6 +2,7 @@
 
 mod events;
 mod install;
+mod round_trip;
 mod scan;
 mod sqlite;
 mod stage;

@@ -107,6 +107,7 @@ fn nothing_is_written_through_a_link_or_under_a_reserved_name() {
         stage.dir(&rel("l")),
         stage.file(&rel(".sessionkeep/state.json"), &m, b"x"),
         stage.set_dir_meta(&rel("lost+found"), &m),
+        stage.file(&rel("lost+found/x"), &m, b"x"),
         stage.symlink(&rel("up"), b"../../..", &m),
         stage.symlink(&rel("abs"), b"/etc", &m),
         stage.begin_file(&rel("huge"), u64::MAX).map(drop),
@@ -209,8 +210,15 @@ fn a_full_disk_is_a_clear_error_and_the_old_directory_stays() {
     );
 
     let mut stage = Stage::begin(&state(root), RestoreOwner::Keep).expect("begin");
-    let error = stage.begin_file(&rel("large"), 2 << 20).expect_err("full");
-    assert!(matches!(error, StageError::Full { .. }), "{error}");
+    let file = stage.begin_file(&rel("large"), 2 << 20).expect("begin");
+    // Zeros take no room.
+    file.write_at(1 << 20, &[0; 1 << 20]).expect("write");
+    let error = file.write_at(0, &[7; 1 << 20]).expect_err("full");
+    assert!(
+        matches!(error, StageError::Full { needs, .. } if needs == 2 << 20),
+        "{error}"
+    );
+    drop(file);
     drop(stage);
     let old = fs::read(root.join("creds.json")).expect("read");
     assert_eq!(old, b"{\"old\":true}");
