@@ -71,6 +71,8 @@ mod forged_chains;
 mod forged_extents;
 #[path = "faults/inotify.rs"]
 mod inotify;
+#[path = "faults/json_gate.rs"]
+mod json_gate;
 #[path = "faults/kills.rs"]
 mod kills;
 #[path = "faults/modes.rs"]

@@ -186,6 +186,13 @@ pub enum ToInit {
         /// The last commit; 0 where the archive has none (file mode, or nothing ever written).
         seq: u64,
     },
+    /// Everything is saved but what must not be, and the lease is released.
+    FlushedExcept {
+        /// As of [`ToInit::Flushed`].
+        seq: u64,
+        /// What is not saved and why, in words for the log.
+        reason: String,
+    },
     /// The last changes could not be saved.
     FlushFailed {
         /// Why, in words for the log.

@@ -1,10 +1,10 @@
 //! Mends a directory that stays: JSON files that a crash left empty or cut short get their last
 //! committed content. A gateway takes such a file for absent, and an absent `creds.json` for a new
-//! login.
+//! login. What never was JSON is left as it is, and nothing is put back that is not whole itself.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Seek as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 
@@ -13,84 +13,134 @@ use nix::sys::stat::Mode;
 
 use tracing::{error, warn};
 
+use super::contents::{Content, Contents};
 use super::{BootError, Site};
-use crate::archive::fetch::{At, Fetch, Sink, Verifier, Wanted};
+use crate::archive::fetch::Fetch;
 use crate::archive::version::Version;
-use crate::archive::{ArchiveError, Result as ArchiveResult};
-use crate::entry::RelPath;
+use crate::entry::{Digest, Kind, RelPath};
 use crate::ownership::is_refused;
 use crate::session::beneath::{self, Place};
 use crate::session::install::REPLACED;
+use crate::session::json::{self, Form};
 use crate::session::state_dir::own_dir;
-use crate::session::{FoundKind, json, stable};
+use crate::session::{Found, FoundKind, JsonReader, ReadError, stable};
 
-/// JSON files are small; one that is larger than this is no key file of a gateway.
-const LIMIT: u64 = 16 << 20;
-/// The file that is made before it takes the torn one's place.
+/// Files up to this size are read in one go.
+const WHOLE_MAX: u64 = 1 << 20;
+const BLOCK: usize = 64 << 10;
+/// What an earlier release made before it took the torn one's place, and a crash may have left.
 const FRESH: &str = "mended";
 
 pub(super) async fn heal(site: &Site<'_>, mut version: Version) -> Result<(), BootError> {
-    let torn = torn_files(site, &version);
-    if torn.is_empty() {
-        return Ok(());
-    }
-    let fetch = Fetch::plan(&mut version, |path| torn.contains(path));
-    drop(version);
-    let contents = match fetch.run(&**site.store, Collect::default()).await {
-        Ok(collected) => collected.whole,
-        Err((error, _)) if error.is_damage() => {
-            error!(target: "boot", %error, "files were torn by a crash and their archived content is damaged too; they stay as they are");
-            return Ok(());
-        }
-        Err((error, _)) => return Err(error.into()),
-    };
     let failed = |source| BootError::Directory {
         dir: site.settings.dir.clone(),
         source,
     };
+    site.state.remove(FRESH).map_err(failed)?;
+    let suspects = suspects(site, &version);
+    if suspects.is_empty() {
+        return Ok(());
+    }
+    let fetch = Fetch::plan(&mut version, |path| suspects.contains_key(path));
+    drop(version);
+    let contents = Contents::begin(site.state).map_err(failed)?;
+    let contents = match fetch.run(&**site.store, contents).await {
+        Ok(contents) => contents,
+        Err((error, _)) if error.is_damage() => {
+            error!(target: "boot", %error, "files were torn by a crash and their archived content is damaged too; they stay as they are");
+            return Contents::clear(site.state).map_err(failed);
+        }
+        Err((error, _)) => return Err(error.into()),
+    };
+    put_all_back(site, &suspects, &contents).map_err(failed)?;
+    Contents::clear(site.state).map_err(failed)
+}
+
+/// Puts back what was whole, or was not empty, in place of what is not or is.
+fn put_all_back(
+    site: &Site<'_>,
+    suspects: &HashMap<RelPath, Form>,
+    contents: &Contents,
+) -> io::Result<()> {
+    let mut torn = Vec::new();
+    for content in contents.whole() {
+        let (before, now) = (contents.form(content)?, suspects.get(&content.path));
+        if now.is_some_and(|now| json::is_torn(&content.path, before, *now)) {
+            torn.push(content);
+        }
+    }
+    if torn.is_empty() {
+        return Ok(());
+    }
     let label = super::label_now();
-    let aside = site.state.dir(REPLACED);
-    let aside = aside
-        .and_then(|replaced| own_dir(replaced.as_fd(), label.as_bytes()))
-        .map_err(failed)?;
+    let replaced = site.state.dir(REPLACED)?;
+    let aside = own_dir(replaced.as_fd(), label.as_bytes())?;
     let set_aside = site.state.path().join(REPLACED).join(&label);
-    for (path, content) in contents {
-        put_back(site, &path, &content, aside.as_fd()).map_err(failed)?;
-        warn!(target: "boot", %path, set_aside = %set_aside.display(), "a crash had torn this file; its last committed content was put back");
+    for content in torn {
+        put_back(site, contents, content, aside.as_fd())?;
+        warn!(target: "boot", path = %content.path, set_aside = %set_aside.display(), "a crash had torn this file; its last committed content was put back");
     }
     Ok(())
 }
 
-/// Archived JSON files whose content on disk is not whole.
-fn torn_files(site: &Site<'_>, version: &Version) -> Vec<RelPath> {
-    let mut torn = Vec::new();
+/// Archived JSON files that are not whole on disk, nor as they are archived. Whether they ever were is
+/// told by what is archived.
+fn suspects(site: &Site<'_>, version: &Version) -> HashMap<RelPath, Form> {
+    let mut suspects = HashMap::new();
     site.directory.scan(None, &mut |_, _| {}, &mut |found| {
-        let archived = || {
-            version
-                .tree
-                .get(&found.path)
-                .is_some_and(|leaf| leaf.kind != crate::entry::Kind::Dir)
-        };
-        if found.kind != FoundKind::File || !json::is_json_name(&found.path) || !archived() {
+        if found.kind != FoundKind::File || !json::is_json_name(&found.path) {
             return;
         }
+        let Some(Kind::File { size, hash }) = version.tree.get(&found.path).map(|leaf| &leaf.kind)
+        else {
+            return;
+        };
         // What cannot be read now is the watcher's to report.
-        let read = stable::read_whole(site.directory.fd(), found.path.as_bytes(), LIMIT);
-        if read.is_ok_and(|file| !json::is_whole(&file.bytes)) {
-            torn.push(found.path);
+        if let Ok(Some(form)) = suspect(site, &found, (*size, *hash)) {
+            suspects.insert(found.path, form);
         }
     });
-    torn
+    suspects
+}
+
+/// The form of a file that is not whole, nor `archived` like that.
+fn suspect(
+    site: &Site<'_>,
+    found: &Found,
+    archived: (u64, Digest),
+) -> Result<Option<Form>, ReadError> {
+    let (dir, path) = (site.directory.fd(), found.path.as_bytes());
+    let (form, now) = if found.print.size <= WHOLE_MAX {
+        let bytes = stable::read_whole(dir, path, WHOLE_MAX)?.bytes;
+        let form = json::form_of(&bytes);
+        if form == Form::Whole {
+            return Ok(None);
+        }
+        (form, (bytes.len() as u64, Digest::of(&bytes)))
+    } else {
+        let (mut hasher, mut size) = (blake3::Hasher::new(), 0);
+        let mut reader = JsonReader::default();
+        let mut each = |_: u64, bytes: &[u8]| {
+            reader.feed(bytes);
+            hasher.update(bytes);
+            size += bytes.len() as u64;
+            Ok(())
+        };
+        stable::read_blocks(dir, path, BLOCK, &mut each)?;
+        (reader.finish(), (size, hasher.finalize().into()))
+    };
+    Ok((form != Form::Whole && now != archived).then_some(form))
 }
 
 /// Keeps what is there in `aside`, and puts the content in its place. Nothing of that is reached by a
 /// path: the directories on it are the gateway's.
 fn put_back(
     site: &Site<'_>,
-    path: &RelPath,
-    content: &[u8],
+    contents: &Contents,
+    content: &Content,
     aside: BorrowedFd<'_>,
 ) -> io::Result<()> {
+    let path = &content.path;
     let place = Place::below(site.directory.fd(), path.as_bytes())?;
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
     let mut torn = File::from(beneath::open(
@@ -104,8 +154,13 @@ fn put_back(
         return Err(io::ErrorKind::InvalidInput.into());
     }
     keep(&mut torn, path, aside)?;
-    let mut file = site.state.create(FRESH)?;
-    file.write_all(content)?;
+    let name = content.name.as_bytes();
+    let mut file = File::from(beneath::open(
+        contents.dir(),
+        name,
+        OFlag::O_RDWR,
+        Mode::empty(),
+    )?);
     match file.set_permissions(fs::Permissions::from_mode(before.mode() & 0o777)) {
         Err(error) if is_refused(&error) => {}
         other => other?,
@@ -116,14 +171,13 @@ fn put_back(
         match fchown(&file, Some(before.uid()), Some(before.gid())) {
             // The content alone changes no owner. A crash in the middle of it is mended like this one.
             Err(error) if is_refused(&error) => {
-                site.state.remove(FRESH)?;
-                return write_in_place(&place, &torn, content);
+                return write_in_place(&place, &torn, &mut file);
             }
             other => other?,
         }
     }
     file.sync_all()?;
-    Ok(renameat(site.state.fd(), FRESH, place.dir(), place.name())?)
+    Ok(renameat(contents.dir(), name, place.dir(), place.name())?)
 }
 
 /// Copies the file to `path` below the directory `aside`.
@@ -145,7 +199,7 @@ fn keep(torn: &mut File, path: &RelPath, aside: BorrowedFd<'_>) -> io::Result<()
 }
 
 /// Writes into the very file that is `torn`: what has its name by now may be another.
-fn write_in_place(place: &Place, torn: &File, content: &[u8]) -> io::Result<()> {
+fn write_in_place(place: &Place, torn: &File, content: &mut File) -> io::Result<()> {
     let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK;
     let opened = beneath::open(place.dir(), place.name(), flags, Mode::empty())?;
     let mut file = File::from(opened);
@@ -154,38 +208,7 @@ fn write_in_place(place: &Place, torn: &File, content: &[u8]) -> io::Result<()> 
         return Err(io::ErrorKind::StaleNetworkFileHandle.into());
     }
     file.set_len(0)?;
-    file.write_all(content)?;
+    content.rewind()?;
+    io::copy(content, &mut file)?;
     file.sync_all()
-}
-
-/// Collects whole, verified files in memory.
-#[derive(Default)]
-struct Collect {
-    verifier: Verifier,
-    partial: HashMap<usize, Vec<u8>>,
-    whole: Vec<(RelPath, Vec<u8>)>,
-}
-
-impl Sink for Collect {
-    fn piece(&mut self, at: At, wanted: &Wanted, content: &[u8]) -> ArchiveResult<()> {
-        if wanted.size > LIMIT {
-            return Err(ArchiveError::Refused(format!(
-                "{} is too large to be a key file",
-                wanted.path
-            )));
-        }
-        let size = usize::try_from(wanted.size).expect("was just compared with the limit");
-        let file = self.partial.entry(at.file).or_insert_with(|| vec![0; size]);
-        let from = usize::try_from(at.offset).expect("lies within the file");
-        file.get_mut(from..from + content.len())
-            .ok_or_else(|| {
-                ArchiveError::Refused(format!("a piece of {} lies beyond its end", wanted.path))
-            })?
-            .copy_from_slice(content);
-        if self.verifier.piece(at, wanted, content)? {
-            let whole = self.partial.remove(&at.file).expect("was just written");
-            self.whole.push((wanted.path.clone(), whole));
-        }
-        Ok(())
-    }
 }

@@ -9,6 +9,7 @@
 //! deleted, and the gateway is never started on an empty directory while a login is stored.
 
 pub mod attach;
+pub(crate) mod contents;
 pub mod decide;
 mod error;
 mod heal;
@@ -144,6 +145,7 @@ async fn try_once(
         }
     }
     clear_scratch(state).map_err(dir_error)?;
+    contents::Contents::clear(state).map_err(dir_error)?;
     let directory =
         Directory::open(&settings.dir, Profile::new(settings.profile)).map_err(dir_error)?;
     let local = survey(&directory, Some(state), &settings.archive)?;

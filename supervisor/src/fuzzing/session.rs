@@ -11,9 +11,9 @@ use crate::archive::blocks::{BlockChange, BlockReader};
 use crate::entry::{Digest, RelPath, symlink_stays_inside};
 use crate::init::lock::predecessor_in;
 use crate::session::install::Journal;
-use crate::session::json;
+use crate::session::json::{self, Form};
 use crate::session::marker::{Marker, Mode, VERSION};
-use crate::session::wal;
+use crate::session::{JsonReader, wal};
 
 pub(super) const DECODERS: &[Decoder] = &[
     Decoder {
@@ -172,6 +172,18 @@ fn write_ahead_log(input: &[u8]) -> bool {
 /// What another reader takes is committed, and what is cut off is not.
 fn whole_json(input: &[u8]) -> bool {
     let is_whole = json::is_whole(input);
+    let mut reader = JsonReader::default();
+    for piece in input.chunks(input.len() / 3 + 1) {
+        reader.feed(piece);
+    }
+    let piecewise = reader.finish() == Form::Whole;
+    let marked = input.starts_with("\u{feff}".as_bytes());
+    // It follows no deeper than 65,536 containers.
+    let too_deep = input.len() > 1 << 16;
+    assert!(
+        piecewise == is_whole || marked || too_deep,
+        "{piecewise} {is_whole}"
+    );
     match serde_json::from_slice::<serde_json::Value>(input) {
         Ok(value) => {
             assert!(is_whole);

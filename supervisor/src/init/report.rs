@@ -143,6 +143,10 @@ impl Report {
                 info!(target: "init", code, why, up_ms, stop_ms, "stopped; no gateway ran");
             }
             Saved::Unwanted => info!(target: "init", code, why, up_ms, stop_ms, "stopped"),
+            Saved::Except(seq, reason) => error!(
+                target: "init", code, why, up_ms, stop_ms, flush_ms, seq, reason,
+                "stopped; not all is saved, keep the directory"
+            ),
             Saved::Not(reason) => error!(
                 target: "init", code, why, up_ms, stop_ms, flush_ms, reason,
                 "stopped; the last changes are NOT saved, keep the directory"

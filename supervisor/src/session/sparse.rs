@@ -28,7 +28,7 @@ pub(super) fn write_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()>
 /// Whether [`write_at`] leaves out the end of a file with this content.
 pub(super) fn ends_with_a_hole(content: &[u8]) -> bool {
     content.len() >= BLOCK
-        && content.len() % BLOCK == 0
+        && content.len().is_multiple_of(BLOCK)
         && content[content.len() - BLOCK..] == ZEROS
 }
 

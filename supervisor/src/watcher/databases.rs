@@ -399,7 +399,7 @@ impl<'a> Reading<'a> {
     }
 
     fn outcome(&self, ended: (BlockMap, Digest, bool), moment: Option<Moment>) -> FileOutcome {
-        FileOutcome::of_blocks(ended, self.found.meta, self.found.print, moment)
+        FileOutcome::of_blocks(ended, self.found.meta, self.found.print, moment, None)
     }
 
     fn fail(&mut self, error: ArchiveError) -> SnapshotError {

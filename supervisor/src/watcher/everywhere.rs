@@ -7,7 +7,6 @@ use tracing::warn;
 
 use super::dirty::Work;
 use super::gather::{Gather, Trust, cpu_time, is_as_committed};
-use super::gathered::Seen;
 use super::guard::Refusal;
 use super::read_ahead;
 use super::replica::Replica;
@@ -73,7 +72,7 @@ impl Replica {
                     .is_some_and(|leaf| is_as_committed(leaf, &found, keyed, limits))
                     && !files.is_unsettled_database(&found.path);
                 if let Some(seen) = tree.extra_mut(&found.path) {
-                    *seen = Seen::new(seen.print(), generation);
+                    *seen = seen.seen_again(generation);
                 }
                 if !same {
                     fresh.push(found);

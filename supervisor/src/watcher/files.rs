@@ -1,33 +1,33 @@
-//! Reads one file for a commit: as JSON that must parse, in blocks where it is large, or whole.
+//! Reads one file for a commit: in blocks where it is large ([`super::large`]), or whole.
 //! Databases are for [`super::databases`].
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::databases::{Committed, Databases};
-use super::gathered::{Blocks, Pass};
-use super::outcome::{FileOutcome, Later, RETRY, carry};
+use super::gathered::{Blocks, Pass, Seen};
+use super::json_gate::{Before, JsonGate};
+use super::large::{Large, Read};
+use super::outcome::{FileOutcome, Later, RETRY};
 use super::restless::Restless;
 use crate::archive::Result;
-use crate::archive::blocks::{BlockMap, BlockReader, LARGE_BLOCK};
-use crate::archive::builder::{BlockFile, Builder};
-use crate::entry::{Digest, Kind, Meta, RelPath};
+use crate::archive::blocks::{BlockMap, LARGE_BLOCK};
+use crate::archive::builder::Builder;
+use crate::archive::tree::Leaf;
+use crate::entry::{Digest, Kind, RelPath};
+use crate::session::json::{self, Form};
 use crate::session::{
-    Directory, Fingerprint, Found, ReadError, Stable, StateDir, json, sqlite, stable,
+    Directory, Fingerprint, Found, JsonReader, ReadError, Stable, StateDir, sqlite, stable,
 };
 
 /// Files up to this size are read whole; larger ones in blocks, of which only changed ones are
 /// committed.
 pub(super) const WHOLE_MAX: u64 = 1 << 20;
-/// How long a JSON file may be torn before that is reported.
-const JSON_PATIENCE: Duration = Duration::from_secs(1);
 /// Reads files, and remembers of some how that went.
 #[derive(Debug)]
 pub(super) struct Files {
     databases: Databases,
     restless: Restless,
-    /// Since when a file is torn.
-    torn: HashMap<RelPath, Instant>,
+    json: JsonGate,
 }
 
 impl Files {
@@ -36,7 +36,7 @@ impl Files {
         Self {
             databases: Databases::new(state),
             restless: Restless::default(),
-            torn: HashMap::new(),
+            json: JsonGate::default(),
         }
     }
 
@@ -85,15 +85,16 @@ impl Files {
         directory: &Directory,
         found: &Found,
         ahead: Option<Stable>,
-        known: Option<&Kind>,
+        leaf: Option<&Leaf<Seen>>,
         before: Option<&Blocks>,
         pass: Pass,
         builder: &mut Builder,
     ) -> Result<FileOutcome> {
-        let known = match known {
+        let known = match leaf.map(|leaf| &leaf.kind) {
             Some(Kind::File { size, hash }) => Some((*size, *hash)),
             _ => None,
         };
+        let is_json = json::is_json_name(&found.path);
         // Block hashes are only worth something if they are of the committed version.
         let before = before.filter(|had| known == Some((had.map.size(), had.map.hash())));
         let committed = Committed {
@@ -111,7 +112,8 @@ impl Files {
                 Ok(false) if found.print.size <= WHOLE_MAX => {}
                 Ok(false) => {
                     let before = before.map(|had| &had.map);
-                    return self.large(directory, found, known, before, pass, builder);
+                    let json = is_json.then(|| form_of_committed(leaf));
+                    return self.large(directory, found, known, (before, json), pass, builder);
                 }
                 Err(error) => return Ok(failed(&error)),
             }
@@ -126,10 +128,7 @@ impl Files {
             let databases = &mut self.databases;
             return databases.read(directory, found, &committed, pass, builder);
         }
-        if json::is_json_name(&found.path) && !json::is_whole(&stable.bytes) {
-            return Ok(self.torn(&found.path, &stable.bytes, pass));
-        }
-        self.torn.remove(&found.path);
+        let form = is_json.then(|| json::form_of(&stable.bytes));
         // A file that has no sidecars now has none in its fingerprint; see `Found`.
         let print = Fingerprint {
             sidecars: found.print.sidecars,
@@ -137,11 +136,22 @@ impl Files {
         };
         let size = stable.bytes.len() as u64;
         if known == Some((size, Digest::of(&stable.bytes))) {
+            self.json.forget(&found.path);
             return Ok(FileOutcome::Same {
                 meta: stable.meta,
                 blocks: None,
                 print,
+                form,
             });
+        }
+        if let Some(form) = form {
+            let before = form_of_committed(leaf);
+            let outcome = self
+                .json
+                .judge(&found.path, (form, stable.print), before, pass);
+            if let Some(outcome) = outcome {
+                return Ok(outcome);
+            }
         }
         let hash = builder.put_file(&found.path, stable.meta, &stable.bytes)?;
         Ok(FileOutcome::Changed {
@@ -149,6 +159,7 @@ impl Files {
             kind: Kind::File { size, hash },
             blocks: None,
             print,
+            form,
         })
     }
 
@@ -158,12 +169,25 @@ impl Files {
         directory: &Directory,
         found: &Found,
         known: Option<(u64, Digest)>,
-        before: Option<&BlockMap>,
+        (before, json): (Option<&BlockMap>, Option<Before>),
         pass: Pass,
         builder: &mut Builder,
     ) -> Result<FileOutcome> {
         if let Some(later) = self.restless.not_yet(&found.path, pass) {
             return Ok(later);
+        }
+        // Nothing of what was torn a moment ago shall be on its way to the store before it is seen
+        // whether it still is.
+        if let Some(committed) = json.filter(|_| self.json.is_suspect(&found.path)) {
+            let name = found.path.as_bytes();
+            match json::read_form(directory.fd(), name, LARGE_BLOCK as usize) {
+                Ok(read) => {
+                    if let Some(held) = self.json.judge(&found.path, read, committed, pass) {
+                        return Ok(held);
+                    }
+                }
+                Err(error) => return Ok(unread(error, pass)),
+            }
         }
         let begun = Instant::now();
         let is_on_trial = pass == Pass::Live && self.restless.contains(&found.path);
@@ -171,7 +195,28 @@ impl Files {
         let mut outcome = if let Some(Err(error)) = trial {
             unread(error, pass)
         } else {
-            let outcome = large(directory, found, known, before, pass, builder)?;
+            let mut judge = |read| {
+                let judge = |committed| self.json.judge(&found.path, read, committed, pass);
+                json.and_then(judge)
+            };
+            let reader = json.map(|_| JsonReader::default());
+            let large = Large {
+                directory,
+                found,
+                known,
+                before,
+                reader,
+            };
+            let outcome = match large.read(pass, builder, &mut judge)? {
+                Read::Outcome(outcome) => {
+                    if matches!(outcome, FileOutcome::Same { .. }) {
+                        self.json.forget(&found.path);
+                    }
+                    outcome
+                }
+                // That says nothing of whether it stands still.
+                Read::Held(outcome) => return Ok(outcome),
+            };
             if matches!(outcome, FileOutcome::Later(_)) {
                 self.restless.was_sent_in_vain(&found.path);
             }
@@ -180,91 +225,29 @@ impl Files {
         self.restless.note(&found.path, begun, &mut outcome);
         Ok(outcome)
     }
+}
 
-    fn torn(&mut self, path: &RelPath, bytes: &[u8], pass: Pass) -> FileOutcome {
-        let now = Instant::now();
-        let since = *self.torn.entry(path.clone()).or_insert(now);
-        if pass == Pass::Live && now < since + JSON_PATIENCE {
-            return FileOutcome::Later(Later {
-                when: now + RETRY,
-                why: "its JSON is not whole yet",
-            });
-        }
-        // It stays noted, so that the same tear is not waited for again at each rescan.
-        let words = if bytes.is_empty() {
-            "it is empty"
-        } else {
-            "its JSON does not parse"
-        };
-        FileOutcome::NotWhole(words.into())
+/// What is known of the form of a committed file.
+fn form_of_committed(leaf: Option<&Leaf<Seen>>) -> Before {
+    match leaf {
+        Some(Leaf {
+            kind: Kind::File { size: 0, .. },
+            ..
+        }) => Before::Known(Form::Empty),
+        Some(Leaf {
+            kind: Kind::File { .. },
+            extra,
+            ..
+        }) => match extra.is_whole() {
+            Some(true) => Before::Known(Form::Whole),
+            Some(false) => Before::Known(Form::Broken),
+            None => Before::Unknown,
+        },
+        _ => Before::Nothing,
     }
 }
 
-fn large(
-    directory: &Directory,
-    found: &Found,
-    known: Option<(u64, Digest)>,
-    before: Option<&BlockMap>,
-    pass: Pass,
-    builder: &mut Builder,
-) -> Result<FileOutcome> {
-    let (dir, path) = (directory.fd(), found.path.as_bytes());
-    if let (None, Some(known)) = (before, known) {
-        // As for databases: likely the committed content.
-        let mut reader = BlockReader::new(LARGE_BLOCK, None);
-        let mut each = |_: u64, block: &[u8]| reader.feed(block, |_, _, _| Ok(()));
-        let read = stable::read_blocks(dir, path, LARGE_BLOCK as usize, &mut each);
-        let map = reader
-            .finish(|_, _, _| Ok::<_, ()>(()))
-            .expect("nothing in it fails");
-        if let Ok((print, meta)) = read
-            && known == (map.size(), map.hash())
-        {
-            let print = Fingerprint {
-                sidecars: found.print.sidecars,
-                ..print
-            };
-            return Ok(FileOutcome::Same {
-                meta,
-                blocks: Blocks::keep(map, None),
-                print,
-            });
-        }
-    }
-    let mut file = builder.begin_blocks(&found.path, LARGE_BLOCK, before);
-    let mut failure = None;
-    let mut each = |_: u64, block: &[u8]| carry(file.feed(builder, block), &mut failure);
-    let read = stable::read_blocks(dir, path, LARGE_BLOCK as usize, &mut each);
-    if let Some(error) = failure {
-        return Err(error);
-    }
-    match read {
-        Ok((print, meta)) => {
-            let print = Fingerprint {
-                sidecars: found.print.sidecars,
-                ..print
-            };
-            done(file, builder, meta, print, known)
-        }
-        Err(error) => {
-            file.abandon(builder);
-            Ok(unread(error, pass))
-        }
-    }
-}
-
-fn done(
-    file: BlockFile<'_>,
-    builder: &mut Builder,
-    meta: Meta,
-    print: Fingerprint,
-    known: Option<(u64, Digest)>,
-) -> Result<FileOutcome> {
-    let ended = file.finish(builder, meta, known)?;
-    Ok(FileOutcome::of_blocks(ended, meta, print, None))
-}
-
-fn unread(error: ReadError, pass: Pass) -> FileOutcome {
+pub(super) fn unread(error: ReadError, pass: Pass) -> FileOutcome {
     match error {
         ReadError::Vanished | ReadError::NotAFile => FileOutcome::Gone,
         // At the end, too: the flush looks again until its deadline, and then says which it was.

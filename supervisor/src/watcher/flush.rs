@@ -33,7 +33,7 @@ impl Watcher {
         let limit = tokio::time::Instant::now() + left;
         let outcome = timeout_at(limit, self.flush_all()).await;
         match outcome {
-            Ok(Ok(())) => {
+            Ok(Ok(held)) => {
                 let seq = self.replicator.head().map_or(0, |head| head.seq);
                 let why =
                     match timeout_at(limit + FLUSH_MARGIN / 2, self.replicator.release()).await {
@@ -45,6 +45,10 @@ impl Watcher {
                     warn!(target: "sync", why, "everything is saved, but the lease could not be released; it will expire");
                 }
                 let took = begun.elapsed();
+                if let Some(reason) = held {
+                    Past::note_flush(&self.state, took);
+                    return self.held_back(seq, reason).await;
+                }
                 info!(target: "sync", seq, took = %Took(took), "everything is saved");
                 Past::note_flush(&self.state, took);
                 self.link.send(ToInit::Flushed { seq }).await;
@@ -60,7 +64,8 @@ impl Watcher {
         }
     }
 
-    async fn flush_all(&mut self) -> Result<(), StepError> {
+    /// Saves all that may be saved. Gives what may not, and why.
+    async fn flush_all(&mut self) -> Result<Option<String>, StepError> {
         let mut pause = Duration::from_millis(50);
         let begun = Instant::now();
         let mut damaged = 0;
@@ -96,7 +101,8 @@ impl Watcher {
                         match self.replicator.look_for_damage_at_the_end().await {
                             Ok(()) => {
                                 self.mended();
-                                return Ok(());
+                                let words = |(path, why)| format!("{path} is not whole: {why}");
+                                return Ok(committed.held.map(words));
                             }
                             Err(error @ StepError::Fenced(_)) => return Err(error),
                             Err(error) => self.unsaved_yet(error, &mut damaged)?,
@@ -128,6 +134,17 @@ impl Watcher {
         }
         warn!(target: "sync", error = %Chain(&error), "the last changes cannot be saved yet; trying on");
         Ok(())
+    }
+
+    /// What is torn or damaged must not be committed, and is not passed over: whoever keeps the
+    /// directory can look at it.
+    async fn held_back(&mut self, seq: u64, reason: String) -> End {
+        error!(target: "sync", seq, reason, "a file is not saved, and its last committed version stays; all else is saved");
+        self.shared.meters().error(ErrorKind::Flush);
+        self.shared.incident(Kind::FlushFailed, "", &reason);
+        self.shared.ledger().save();
+        self.link.send(ToInit::FlushedExcept { seq, reason }).await;
+        End::FlushFailed
     }
 
     async fn flush_failed(&mut self, reason: String) -> End {

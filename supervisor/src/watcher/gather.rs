@@ -104,8 +104,10 @@ impl Replica {
         loop {
             let mut ahead = ReadAhead::of(&work, &self.directory, &self.files);
             let mut moved = self.overhear();
-            let mut is_one_moment =
-                moved.is_empty() && ahead.as_ref().is_some_and(ReadAhead::is_whole);
+            let mut is_one_moment = moved.is_empty()
+                && ahead
+                    .as_ref()
+                    .is_some_and(|ahead| ahead.is_whole(&self.tree));
             let ends = moved.everything || begun.elapsed() >= ONE_MOMENT_WITHIN;
             if is_one_moment || ends || ahead.is_none() {
                 for path in &work.subtrees {
@@ -322,7 +324,7 @@ impl Replica {
             &self.directory,
             &found,
             read,
-            known.map(|leaf| &leaf.kind),
+            known,
             self.blocks.get(&path),
             gather.pass,
             &mut gather.builder,
@@ -342,8 +344,9 @@ impl Replica {
                 kind,
                 blocks,
                 print,
+                form,
             } => {
-                let seen = self.seen(print);
+                let seen = self.seen(print).with_form(form);
                 gather.out.files += 1;
                 gather.out.edits.push(Edit::Set(
                     path.clone(),
@@ -359,8 +362,9 @@ impl Replica {
                 meta,
                 blocks,
                 print,
+                form,
             } => {
-                let seen = self.seen(print);
+                let seen = self.seen(print).with_form(form);
                 let leaf = known.expect("the same as something");
                 if !self.same_rights(&leaf.meta, &meta) {
                     gather.builder.touch(&path, meta);
@@ -388,7 +392,9 @@ impl Replica {
             FileOutcome::NotWhole(why) => {
                 gather.out.not_whole += 1;
                 self.report_once(Some(&path), "not whole", &why);
+                gather.out.held.get_or_insert((path, why));
             }
+            FileOutcome::Unasked => gather.out.unasked.push(path),
             FileOutcome::Unreadable(why) => {
                 // By size and time alone: what cannot be read now need not have been read ever.
                 let differs = known.map(|leaf| {
@@ -632,6 +638,8 @@ impl Gather {
                 files: 0,
                 later: Vec::new(),
                 not_whole: 0,
+                held: None,
+                unasked: Vec::new(),
                 unread: None,
                 refused: None,
             },
@@ -650,8 +658,8 @@ fn hash_of(print: &crate::session::Fingerprint, keyed: &RandomState) -> u64 {
         print.ino,
         print.sidecars,
     );
-    // 0 and 1 stand for "nothing known".
-    keyed.hash_one(facts).max(2)
+    // 0 stands for "nothing known".
+    (keyed.hash_one(facts) & Seen::PRINT).max(!Seen::PRINT + 1)
 }
 
 pub(super) fn is_as_committed(
@@ -662,9 +670,7 @@ pub(super) fn is_as_committed(
 ) -> bool {
     let same_rights = || same_rights(&leaf.meta, &limits.as_archived(found.meta, &leaf.meta));
     match (&leaf.kind, &found.kind) {
-        (Kind::File { .. }, FoundKind::File) => {
-            leaf.extra.print() == hash_of(&found.print, keyed) & !1
-        }
+        (Kind::File { .. }, FoundKind::File) => leaf.extra.print() == hash_of(&found.print, keyed),
         (Kind::Dir, FoundKind::Dir) => same_rights(),
         (Kind::Symlink { target }, FoundKind::Symlink { target: now }) => {
             target == now && same_rights()

@@ -8,19 +8,51 @@ use crate::archive::builder::Built;
 use crate::archive::tree::Leaf;
 use crate::entry::{Meta, RelPath};
 use crate::session::Moment;
+use crate::session::json::Form;
 
-/// What is kept beside each entry: a hash over the fingerprint, and in its lowest bit the
-/// generation of the scan that last saw it. 0 (or 1): no fingerprint proves anything yet.
+/// What is kept beside each entry: a hash over the fingerprint, of which 0 proves nothing yet; in two
+/// bits what form the committed content has, where it is called JSON and that is known; and in the lowest
+/// bit the generation of the scan that last saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Seen(u64);
 
 impl Seen {
+    /// The bits of a hash that are kept.
+    pub(super) const PRINT: u64 = !0b111;
+    const FORM: u64 = 0b110;
+    const IS_WHOLE: u64 = 0b010;
+    const IS_NOT_WHOLE: u64 = 0b100;
+
     pub(super) fn new(print: u64, generation: bool) -> Self {
-        Self(print & !1 | u64::from(generation))
+        Self(print & Self::PRINT | u64::from(generation))
+    }
+
+    /// The same, as the scan of this generation saw it.
+    pub(super) fn seen_again(self, generation: bool) -> Self {
+        Self(self.0 & !1 | u64::from(generation))
     }
 
     pub(super) fn print(self) -> u64 {
-        self.0 & !1
+        self.0 & Self::PRINT
+    }
+
+    /// With this form of the committed content.
+    pub(super) fn with_form(self, form: Option<Form>) -> Self {
+        let bits = match form {
+            None => 0,
+            Some(Form::Whole) => Self::IS_WHOLE,
+            Some(Form::Lines | Form::Empty | Form::Broken) => Self::IS_NOT_WHOLE,
+        };
+        Self(self.0 & !Self::FORM | bits)
+    }
+
+    /// Whether the committed content is one whole value of JSON, where that is known.
+    pub(super) fn is_whole(self) -> Option<bool> {
+        match self.0 & Self::FORM {
+            Self::IS_WHOLE => Some(true),
+            Self::IS_NOT_WHOLE => Some(false),
+            _ => None,
+        }
     }
 
     pub(super) fn generation(self) -> bool {
@@ -84,6 +116,10 @@ pub(super) struct Gathered {
     pub later: Vec<(RelPath, Instant)>,
     /// Files that are not whole and not committed; the last good version stays.
     pub not_whole: u64,
+    /// One of them, and why.
+    pub held: Option<(RelPath, String)>,
+    /// Files that are not whole, of which it is not known whether their last committed version is.
+    pub unasked: Vec<RelPath>,
     /// A file, or a directory with archived files below, that cannot be read, and why. Its last
     /// committed state stays, which is not, or may not be, what is there.
     pub unread: Option<(RelPath, String)>,

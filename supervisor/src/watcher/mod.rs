@@ -22,6 +22,8 @@ mod gather;
 mod gathered;
 mod guard;
 mod hints;
+mod json_gate;
+mod large;
 mod lease;
 pub mod link;
 mod logins;

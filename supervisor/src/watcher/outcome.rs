@@ -6,6 +6,7 @@ use super::gathered::Blocks;
 use crate::archive::blocks::BlockMap;
 use crate::archive::{ArchiveError, Result};
 use crate::entry::{Digest, Kind, Meta};
+use crate::session::json::Form;
 use crate::session::{Fingerprint, Moment};
 
 /// How soon a file that was not ready is looked at again.
@@ -20,12 +21,16 @@ pub(super) enum FileOutcome {
         kind: Kind,
         blocks: Option<Blocks>,
         print: Fingerprint,
+        /// Where it is called JSON.
+        form: Option<Form>,
     },
     /// Its content is as committed.
     Same {
         meta: Meta,
         blocks: Option<Blocks>,
         print: Fingerprint,
+        /// Where it is called JSON.
+        form: Option<Form>,
     },
     /// It is gone, or is no file any more.
     Gone,
@@ -33,6 +38,8 @@ pub(super) enum FileOutcome {
     Later(Later),
     /// It is torn or damaged; the committed version stays.
     NotWhole(String),
+    /// It is no whole JSON, and whether the committed version is has to be asked first.
+    Unasked,
     /// It cannot be read at all.
     Unreadable(String),
 }
@@ -44,6 +51,7 @@ impl FileOutcome {
         meta: Meta,
         print: Fingerprint,
         moment: Option<Moment>,
+        form: Option<Form>,
     ) -> Self {
         let size = map.size();
         let blocks = Blocks::keep(map, moment);
@@ -53,12 +61,14 @@ impl FileOutcome {
                 kind: Kind::File { size, hash },
                 blocks,
                 print,
+                form,
             }
         } else {
             Self::Same {
                 meta,
                 blocks,
                 print,
+                form,
             }
         }
     }

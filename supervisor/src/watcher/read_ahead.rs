@@ -11,6 +11,8 @@ use std::thread::Scope;
 
 use super::dirty::Work;
 use super::files::{Files, WHOLE_MAX};
+use super::gathered::Seen;
+use crate::archive::tree::Tree;
 use crate::entry::RelPath;
 use crate::session::{Directory, Found, FoundKind, Look, ReadError, Stable, beneath, json, stable};
 
@@ -119,11 +121,16 @@ impl ReadAhead {
         Some(ahead)
     }
 
-    /// Whether each file was read at one time, and is whole as far as can be seen from itself.
-    pub(super) fn is_whole(&self) -> bool {
+    /// Whether each file was read at one time, and is whole as far as can be seen from itself, and from
+    /// what is `committed`.
+    pub(super) fn is_whole(&self, committed: &Tree<Seen>) -> bool {
+        let never_was = |path| {
+            let leaf = committed.get(path);
+            leaf.is_some_and(|leaf| leaf.extra.is_whole() == Some(false))
+        };
         !self.torn
             && self.read.iter().all(|(path, (_, stable))| {
-                !json::is_json_name(path) || json::is_whole(&stable.bytes)
+                !json::is_json_name(path) || json::is_whole(&stable.bytes) || never_was(path)
             })
     }
 

@@ -21,6 +21,7 @@ use crate::archive::writer::Summary;
 use crate::boot::survey::CREDENTIALS;
 use crate::config::{ProfileName, RestoreOwner};
 use crate::entry::{Kind, Meta, Owner, RelPath};
+use crate::session::json::Form;
 use crate::session::{Directory, Events, Limits, StateDir};
 use crate::status::{ShownSession, group};
 
@@ -151,6 +152,13 @@ impl Replica {
     pub(super) fn credentials(&self) -> Vec<RelPath> {
         let paths = self.tree.iter().map(|(path, _)| path);
         paths.filter(|path| path.name() == CREDENTIALS).collect()
+    }
+
+    /// Notes what form the committed version of a file has.
+    pub(super) fn note_form(&mut self, path: &RelPath, form: Form) {
+        if let Some(seen) = self.tree.extra_mut(path) {
+            *seen = seen.with_form(Some(form));
+        }
     }
 
     /// Makes what was gathered the known state.

@@ -3,6 +3,7 @@
 //! It knows no timers and no events; the loop in [`super`] decides when.
 
 mod damage;
+mod forms;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -57,6 +58,10 @@ pub(super) struct Committed {
     pub later: Vec<(RelPath, Instant)>,
     /// Files that are not whole.
     pub not_whole: u64,
+    /// One of them, and why.
+    pub held: Option<(RelPath, String)>,
+    /// Files that are not whole, of which it is not known yet whether their last committed version is.
+    pub unasked: Vec<RelPath>,
     /// What could not be read, and is not, or may not be, as committed; and why.
     pub unread: Option<(RelPath, String)>,
     /// Why nothing may be committed, where that is so.
@@ -316,6 +321,12 @@ impl Replicator {
     /// [`StepError::Fenced`]; a transient error leaves everything as it was, or a commit pending
     /// that the next call settles first.
     pub(super) async fn commit(&mut self, work: Work, pass: Pass) -> Result<Committed, StepError> {
+        let mut committed = self.commit_known(work, pass).await?;
+        self.ask_for_forms(&mut committed).await;
+        Ok(committed)
+    }
+
+    async fn commit_known(&mut self, work: Work, pass: Pass) -> Result<Committed, StepError> {
         self.settle().await?;
         let begun = Instant::now();
         let mut gathered = self.gather(work, pass).await?;
@@ -325,6 +336,8 @@ impl Replicator {
             header: None,
             later: std::mem::take(&mut gathered.later),
             not_whole: gathered.not_whole,
+            held: gathered.held.take(),
+            unasked: std::mem::take(&mut gathered.unasked),
             unread: gathered.unread.take(),
             refused: gathered.refused.take(),
             sessions: BTreeSet::new(),

@@ -187,7 +187,7 @@ impl Machine {
             Aim::MakeWay(why) => self.made_way(why, saved, ended, now),
             Aim::Exit => {
                 let code = match &saved {
-                    Saved::Not(_) => self.plan.code_unsaved(ended),
+                    Saved::Not(_) | Saved::Except(..) => self.plan.code_unsaved(ended),
                     Saved::All(_) | Saved::Nothing | Saved::Unwanted => self.plan.code(ended),
                 };
                 self.exit(code, saved, cause);

@@ -119,7 +119,9 @@ impl Machine {
     pub(super) fn verdict_without_gateway(&self, signal: i32) -> (u8, Saved) {
         match &self.made_way {
             None => (self.plan.code(Ended::Killed(signal)), Saved::Nothing),
-            Some(Saved::Not(reason)) => (exit::FLUSH_FAILED, Saved::Not(reason.clone())),
+            Some(saved @ (Saved::Not(_) | Saved::Except(..))) => {
+                (exit::FLUSH_FAILED, saved.clone())
+            }
             Some(saved) => (0, saved.clone()),
         }
     }

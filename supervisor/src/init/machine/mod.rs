@@ -515,6 +515,9 @@ impl Machine {
                 self.on_lease_ending(by, now);
             }
             ToInit::Flushed { seq } => self.on_flush_answer(Saved::All(seq), now),
+            ToInit::FlushedExcept { seq, reason } => {
+                self.on_flush_answer(Saved::Except(seq, reason), now);
+            }
             ToInit::FlushFailed { reason } => self.on_flush_answer(Saved::Not(reason), now),
         }
     }

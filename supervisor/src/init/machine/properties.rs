@@ -59,6 +59,10 @@ fn nudge() -> impl Strategy<Value = Nudge> {
         Just(ToInit::GatewayReady),
         any::<bool>().prop_map(|waiting| ToInit::Standby { waiting }),
         any::<u64>().prop_map(|seq| ToInit::Flushed { seq }),
+        any::<u64>().prop_map(|seq| ToInit::FlushedExcept {
+            seq,
+            reason: "torn".into()
+        }),
         Just(ToInit::FlushFailed {
             reason: "full".into()
         }),

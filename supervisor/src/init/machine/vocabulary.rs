@@ -447,6 +447,8 @@ pub enum Saved {
     Unwanted,
     /// All is saved, up to this commit.
     All(u64),
+    /// All that may be is saved, up to this commit; for this reason something may not.
+    Except(u64, String),
     /// The last changes are not saved, for this reason.
     Not(String),
 }

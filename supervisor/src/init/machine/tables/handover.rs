@@ -65,6 +65,20 @@ fn a_life_that_has_made_way_leaves_with_0() {
 }
 
 #[test]
+fn who_must_not_save_something_makes_way_all_the_same_and_says_so_at_its_end() {
+    let mut bench = asked_and_ended(plan());
+    let reason = "creds.json is not whole".to_owned();
+    let saved = Saved::Except(8, reason.clone());
+    bench.step(Event::Control(ToInit::FlushedExcept { seq: 8, reason }));
+    let actions = watcher_ends(&mut bench, 74);
+    assert_eq!(actions, [Action::Spawn(Role::Restorer)]);
+    bench.is(Lifecycle::Standby);
+    bench.step(Event::Signal(TERM));
+    let actions = bench.step(killed(Role::Restorer, TERM));
+    assert_eq!(exit_of(&actions), (74, saved));
+}
+
+#[test]
 fn a_stop_on_the_way_is_a_stop() {
     let mut bench = Bench::running(plan());
     bench.steps([asked(), Event::Signal(TERM)]);

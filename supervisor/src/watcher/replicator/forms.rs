@@ -1,0 +1,73 @@
+//! What form the committed version of a file has, where this watcher has not seen it itself: the file
+//! was changed before it began, and is no JSON now.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use tracing::{debug, warn};
+
+use super::{Committed, Replicator};
+use crate::archive::fetch::Fetch;
+use crate::archive::version::Version;
+use crate::boot::BootError;
+use crate::boot::contents::Contents;
+use crate::entry::RelPath;
+use crate::session::json::Form;
+
+/// How long after it could not be asked it is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+impl Replicator {
+    /// Reads the last committed versions of the files that `committed` does not know them of, once for
+    /// each, and has these looked at again.
+    pub(super) async fn ask_for_forms(&mut self, committed: &mut Committed) {
+        let paths = std::mem::take(&mut committed.unasked);
+        if paths.is_empty() {
+            return;
+        }
+        let asked = self.forms_of(&paths).await;
+        let mut when = Instant::now();
+        match asked {
+            Ok(forms) => {
+                let replica = self.replica.as_mut().expect("no thread has it");
+                for (path, form) in forms {
+                    debug!(target: "sync", %path, ?form, "the last committed version of a file was looked at");
+                    replica.note_form(&path, form);
+                }
+            }
+            Err(error) => {
+                warn!(target: "sync", error = %crate::human::Chain(&error), "the last committed versions of files that are not whole could not be read; trying again");
+                when += ASK_AGAIN;
+            }
+        }
+        committed
+            .later
+            .extend(paths.into_iter().map(|path| (path, when)));
+    }
+
+    async fn forms_of(&self, paths: &[RelPath]) -> Result<Vec<(RelPath, Form)>, BootError> {
+        let Some(head) = self.head().filter(|head| head.base > 0).cloned() else {
+            return Ok(Vec::new());
+        };
+        let directory = |source| BootError::Directory {
+            dir: self.settings.dir.clone(),
+            source,
+        };
+        let wanted: HashSet<&RelPath> = paths.iter().collect();
+        let mut version = Version::load(&*self.store, head).await?;
+        let fetch = Fetch::plan(&mut version, |path| wanted.contains(path));
+        drop(version);
+        let contents = Contents::begin(&self.state).map_err(directory)?;
+        let forms = match fetch.run(&*self.store, contents).await {
+            Ok(contents) => contents.forms().map_err(directory),
+            // Whatever it was, it is the last good version until the archive is found to have lost it.
+            Err((error, _)) if error.is_damage() => Ok(paths
+                .iter()
+                .map(|path| (path.clone(), Form::Whole))
+                .collect()),
+            Err((error, _)) => Err(error.into()),
+        };
+        Contents::clear(&self.state).map_err(directory)?;
+        forms
+    }
+}
