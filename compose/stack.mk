@@ -1,25 +1,22 @@
 # The stack of docker-compose.yml and compose/: one target a task. Each says what it does and what
 # may come next; what takes more than a line is a script in compose/bin/.
 .PHONY: up down restart logs ps status doctor shell backup restore-backup list-backups persistence-test \
-        rollback forward upgrade mongo-init config env clean
+        rollback forward upgrade mongo-init config env prune clean
 
 up: ## Start everything; the first time, write .env and build the image
 	@compose/bin/up.sh
 
 down: ## Stop and remove the containers; all data stays
-	@echo "stopping; the last changes are saved first"
-	@docker compose down
-	@echo "Next: make up. Nothing was deleted: the login is in MongoDB's volume and in the session directory."
+	@compose/bin/down.sh
 
 restart: ## Restart the gateway, its settings from .env anew
 	@compose/bin/restart.sh
 
-logs: ## Follow the logs (ends with ^C)
-	@docker compose logs --follow --tail 100
+logs: ## Follow the logs (ends with ^C); MongoDB's information with ALL=yes only
+	@compose/bin/logs.sh
 
 ps: ## The containers and their health
-	@docker compose ps --all
-	@echo "Next: make status tells about the login, make logs about the rest."
+	@compose/bin/inside.sh ps
 
 status: ## Whether the login is safe: state, lag, newest commit
 	@compose/bin/inside.sh status
@@ -61,5 +58,8 @@ env: ## Write .env with generated passwords, if there is none
 	@compose/bin/env.sh
 	@echo "Next: look through .env, then make up"
 
-clean: ## Delete the stack WITH ITS DATA; asks first
+prune: ## Delete what restore-backup and persistence-test have put away; asks first
+	@compose/bin/prune.sh
+
+clean: ## Delete the stack WITH ITS DATA; says what, and asks first
 	@compose/bin/clean.sh

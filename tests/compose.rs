@@ -29,8 +29,12 @@ mod bots;
 mod commands;
 #[path = "compose/configuration.rs"]
 mod configuration;
+#[path = "compose/folders.rs"]
+mod folders;
 #[path = "compose/footprint.rs"]
 mod footprint;
+#[path = "compose/observability.rs"]
+mod observability;
 #[path = "compose/outage.rs"]
 mod outage;
 #[path = "compose/overlays.rs"]
@@ -43,6 +47,8 @@ mod persistence;
 mod refusal;
 #[path = "compose/rights.rs"]
 mod rights;
+#[path = "compose/settings.rs"]
+mod settings;
 #[path = "compose/switching.rs"]
 mod switching;
 #[path = "compose/terminal.rs"]

@@ -149,6 +149,10 @@ lock() {
 once() {
     whole_number "$keep" BACKUP_KEEP
     whole_number "$keep_days" BACKUP_KEEP_DAYS
+    case ${MONGO_ENABLED:-} in [Ff]alse | FALSE | 0 | [Nn]o | NO | [Oo]ff | OFF)
+        fail "the session is kept in plain files now (MONGO_ENABLED=$MONGO_ENABLED), and what MongoDB holds is old: no backup was made. \`make backup\` saves the files"
+        ;;
+    esac
     connect
     lock
     local deadline started=$SECONDS taken described name collection file

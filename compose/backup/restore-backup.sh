@@ -9,17 +9,49 @@ source compose/backup/address.sh
 
 file=${1:-}
 [ -n "$file" ] || give_up "no backup was named" "make list-backups shows them; then: make restore-backup FILE=backups/…"
-need_docker
-need_env
-case $(env_get MONGO_ENABLED) in [Ff]alse | 0 | no | off)
-    give_up "the session is kept in plain files now, not in MongoDB (MONGO_ENABLED in .env)" "make forward, then try again"
-    ;;
-esac
-files=$(env_get COMPOSE_FILE)
-files=${COMPOSE_FILE:-${files:-docker-compose.yml}}
+need_stack
 service=$(gateway)
 directory=$(session_dir "$service")
 moment=$(date -u +%Y%m%dT%H%M%SZ)
+
+# A backup that was made in file mode: it takes the directory's place, in file mode.
+restore_files() {
+    local name=${file##*/} aside=
+    case $name in session-"$service"-*) ;; *) give_up "$name is not of $service" "COMPOSE_FILE in .env says which gateway runs" ;; esac
+    [ -f "backups/$name" ] || give_up "there is no backups/$name" "make list-backups shows what there is"
+    is_file_mode "$service" ||
+        give_up "$name is of plain files, and the session is kept in MongoDB now" "make rollback, then try again; make forward then brings it into MongoDB"
+    say "1/3 checking $name"
+    tar -tzf "backups/$name" >/dev/null || give_up "$name is damaged; nothing was changed"
+    say "2/3 stopping $service, and putting $directory away"
+    docker compose stop "$service"
+    if [ -n "$(ls -A "$directory" 2>/dev/null)" ]; then
+        aside=$directory.before-$moment
+        mv "$directory" "$aside"
+        mkdir -m 700 "$directory"
+    fi
+    say "3/3 putting its files in place"
+    if ! docker compose run --rm --no-deps -T --entrypoint tar "$service" --numeric-owner --same-owner -C /app/.sessions -xpz <"backups/$name"; then
+        if [ -n "$aside" ]; then
+            delete_dir "$service" "$directory"
+            mv "$aside" "$directory"
+        fi
+        docker compose start "$service" || true
+        give_up "failed to restore $name" "the session is as it was"
+    fi
+    docker compose up --detach --no-deps "$service"
+    await_ready "$service"
+    say "done: $service runs on the backup's state.${aside:+ Kept: the session directory as $aside.}"
+    next_step "make status; make prune deletes what was put away"
+}
+case ${file##*/} in session-*.tar.gz)
+    restore_files
+    exit
+    ;;
+esac
+if is_file_mode "$service"; then
+    give_up "the session is kept in plain files now, not in MongoDB (MONGO_ENABLED in .env)" "make forward, then try again"
+fi
 
 own=no
 ! has_mongodb || own=yes
@@ -44,8 +76,8 @@ after=$new
 
 # The tools of the `restore` service, whether or not .env lists the file that has it.
 tools() {
-    local with=$files
-    case :$with: in *:compose/backup.yml:*) ;; *) with=$with:compose/backup.yml ;; esac
+    local with
+    with=$(files_with compose/backup.yml)
     COMPOSE_FILE=$with docker compose run --rm --no-deps -T restore "$@"
 }
 
@@ -113,4 +145,4 @@ docker compose up --detach
 await_ready "$service"
 say "done: $service runs on the backup's state. Kept: the database $old${aside:+, and the session directory as $aside}."
 way_back
-next_step "make status; then make backup"
+next_step "make status; then make backup. make prune deletes what was put away, when nobody misses it"

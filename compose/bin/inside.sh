@@ -3,30 +3,30 @@
 # run, one of the same settings takes its place for the moment.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-need_docker
-need_env
+need_stack
 service=$(gateway)
-running() { [ -n "$(docker compose ps --quiet --status running "$service")" ]; }
 
 case ${1:-} in
     status)
-        running || say "$service is not running; this is what MongoDB holds"
+        running "$service" || say "$service is not running; this is what is stored"
         ;;
     shell)
-        running || give_up "$service is not running" "make up, or make ps"
+        running "$service" || give_up "$service is not running" "make up, or make ps"
         say "a shell in $service; exit leaves it, and touches nothing. sessionkeep --help lists what to look with."
         exec docker compose exec "$service" sh -c 'command -v bash >/dev/null && exec bash || exec sh'
         ;;
-    doctor | config) ;;
-    *) give_up "usage: compose/bin/inside.sh status|doctor|config|shell" ;;
+    ps)
+        docker compose ps --all
+        next_step "make status tells about the login, make logs about the rest."
+        exit
+        ;;
+    doctor) check_names ;;
+    config) ;;
+    *) give_up "usage: compose/bin/inside.sh status|doctor|config|shell|ps" ;;
 esac
 
 code=0
-if running; then
-    docker compose exec -T "$service" sessionkeep "$1" || code=$?
-else
-    docker compose run --rm --no-deps -T --entrypoint sessionkeep "$service" "$1" || code=$?
-fi
+inside "$service" "$1" || code=$?
 case $1 in
     status) next_step "make doctor, if something looks wrong; docs/operations.md explains each line" ;;
     doctor)

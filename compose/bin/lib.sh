@@ -2,6 +2,10 @@
 # shellcheck shell=bash
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=compose/bin/names.sh
+source compose/bin/names.sh
+# shellcheck source=compose/bin/ready.sh
+source compose/bin/ready.sh
 
 say() { printf '%s\n' "$*"; }
 next_step() { printf 'Next: %s\n' "$*"; }
@@ -23,42 +27,142 @@ at_least() { [ "$(printf '%s\n%s\n' "$2" "${1%%[-+]*}" | sort -V | head -n 1)" =
 
 need_env() { [ -f .env ] || give_up "there is no .env yet" "make env writes it; make up does so too, and starts everything"; }
 
-# env_get NAME: its value in .env, or nothing.
-env_get() { sed -n "s/^$1=//p" .env | tail -n 1; }
+# Docker, .env, and a project that is this folder's: what every command needs that touches the stack.
+need_stack() {
+    need_docker
+    need_env
+    need_own_project
+}
+
+# env_get NAME: its value as Compose sees it in .env, quotes and `$$` included, or nothing. Compose itself
+# reads it: as the name of an image, since that is printed as it is.
+env_get() {
+    local shown
+    shown=$(printf 'name: x\nservices: {x: {image: "=${%s-}"}}\n' "$1" | docker compose --file - config --images 2>&1) ||
+        give_up "failed to read .env: ${shown##*$'\n'}"
+    # Warnings come before it: on variables that .env refers to and nobody sets.
+    printf '%s\n' "${shown##*$'\n'}" | sed 's/^=//'
+}
 # env_set NAME VALUE: changes that line, or adds it. The file is replaced in one step and keeps its mode.
 env_set() {
-    local part
+    local part value=$2
+    # In single quotes Compose takes everything as it is.
+    [[ $value =~ ^[A-Za-z0-9_./:@%?\&=,+-]*$ ]] || value="'$value'"
     part=$(mktemp .env.XXXXXX)
     chmod --reference=.env "$part"
-    NAME=$1 VALUE=$2 awk '
-        index($0, ENVIRON["NAME"] "=") == 1 { if (!done) print ENVIRON["NAME"] "=" ENVIRON["VALUE"]; done = 1; next }
+    NAME=$1 VALUE=$value awk '
+        { name = $0; sub(/^[ \t]*(export[ \t]+)?/, "", name); sub(/[ \t]*[=:].*/, "", name) }
+        name == ENVIRON["NAME"] { if (!done) print ENVIRON["NAME"] "=" ENVIRON["VALUE"]; done = 1; next }
         { print }
         END { if (!done) print ENVIRON["NAME"] "=" ENVIRON["VALUE"] }' .env >"$part"
     mv "$part" .env
 }
+# The names that .env gives values to.
+env_names() { sed -nE 's/^[[:space:]]*(export[[:space:]]+)?([A-Za-z_][A-Za-z0-9_]*)[[:space:]]*[=:].*/\2/p' .env | sort -u; }
 
-# The service that runs the gateway: whichever the files in COMPOSE_FILE say.
-gateway() {
-    local service
-    service=$(docker compose config --services | grep -vxE 'mongodb|backup' | sort | head -n 1 || true)
-    [ -n "$service" ] || give_up "no gateway among the services" "see COMPOSE_FILE in .env, and: docker compose config"
-    printf '%s\n' "$service"
+# The files of the stack, with `:` between them.
+compose_files() {
+    local files
+    files=$(env_get COMPOSE_FILE)
+    printf '%s\n' "${files:-docker-compose.yml}"
 }
+# files_with FILE: the same, and FILE if it is not among them.
+files_with() {
+    local files
+    files=$(compose_files)
+    case :$files: in *:"$1":*) ;; *) files=$files:$1 ;; esac
+    printf '%s\n' "$files"
+}
+
 # What Compose prints is read to its end first: a reader that ends early would end Compose by a
 # signal, and with `pipefail` that counts as a failure, now and then.
-#
-# Where the gateway's session directory is on this machine.
-session_dir() {
+stack_config() { docker compose config 2>/dev/null || docker compose config; }
+
+# The project's name, under which Docker knows this stack.
+project() {
     local config
-    config=$(docker compose config)
-    awk -v service="  $1:" '
-        /^  [^ ]/ { inside = ($0 == service) }
-        inside && $1 == "source:" { sub(/^ *source: /, ""); gsub(/"/, ""); print; exit }' <<<"$config"
+    config=$(stack_config)
+    sed -n 's/^name: *//p' <<<"$config"
 }
-has_mongodb() {
+# Docker goes by the project's name alone: under one that another folder's containers have, `up` would take
+# them over, on this folder's ./session and passwords.
+need_own_project() {
+    local name folder folders
+    name=$(project)
+    folders=$(docker ps --all --filter "label=com.docker.compose.project=$name" \
+        --format '{{.Label "com.docker.compose.project.working_dir"}}' | sort -u)
+    while IFS= read -r folder; do
+        [ -n "$folder" ] || continue
+        # A folder that is gone was moved here, or nobody's containers are left of it.
+        if ! [ "$folder" -ef . ] && [ -e "$folder/docker-compose.yml" ]; then
+            give_up "the containers of the project $name belong to another folder: $folder" \
+                "give this one a name of its own: COMPOSE_PROJECT_NAME=$(new_project) in .env"
+        fi
+    done <<<"$folders"
+}
+new_project() { printf 'sessionkeep-%s' "$(od -An -N4 -tx1 /dev/urandom | tr -d ' \n')"; }
+
+# The service that runs the gateway: the one with the label, whatever other services the files in COMPOSE_FILE
+# add. Where there are several, GATEWAY names one.
+gateway() {
+    local config found
+    config=$(stack_config)
+    found=$(awk '
+        /^[^ ]/ { services = ($1 == "services:") }
+        services && /^  [^ ]/ { service = $1; sub(/:$/, "", service) }
+        services && $1 == "org.sessionkeep.role:" && $2 == "gateway" { print service }' <<<"$config")
+    [ -n "$found" ] || give_up "no service has the label org.sessionkeep.role: gateway" "see COMPOSE_FILE in .env, and: docker compose config"
+    if [ -n "${GATEWAY:-}" ]; then
+        grep -qxF -- "$GATEWAY" <<<"$found" || give_up "GATEWAY=$GATEWAY is none of the gateways: ${found//$'\n'/, }"
+        found=$GATEWAY
+    fi
+    case $found in *$'\n'*) give_up "there are several gateways: ${found//$'\n'/, }" "name the one that is meant: GATEWAY=… make …" ;; esac
+    printf '%s\n' "$found"
+}
+# session_dir SERVICE: where the gateway's session directory is on this machine.
+session_dir() {
+    local config found
+    config=$(stack_config)
+    found=$(awk -v service="  $1:" '
+        /^  [^ ]/ { inside = ($0 == service) }
+        inside && $1 == "-" { kind = ""; source = "" }
+        inside && $2 == "type:" { kind = $3 }
+        inside && $1 == "source:" { source = $0; sub(/^ *source: /, "", source); gsub(/^["\047]|["\047]$/, "", source) }
+        inside && $1 == "target:" && $2 == "/app/.sessions" && kind == "bind" { print source; exit }' <<<"$config")
+    [ -n "$found" ] || give_up "$1 has no folder of this machine at /app/.sessions" "see: docker compose config"
+    printf '%s\n' "$found"
+}
+# has_service NAME
+has_service() {
     local services
     services=$(docker compose config --services)
-    grep -qx mongodb <<<"$services"
+    grep -qxF -- "$1" <<<"$services"
+}
+has_mongodb() { has_service mongodb; }
+# service_env SERVICE NAME: a variable as that service's container gets it, whichever file it comes from.
+service_env() {
+    local config
+    config=$(stack_config)
+    awk -v service="  $1:" -v name="$2:" '
+        /^  [^ ]/ { inside = ($0 == service) }
+        inside && $1 == name { sub(/^ *[^ ]+ */, ""); gsub(/^["\047]|["\047]$/, ""); print; exit }' <<<"$config"
+}
+# Whether SERVICE keeps its session in plain files alone.
+is_file_mode() {
+    local mode
+    mode=$(service_env "$1" MONGO_ENABLED)
+    case ${mode,,} in false | 0 | no | off) return 0 ;; *) return 1 ;; esac
+}
+# Whether a directory is a session's: what sessionkeep has never worked on has no such notes in it.
+is_session() { [ -e "$1/.sessionkeep" ]; }
+# delete_dir SERVICE DIRECTORY: also what a container wrote as root, where this user is not root.
+delete_dir() {
+    rm -rf -- "$2" 2>/dev/null || true
+    [ -e "$2" ] || return 0
+    local image
+    image=$(docker compose config --images "$1")
+    docker run --rm --network none --user 0 --entrypoint rm --volume "$(dirname "$2"):/parent" "$image" -rf "/parent/$(basename "$2")"
+    [ ! -e "$2" ] || give_up "failed to delete $2"
 }
 
 # confirm QUESTION: asks for a plain "yes". Without a terminal, or with YES=yes, see below.
@@ -76,32 +180,4 @@ own_page() {
     local address
     address=$(docker compose port "$1" 3001)
     printf 'http://%s/' "${address/0.0.0.0/127.0.0.1}"
-}
-
-# await_ready SERVICE: until its gateway answers. Tells the log's end if that takes too long.
-await_ready() {
-    local service=$1 begun=$SECONDS told='' container state line
-    while :; do
-        if line=$(docker compose exec -T "$service" sessionkeep health --ready 2>/dev/null); then
-            return
-        fi
-        container=$(docker compose ps --all --quiet "$service" | head -n 1)
-        state=$(docker inspect --format '{{.State.Status}} {{.RestartCount}}' "$container" 2>/dev/null || echo 'gone 0')
-        case $state in
-            "running 0") ;;
-            *)
-                docker compose logs --no-log-prefix --tail 15 "$service" >&2
-                give_up "$service does not stay up (${state% *}); its last lines are above" "what they mean: docs/operations.md, \"By symptom\""
-                ;;
-        esac
-        if [ $((SECONDS - begun)) -ge "${READY_WAIT:-300}" ]; then
-            docker compose logs --no-log-prefix --tail 15 "$service" >&2
-            give_up "$service was not ready within ${READY_WAIT:-300} s: ${line:-it does not answer}" "it goes on trying; its last lines are above. More: make logs"
-        fi
-        if [ -n "$line" ] && [ "$line" != "$told" ]; then
-            say "  $line"
-            told=$line
-        fi
-        sleep 0.5
-    done
 }

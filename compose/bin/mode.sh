@@ -3,21 +3,18 @@
 # Either way the newest state counts, and nothing is deleted.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-need_docker
-need_env
+need_stack
 service=$(gateway)
 directory=$(session_dir "$service")
-mode=$(env_get MONGO_ENABLED)
 
 # What a directory holds beside our own notes.
 is_empty() { [ -z "$(find "$1" -mindepth 1 -maxdepth 1 ! -name .sessionkeep -print -quit 2>/dev/null)" ]; }
 
 rollback() {
-    case ${mode,,} in false | 0 | no | off)
-        say "MONGO_ENABLED is $mode already: the session is kept in $directory alone"
+    if is_file_mode "$service"; then
+        say "MONGO_ENABLED is False already: the session is kept in $directory alone"
         return
-        ;;
-    esac
+    fi
     say "stopping $service, so that its last changes are saved"
     docker compose stop "$service"
     # A directory that was wiped while nothing ran must not become the state that counts.
@@ -35,11 +32,14 @@ rollback() {
 }
 
 forward() {
-    case ${mode,,} in true | 1 | yes | on | '')
-        say "MONGO_ENABLED is ${mode:-not set}: the session is kept in MongoDB already"
-        return
+    case :$(compose_files): in *:compose/file-mode.yml:*)
+        give_up "compose/file-mode.yml keeps the session in plain files" "take it out of COMPOSE_FILE in .env, then make forward"
         ;;
     esac
+    if ! is_file_mode "$service"; then
+        say "MONGO_ENABLED is True: the session is kept in MongoDB already"
+        return
+    fi
     ! has_mongodb || docker compose up --detach --wait mongodb
     env_set MONGO_ENABLED True
     say "starting $service with MongoDB; it saves what changed meanwhile"

@@ -2,8 +2,7 @@
 # Runs mongo-init/ in the running MongoDB, with the names and passwords that .env has now.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-need_docker
-need_env
+need_stack
 has_mongodb || give_up "this stack has no MongoDB of its own" "on an external one, its provider's page makes users"
 say "bringing MongoDB's user, indexes and rules to what .env says"
 # The names are passed by name, not by value, so that no password stands in a process list.

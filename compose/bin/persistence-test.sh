@@ -3,13 +3,11 @@
 # directory away, starts again, and compares.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-need_docker
-need_env
+need_stack
 service=$(gateway)
 directory=$(session_dir "$service")
-case $(env_get MONGO_ENABLED) in
-    [Ff]alse | 0 | no | off) give_up "MONGO_ENABLED is False, so the session is in $directory alone and would not come back" "make forward, then try again" ;;
-esac
+! is_file_mode "$service" ||
+    give_up "MONGO_ENABLED is False, so the session is in $directory alone and would not come back" "make forward, then try again"
 docker compose exec -T "$service" sessionkeep health >/dev/null || give_up "$service is not running, or not healthy" "make up, make status"
 
 # Each session's name, state and number, as WAHA tells them. For other gateways, what the archive holds.
@@ -50,4 +48,4 @@ if [ "$service" = waha ] && [ "$after" != "$before" ]; then
     give_up "the sessions did not come back as they were" "the old directory is $away; to use it: make down, move it back to $directory, make up" "please report this, with: docker compose logs $service"
 fi
 printf "%s\n" "after:" "$after" "passed: the session came back from MongoDB"
-next_step "delete what was put away, when you like: rm -r '$away'"
+next_step "make prune deletes what was put away ($away), when you like"

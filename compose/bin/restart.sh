@@ -2,8 +2,7 @@
 # Restarts the gateway, with its settings read anew.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-need_docker
-need_env
+need_stack
 service=$(gateway)
 say "restarting $service; its last changes are saved first"
 docker compose up --detach --no-deps --force-recreate "$service"

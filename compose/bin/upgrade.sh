@@ -2,8 +2,7 @@
 # Brings the images to the versions in .env, with a backup before.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-need_docker
-need_env
+need_stack
 service=$(gateway)
 if has_mongodb && [ "${BACKUP:-yes}" = yes ]; then
     say "a backup first (BACKUP=no goes without)"

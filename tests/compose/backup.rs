@@ -112,6 +112,28 @@ fn a_backup_under_load_brings_the_login_back() {
     );
 
     case(
+        "make prune",
+        "it lists what restores have put away, and deletes that and nothing in use",
+        || {
+            let script =
+                "print(db.getMongo().getDBNames().filter(n => n.startsWith('sessionkeep')).length)";
+            assert_ne!(stack.mongo(script), "1", "there is nothing to prune");
+            let now = stack.gateway().send(5);
+            let said = stack.try_make(&["prune"]);
+            assert!(
+                said.code != 0 && said.out.contains("database"),
+                "{}",
+                said.text()
+            );
+            assert_ne!(stack.mongo(script), "1", "it did not ask");
+            stack.make(&["prune", "YES=yes"]);
+            assert_eq!(stack.mongo(script), "1");
+            stack.gateway().expect_kept(&now);
+            stack.waha().exec(&["sessionkeep", "verify", "--all"]);
+        },
+    );
+
+    case(
         "scheduled backups",
         "they are made by themselves; those too many and those too old go, and the newest never",
         || {

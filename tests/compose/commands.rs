@@ -21,10 +21,33 @@ fn the_commands_inform_and_delete_nothing_unasked() {
             }
             let said = stack.make(&["status"]);
             assert!(said.out.contains("everything saved"), "{}", said.text());
+            let logs = shown_logs(&stack);
+            assert!(!logs.contains("client metadata"), "{logs}");
+            assert!(logs.contains("[SYNC] ready for changes"), "{logs}");
             stack.compose(&["stop", "waha"]);
             for target in ["status", "doctor", "config", "ps"] {
                 let said = stack.make(&[target]);
                 looks_right(&stack, target, &said.text());
+            }
+        },
+    );
+
+    case(
+        "read-only containers",
+        "MongoDB runs in one, and no container has a volume without a name, which would stay at each down",
+        || {
+            assert_eq!(
+                stack
+                    .container("mongodb")
+                    .inspect(".HostConfig.ReadonlyRootfs"),
+                true
+            );
+            for service in ["mongodb", "waha"] {
+                let mounts = stack.container(service).inspect(".Mounts");
+                for mount in mounts.as_array().expect("mounts") {
+                    let name = mount["Name"].as_str().unwrap_or(stack.project());
+                    assert!(name.starts_with(stack.project()), "{service}: {mount}");
+                }
             }
         },
     );
@@ -58,6 +81,13 @@ fn the_commands_inform_and_delete_nothing_unasked() {
             assert!(stack.path(".env").exists(), ".env is gone");
         },
     );
+}
+
+/// What `make logs` shows, without following.
+fn shown_logs(stack: &Stack) -> String {
+    let mut command = stack.command("compose/bin/logs.sh");
+    command.env("FOLLOW", "no");
+    crate::run::run(&mut command, std::time::Duration::from_secs(60)).out
 }
 
 #[track_caller]

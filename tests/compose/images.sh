@@ -20,7 +20,8 @@ label=org.sessionkeep.stand-in
 shelf=sessionkeep-stand-in
 
 waha=devlikeapro/waha:gows-2026.9.2
-all=(debian:bookworm-slim node:22-bookworm-slim python:3.11-slim-bookworm rust:1.95.0-slim-bookworm mongo:7.0 "$waha")
+all=(debian:bookworm-slim node:22-bookworm-slim python:3.11-slim-bookworm rust:1.95.0-slim-bookworm mongo:7.0 "$waha"
+    prom/prometheus:v3.5.0 grafana/grafana-oss:12.1.0)
 
 say() { printf 'images: %s\n' "$*"; }
 give_up() { printf 'images: %s\n' "$@" >&2; exit 1; }
@@ -37,6 +38,8 @@ sources_of() {
         rust:*) echo "$images/rust" rust-toolchain.toml ;;
         mongo:*) echo "$images/mongo" tests/tools/wheels.txt ;;
         devlikeapro/*) echo "$images/waha" tests/gateways tests/tools/wheels.txt ;;
+        prom/*) echo "$images/prometheus" ;;
+        grafana/*) echo "$images/grafana" "$images/node" tests/tools/wheels-node.txt ;;
     esac
 }
 stamp_of() {
@@ -82,6 +85,8 @@ stand_in() {
         debian:*) debian "$(stamp_of "$1")" "$shelf/$1" ;;
         node:*) build "$1" "$images/node" --build-context tools=tests/tools ;;
         python:*) build "$1" "$images/python" ;;
+        prom/*) build "$1" "$images/prometheus" ;;
+        grafana/*) build "$1" "$images/grafana" ;;
         rust:*) build "$1" "$images/rust" --build-context "toolchain=$(rustc --print sysroot)" ;;
         mongo:*)
             build "$1" "$images/mongo" --build-context mongod=.cache/mongod \

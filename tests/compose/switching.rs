@@ -1,5 +1,8 @@
 //! Going back to plain files and forth again, and changing the image under a session.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
 use crate::stack::Stack;
 use crate::told::case;
 
@@ -29,6 +32,43 @@ fn rollback_and_forward_keep_the_newest_state() {
                 commits,
                 "file mode has written to the database"
             );
+        },
+    );
+
+    case(
+        "make backup in file mode",
+        "the files are saved and not the old database, they come back, and prune removes what was put away",
+        || {
+            let before = stack.gateway().send(10);
+            let said = stack.make(&["backup"]);
+            let saved = names(&stack, "backups");
+            assert_eq!(saved.len(), 1, "{saved:?}: {}", said.text());
+            assert!(saved[0].starts_with("session-waha-"), "{saved:?}");
+            let kept = fs::metadata(stack.path(&format!("backups/{}", saved[0])));
+            let mode = kept.expect("stat").permissions().mode();
+            assert_eq!(mode & 0o077, 0, "mode of the backup: {mode:o}");
+            let listed = stack.make(&["list-backups"]);
+            assert!(listed.out.contains(&saved[0]), "{}", listed.text());
+            stack.gateway().until_up();
+            stack.gateway().expect_kept_to_the_last_word(&before);
+
+            stack.gateway().send(10);
+            stack.make(&["restore-backup", &format!("FILE=backups/{}", saved[0])]);
+            stack.gateway().until_up();
+            stack.gateway().expect_kept_to_the_last_word(&before);
+
+            let away = |stack: &Stack| {
+                let all = names(stack, ".");
+                all.iter()
+                    .filter(|name| name.starts_with("session.before-"))
+                    .count()
+            };
+            assert_eq!(away(&stack), 1);
+            assert_ne!(stack.try_make(&["prune"]).code, 0, "it did not ask");
+            assert_eq!(away(&stack), 1);
+            stack.make(&["prune", "YES=yes"]);
+            assert_eq!(away(&stack), 0);
+            stack.gateway().expect_kept_to_the_last_word(&before);
         },
     );
 
@@ -153,4 +193,13 @@ fn a_wrapper_that_dies_at_once_does_not_cut_off_the_last_words() {
             );
         },
     );
+}
+
+/// What is in a directory of the copy.
+fn names(stack: &Stack, dir: &str) -> Vec<String> {
+    let entries = fs::read_dir(stack.path(dir)).expect("read the directory");
+    entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
 }

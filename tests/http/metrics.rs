@@ -136,11 +136,8 @@ fn prometheus_takes_it_with_the_configuration_of_the_stack() {
     fs::copy(observability().join("alerts.yml"), at.join("alerts.yml")).expect("copy");
     let stack = fs::read_to_string(observability().join("prometheus.yml")).expect("read");
     let here = stack
-        .replace("waha:3001", &format!("127.0.0.1:{port}"))
-        .replace(
-            "/run/secrets/admin_token",
-            at.join("token").to_str().expect("text"),
-        )
+        .replace("gateway:3001", &format!("127.0.0.1:{port}"))
+        .replace("/tmp/admin_token", at.join("token").to_str().expect("text"))
         .replace("15s", "1s");
     assert_ne!(here, stack);
     fs::write(at.join("prometheus.yml"), here).expect("write");
