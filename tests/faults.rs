@@ -49,6 +49,8 @@ mod churned;
 mod damage;
 #[path = "faults/damage_random.rs"]
 mod damage_random;
+#[path = "faults/databases.rs"]
+mod databases;
 #[path = "faults/decoders.rs"]
 mod decoders;
 #[path = "faults/descriptors.rs"]

@@ -16,6 +16,7 @@
 //! | [`events`] | where to look again |
 //! | [`stable`], [`json`] | reading a file that may be being written |
 //! | [`sqlite`], [`frozen`], [`freeze`] | a consistent image of a live database |
+//! | `soundness` | what is damage, and what is only odd |
 //! | `wal` | which of its pages changed since the last one |
 //! | [`marker`] | what the directory remembers of the archive |
 //! | [`mounts`], [`mount_id`] | what is mounted below it |
@@ -38,6 +39,7 @@ mod remove_tree;
 mod reserved;
 pub mod rights;
 pub mod scan;
+mod soundness;
 mod sparse;
 pub mod sqlite;
 mod sqlite_vfs;
