@@ -2,6 +2,8 @@
 //! committed content. A gateway takes such a file for absent, and an absent `creds.json` for a new
 //! login. What never was JSON is left as it is, and nothing is put back that is not whole itself.
 
+mod database;
+
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Seek as _};
@@ -24,6 +26,8 @@ use crate::session::install::REPLACED;
 use crate::session::json::{self, Form};
 use crate::session::state_dir::own_dir;
 use crate::session::{Found, FoundKind, JsonReader, ReadError, stable};
+
+pub(super) use database::heal as heal_databases;
 
 /// Files up to this size are read in one go.
 const WHOLE_MAX: u64 = 1 << 20;

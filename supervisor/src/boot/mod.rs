@@ -295,7 +295,8 @@ impl Site<'_> {
                         (local.marker.map(|m| m.seq), writer.head().map(|h| h.seq));
                     error!(target: "boot", marker, head, "the store knows less than this directory; keeping the directory and committing it");
                 }
-                if let Some(version) = version {
+                if let Some(mut version) = version {
+                    heal::heal_databases(self, &mut version).await?;
                     heal::heal(self, version).await?;
                 }
             }

@@ -80,7 +80,8 @@ impl Site<'_> {
             Plan::Adopt if local.marker.is_none() => return Err(refused),
             Plan::Adopt => {}
             Plan::Keep(_) => {
-                if let Some(version) = version {
+                if let Some(mut version) = version {
+                    heal::heal_databases(&self, &mut version).await?;
                     heal::heal(&self, version).await?;
                 }
             }

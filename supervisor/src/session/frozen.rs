@@ -17,7 +17,7 @@ use super::state_dir::StateDir;
 /// Nobody else knows the copy, so a lock on it is there at once.
 const COPY_BUSY: Duration = Duration::from_secs(1);
 /// Where copies of databases are made, for milliseconds, in our own directory.
-const SCRATCH: &str = "scratch";
+pub(crate) const SCRATCH: &str = "scratch";
 
 /// Removes a copy that a process left which was killed while it made it: it holds keys.
 ///
