@@ -77,6 +77,8 @@ mod inotify;
 mod json_gate;
 #[path = "faults/kills.rs"]
 mod kills;
+#[path = "faults/locks.rs"]
+mod locks;
 #[path = "faults/modes.rs"]
 mod modes;
 #[path = "faults/mutate.rs"]

@@ -1,9 +1,10 @@
-//! A consistent image of a database whose writer shares no lock (`locking_mode=EXCLUSIVE`).
+//! A consistent image of a database whose writer shares no lock (`locking_mode=EXCLUSIVE`), or writes
+//! without a pause and must not be kept from it.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -48,6 +49,7 @@ pub fn snapshot_frozen(
     {
         // The guard comes first: a freeze that failed half way has stopped somebody.
         let _thaw = Thaw(freezer);
+        let begun = Instant::now();
         freezer.freeze().map_err(SnapshotError::Io)?;
         match copy_file(place.dir(), scratch.as_fd(), place.name()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -62,6 +64,7 @@ pub fn snapshot_frozen(
                 other => other.map_err(SnapshotError::Io)?,
             }
         }
+        tracing::debug!(target: "sync", path = %String::from_utf8_lossy(place.name()), held = ?begun.elapsed(), "database was copied while its writers stood still");
     }
     let copy = Place::below(scratch.as_fd(), place.name());
     let copy = copy.map_err(|errno| SnapshotError::Io(errno.into()))?;

@@ -16,6 +16,7 @@
 //! | [`events`] | where to look again |
 //! | [`stable`], [`json`] | reading a file that may be being written |
 //! | [`sqlite`], [`frozen`], [`freeze`] | a consistent image of a live database |
+//! | [`unlocked`] | reading one with a rollback journal in no writer's way |
 //! | `soundness` | what is damage, and what is only odd |
 //! | `wal` | which of its pages changed since the last one |
 //! | [`marker`] | what the directory remembers of the archive |
@@ -47,6 +48,7 @@ pub mod stable;
 pub mod stage;
 mod staged;
 pub mod state_dir;
+pub mod unlocked;
 pub(crate) mod wal;
 mod walk;
 
@@ -67,4 +69,5 @@ pub use sqlite::{Check, Image, Snapshot, SnapshotError, snapshot};
 pub use stable::{ReadError, Stable};
 pub use stage::{Stage, StageError, StagedFile, free_space};
 pub use state_dir::{Presence, STATE_DIR, StateDir, StateDirError};
+pub use unlocked::{Quiet, Stillness};
 pub use wal::Moment;

@@ -8,15 +8,21 @@
 //! SQLite takes nothing but paths. It gets one that leads through the database's open directory
 //! ([`Place`]), and a file system of its own that opens nothing else (`sqlite_vfs`).
 //!
+//! A database with a rollback journal is read without a lock while its writer may write
+//! ([`super::unlocked`]): its commits would fail otherwise.
+//!
 //! Two rules of SQLite's shape this module. POSIX locks belong to the process: a file that this
 //! process has open through SQLite must not be opened and closed by other means. And closing a
 //! writable descriptor is an event to whoever watches the file: after each snapshot the watch
 //! reports the database as closed, and only an unchanged [`super::Fingerprint`] tells that
 //! nothing happened.
 
+use std::ffi::{c_int, c_void};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
@@ -28,10 +34,15 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Row, ffi};
 use super::beneath::{self, Place};
 use super::soundness::{self, Verdict};
 use super::sqlite_vfs;
+use super::unlocked::Quiet;
 use super::wal::Moment;
 
 /// The first bytes of every SQLite database that is not empty.
-const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+pub(super) const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+/// After so many pages that are checked, or steps of a statement, it is looked whether the file was
+/// written.
+const LOOK_EVERY: c_int = 256;
 
 /// What a snapshot handed out: `page_size * pages` bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +80,9 @@ pub enum SnapshotError {
     /// It is no database, or a damaged one; SQLite's words.
     #[error("the database is damaged: {0}")]
     Damaged(String),
+    /// It was written while it was read without a lock: what was read is of no moment.
+    #[error("the database was written while it was read")]
+    Moved,
     /// It is gone.
     #[error("the database vanished")]
     Vanished,
@@ -130,6 +144,9 @@ pub struct Snapshot {
     place: Place,
     image: Image,
     moment: Option<Moment>,
+    /// What shows that nobody writes, where no lock keeps writers away. The connection asks it, and is
+    /// dropped before it.
+    quiet: Option<Arc<Quiet>>,
 }
 
 impl Snapshot {
@@ -140,17 +157,10 @@ impl Snapshot {
     pub fn begin(place: &Place, busy: Duration) -> Result<Self, SnapshotError> {
         let path = place.path();
         let begun = open(place, busy).and_then(|connection| {
-            connection.execute_batch("BEGIN")?;
-            // BEGIN alone takes no lock: the first read does, and fixes the moment.
-            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+            let image = fix_the_moment(&connection)?;
             // Setting it needs the database's mode to be known, hence after the first read. It only
             // matters to connections that write, which this one never does.
             connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-            let number = |sql| connection.query_row(sql, [], |row| row.get::<_, u32>(0));
-            let image = Image {
-                page_size: number("PRAGMA page_size")?,
-                pages: number("PRAGMA page_count")?.into(),
-            };
             Ok((connection, image))
         });
         let (connection, image) = begun.map_err(|error| classify(error, place))?;
@@ -170,6 +180,34 @@ impl Snapshot {
             place: place.clone(),
             image,
             moment,
+            quiet: None,
+        })
+    }
+
+    /// Opens the database at `place`, which is `quiet` and has a rollback journal, without a lock: its
+    /// writer is never kept from writing. Where it does write, everything fails with
+    /// [`SnapshotError::Moved`], soon.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub fn unlocked(place: &Place, quiet: Quiet) -> Result<Self, SnapshotError> {
+        let begun = open_unlocked(place).and_then(|connection| {
+            let image = fix_the_moment(&connection)?;
+            Ok((connection, image))
+        });
+        let (connection, image) = match begun {
+            Ok(begun) if quiet.holds(place) => begun,
+            Err(error) if quiet.holds(place) => return Err(classify(error, place)),
+            _ => return Err(SnapshotError::Moved),
+        };
+        let quiet = Arc::new(quiet);
+        end_when_written(&connection, &quiet);
+        Ok(Self {
+            connection,
+            place: place.clone(),
+            image,
+            moment: None,
+            quiet: Some(quiet),
         })
     }
 
@@ -202,14 +240,16 @@ impl Snapshot {
     /// # Errors
     /// [`SnapshotError::Damaged`] where it is not, else that it could not be looked at.
     pub fn check(&self) -> Result<(), SnapshotError> {
-        match soundness::check(&self.connection).map_err(|error| self.classify(error))? {
-            Verdict::Sound => Ok(()),
-            Verdict::Odd(words) => {
+        let verdict = soundness::check(&self.connection).map_err(|error| self.classify(error));
+        self.unmoved(match verdict {
+            Ok(Verdict::Sound) => Ok(()),
+            Ok(Verdict::Odd(words)) => {
                 tracing::debug!(target: "sync", path = %String::from_utf8_lossy(self.place.name()), words, "database holds what its schema forbids, or cannot be checked without the gateway; it is sound, and stored as it is");
                 Ok(())
             }
-            Verdict::Damaged(words) => Err(SnapshotError::Damaged(words)),
-        }
+            Ok(Verdict::Damaged(words)) => Err(SnapshotError::Damaged(words)),
+            Err(error) => Err(error),
+        })
     }
 
     /// Hands every page to `each`, in order, with its offset.
@@ -217,6 +257,13 @@ impl Snapshot {
     /// # Errors
     /// [`SnapshotError`]; an error of `each` ends it.
     pub fn all_pages(
+        &self,
+        each: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
+    ) -> Result<(), SnapshotError> {
+        self.unmoved(self.read_all(each))
+    }
+
+    fn read_all(
         &self,
         each: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
     ) -> Result<(), SnapshotError> {
@@ -293,7 +340,25 @@ impl Snapshot {
     }
 
     fn classify(&self, error: rusqlite::Error) -> SnapshotError {
-        classify(error, &self.place)
+        match self.has_moved() {
+            true => SnapshotError::Moved,
+            false => classify(error, &self.place),
+        }
+    }
+
+    /// What was read without a lock counts only where nothing was written until then; so does what was
+    /// said of it.
+    fn unmoved(&self, result: Result<(), SnapshotError>) -> Result<(), SnapshotError> {
+        match result {
+            Err(error @ SnapshotError::Io(_)) => Err(error),
+            _ if self.has_moved() => Err(SnapshotError::Moved),
+            other => other,
+        }
+    }
+
+    fn has_moved(&self) -> bool {
+        let quiet = self.quiet.as_ref();
+        quiet.is_some_and(|quiet| !quiet.holds(&self.place))
     }
 }
 
@@ -323,6 +388,18 @@ fn index_header(connection: &Connection) -> Option<[u8; 48]> {
     }
 }
 
+/// Begins a read transaction.
+fn fix_the_moment(connection: &Connection) -> rusqlite::Result<Image> {
+    connection.execute_batch("BEGIN")?;
+    // BEGIN alone takes no lock: the first read does, and fixes the moment.
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    let number = |sql| connection.query_row(sql, [], |row| row.get::<_, u32>(0));
+    Ok(Image {
+        page_size: number("PRAGMA page_size")?,
+        pages: number("PRAGMA page_count")?.into(),
+    })
+}
+
 fn is_wal(connection: &Connection) -> bool {
     let mode = connection.query_row("PRAGMA journal_mode", [], |row| row.get::<_, String>(0));
     mode.is_ok_and(|mode| mode == "wal")
@@ -337,6 +414,40 @@ fn open(place: &Place, busy: Duration) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "query_only", true)?;
     connection.pragma_update(None, "cache_size", -512)?;
     Ok(connection)
+}
+
+/// Opens the file as it is: no lock, no journal, and nothing of it changes (`immutable`).
+fn open_unlocked(place: &Place) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_URI;
+    let mut uri = String::from("file:");
+    for byte in place.path().as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => uri.push(char::from(*byte)),
+            other => uri.push_str(&format!("%{other:02x}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    let connection = Connection::open_with_flags_and_vfs(uri, flags, sqlite_vfs::name())?;
+    connection.pragma_update(None, "cache_size", -512)?;
+    Ok(connection)
+}
+
+/// Has SQLite give up what it does once somebody writes: reading all of a large database in vain
+/// takes as long as reading it.
+fn end_when_written(connection: &Connection, quiet: &Arc<Quiet>) {
+    unsafe extern "C" fn is_written(quiet: *mut c_void) -> c_int {
+        // SAFETY: as below.
+        let quiet = unsafe { &*quiet.cast::<Quiet>() };
+        c_int::from(!quiet.is_unwritten())
+    }
+    // SAFETY: the handle is that of an open connection; what it asks is only read, and is kept
+    // beside the connection until after that is closed.
+    unsafe {
+        let quiet = Arc::as_ptr(quiet).cast_mut().cast();
+        ffi::sqlite3_progress_handler(connection.handle(), LOOK_EVERY, Some(is_written), quiet);
+    }
 }
 
 fn classify(error: rusqlite::Error, place: &Place) -> SnapshotError {

@@ -1,6 +1,8 @@
 //! Reads SQLite databases for a commit: of one moment each, only what changed where the write-ahead
 //! log tells, and paced so that a busy one costs a few percent of a core.
 
+mod unlocked;
+
 use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};
@@ -21,6 +23,7 @@ use crate::session::{
 };
 
 /// How long a snapshot waits for a database's lock while the gateway runs, and at the end.
+/// One with a rollback journal is not locked at all: see [`unlocked`].
 const BUSY_LIVE: Duration = Duration::from_millis(150);
 const BUSY_FINAL: Duration = Duration::from_secs(1);
 /// After a database was locked for this long, its writer does not share: freeze it.
@@ -39,6 +42,8 @@ const PACE_WHOLE: u32 = 25;
 const PACE_MAX: Duration = Duration::from_secs(30);
 /// What a snapshot costs besides reading and compressing: the commit's way to the store.
 const COMMIT_COST: Duration = Duration::from_millis(1);
+/// How often a gateway is held still for a database that it writes without a pause, at most.
+const FREEZE_EVERY: Duration = Duration::from_secs(1);
 /// Databases up to this size are checked whenever they are read whole, larger ones at times.
 const CHECK_ALWAYS_MAX: u64 = 8 << 20;
 /// How often a database is read whole and checked though its log tells what changed, at most; and
@@ -58,6 +63,8 @@ struct Pace {
     paid_until: Option<Instant>,
     /// Since when its lock cannot be had.
     busy_since: Option<Instant>,
+    /// Not before then are its writers held still again.
+    next_freeze: Option<Instant>,
     /// When it is to be read whole and checked again.
     check_due: Option<Instant>,
     /// The last snapshot found nothing new, so an unchanged fingerprint proves that there is
@@ -182,23 +189,33 @@ impl Databases {
             whole_from: pace.next_whole.filter(|at| pass == Pass::Live && now < *at),
             checked: false,
             extent: Extent::Whole,
+            way: Way::Beside,
             builder,
             failure: None,
         };
-        let frozen = pace
+        let is_patient = pace
             .busy_since
-            .is_some_and(|since| since.elapsed() >= BUSY_PATIENCE);
-        let taken = match (frozen, self.gateway) {
-            (true, Some(gateway)) => reading.frozen(&self.state, gateway),
-            _ => reading.live(match pass {
-                Pass::Live => BUSY_LIVE,
-                Pass::Final => BUSY_FINAL,
-            }),
+            .is_none_or(|since| since.elapsed() < BUSY_PATIENCE);
+        let taken = match (pass, is_patient, self.gateway) {
+            (_, false, Some(gateway)) => match reading.frozen(&self.state, gateway) {
+                Err(SnapshotError::Io(_)) if pass == Pass::Live && reading.failure.is_none() => {
+                    reading.live(BUSY_LIVE)
+                }
+                other => other,
+            },
+            (Pass::Live, true, gateway) => {
+                reading.beside_its_writer(&self.state, gateway, pace.next_freeze)
+            }
+            (Pass::Live, false, None) => reading.live(BUSY_LIVE),
+            (Pass::Final, ..) => reading.live(BUSY_FINAL),
         };
         if let Some(error) = reading.failure {
             return Err(error);
         }
-        let (checked, extent) = (reading.checked, reading.extent);
+        let (checked, extent, way) = (reading.checked, reading.extent, reading.way);
+        if way != Way::Beside {
+            pace.next_freeze = Some(Instant::now() + FREEZE_EVERY);
+        }
         if !matches!(taken, Err(SnapshotError::Busy) | Ok(FileOutcome::Later(_))) {
             self.read.push((found.path.clone(), extent));
         }
@@ -212,7 +229,7 @@ impl Databases {
                     let pause = WHOLE_EVERY.max(now.elapsed() * WHOLE_PACE);
                     pace.check_due = Some(Instant::now() + pause);
                 }
-                if frozen {
+                if way == Way::FrozenWhileHeld {
                     info!(target: "sync", path = %found.path, "database of a writer that shares no lock was copied while it stood still");
                 } else {
                     pace.busy_since = None;
@@ -241,6 +258,17 @@ impl Databases {
     }
 }
 
+/// How a database is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Beside its writer.
+    Beside,
+    /// From a copy that was made while its writer stood still, since it never paused.
+    Frozen,
+    /// The same, since it never let its lock go.
+    FrozenWhileHeld,
+}
+
 /// One database on its way into a commit.
 struct Reading<'a> {
     place: &'a Place,
@@ -252,6 +280,7 @@ struct Reading<'a> {
     whole_from: Option<Instant>,
     checked: bool,
     extent: Extent,
+    way: Way,
     builder: &'a mut Builder,
     /// The commit's own error, which ends the gathering: what hands the pages on can only carry an
     /// I/O error.
@@ -283,6 +312,9 @@ impl<'a> Reading<'a> {
 
     /// From a copy that is made while nobody writes.
     fn frozen(&mut self, state: &StateDir, gateway: i32) -> Taken {
+        if self.way == Way::Beside {
+            self.way = Way::FrozenWhileHeld;
+        }
         let keep = [
             std::process::id().cast_signed(),
             nix::unistd::getppid().as_raw(),
