@@ -39,6 +39,8 @@ mod clocks;
 mod confined;
 #[path = "main_job/crash.rs"]
 mod crash;
+#[path = "main_job/excluded.rs"]
+mod excluded;
 #[path = "main_job/file_mode.rs"]
 mod file_mode;
 #[path = "main_job/handover.rs"]

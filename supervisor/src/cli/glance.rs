@@ -79,6 +79,11 @@ pub(super) fn told(status: &Value) -> String {
     if let Some(free) = status["disk"]["free_bytes"].as_u64() {
         line(&mut text, "disk", &format!("{} free", Bytes(free)));
     }
+    if let Some(excluded) = status["excluded"].as_u64().filter(|count| *count > 0) {
+        let text_of =
+            format!("{excluded} entries by the profile; `sessionkeep excluded` lists them");
+        line(&mut text, "left out", &text_of);
+    }
     if let Some(problem) = words(&status["problem"]) {
         line(&mut text, "problem", problem);
     }

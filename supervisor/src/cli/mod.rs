@@ -4,6 +4,7 @@ mod completions;
 mod config;
 mod context;
 mod doctor;
+mod excluded;
 pub(crate) mod glance;
 pub(crate) mod health;
 mod lease;
@@ -86,6 +87,8 @@ enum Command {
     Verify(verify::Args),
     /// Look for whatever could go wrong, and say how to mend it
     Doctor(doctor::Args),
+    /// List what of the session directory is not saved, and why
+    Excluded(excluded::Args),
     /// Say what takes the room in the store, and what could be deleted
     Usage(usage::Args),
     /// Show the settings in force and where each comes from
@@ -114,6 +117,7 @@ impl Command {
             Self::Show(args) => show::main(args, flags),
             Self::Verify(args) => verify::main(args, flags),
             Self::Doctor(args) => doctor::main(args, flags),
+            Self::Excluded(args) => excluded::main(args, flags),
             Self::Usage(args) => usage::main(args, flags),
             Self::Config(args) => config::main(args, flags),
             Self::Health(args) => health::main(args, flags),

@@ -62,7 +62,7 @@ pub use frozen::{clear_scratch, snapshot_frozen};
 pub use install::{Installed, Recovered, recover};
 pub use json_form::Reader as JsonReader;
 pub use marker::{Marker, MarkerError, Mode};
-pub use profile::Profile;
+pub use profile::{Exclusion, Profile};
 pub use rights::Limits;
 pub use scan::{Directory, Fingerprint, Found, FoundKind, Look, ScanReport, SkipReason};
 pub use sqlite::{Check, Image, Snapshot, SnapshotError, snapshot};

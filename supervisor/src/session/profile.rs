@@ -1,10 +1,13 @@
 //! What is left out of the archive, decided by path alone, so that the scan, the events and a
 //! look at one path always agree.
 
+use std::fmt;
+
 use crate::config::ProfileName;
 use crate::entry::RelPath;
 
 use super::reserved;
+use super::state_dir::STATE_DIR;
 
 /// Suffixes of the files that SQLite keeps beside a database. They mean nothing without the
 /// database's own moment, and a snapshot already holds what they say.
@@ -35,6 +38,39 @@ const BROWSER_CACHES_IN: [(&[u8], &[u8]); 3] = [
 
 /// What of a Chrome user data directory holds a WhatsApp login.
 const CHROME_KEPT: [&[u8]; 2] = [b"IndexedDB", b"Local Storage"];
+
+/// Why an entry is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exclusion {
+    /// `.sessionkeep`.
+    Ours,
+    /// `lost+found`.
+    FileSystems,
+    /// Chrome's lock.
+    BrowserLock,
+    /// A cache that Chrome refills.
+    BrowserCache,
+    /// What of a Chrome user data directory is no part of a login.
+    BrowserProfile,
+    /// Not yet what it will be called.
+    Temporary,
+    /// What SQLite keeps beside a database.
+    DatabaseLog,
+}
+
+impl fmt::Display for Exclusion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ours => "sessionkeep's own directory",
+            Self::FileSystems => "the file system's own directory",
+            Self::BrowserLock => "a lock of Chrome's, by its name (Singleton*)",
+            Self::BrowserCache => "a cache of Chrome's, which it refills",
+            Self::BrowserProfile => "no part of the login in a Chrome profile",
+            Self::Temporary => "a temporary file, by its name (*.tmp)",
+            Self::DatabaseLog => "SQLite's log beside a database, whose snapshot holds it",
+        })
+    }
+}
 
 /// Decides what is left out.
 ///
@@ -77,22 +113,32 @@ impl Profile {
 
     /// [`Profile::skips`] where the directories above are known not to be left out.
     pub(super) fn skips_entry(&self, path: &[u8], is_dir: bool) -> bool {
+        self.exclusion(path, is_dir).is_some()
+    }
+
+    /// Why an entry is left out, where it is and the directories above it are not.
+    pub(super) fn exclusion(&self, path: &[u8], is_dir: bool) -> Option<Exclusion> {
         let (dir, name) = split(path);
         if dir.is_empty() && reserved::is_reserved_at_top(name, is_dir) {
-            return true;
+            return Some(match name == STATE_DIR.as_bytes() {
+                true => Exclusion::Ours,
+                false => Exclusion::FileSystems,
+            });
         }
         if is_dir {
             let parent = split(dir).1;
             if BROWSER_CACHES.contains(&name) || BROWSER_CACHES_IN.contains(&(parent, name)) {
-                return true;
+                return Some(Exclusion::BrowserCache);
             }
-        } else if name.starts_with(b"Singleton")
-            || name.ends_with(b".tmp")
-            || sidecar_stem(name).is_some()
-        {
-            return true;
+        } else if name.starts_with(b"Singleton") {
+            return Some(Exclusion::BrowserLock);
+        } else if name.ends_with(b".tmp") {
+            return Some(Exclusion::Temporary);
+        } else if sidecar_stem(name).is_some() {
+            return Some(Exclusion::DatabaseLog);
         }
         self.is_chrome_ballast(path, is_dir)
+            .then_some(Exclusion::BrowserProfile)
     }
 
     /// The SQLite database beside which `path` would be a `-wal`, `-shm` or `-journal`.

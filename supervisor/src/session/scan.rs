@@ -18,11 +18,13 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use crate::entry::{Meta, Owner, RelPath, symlink_stays_inside};
 
 use super::beneath::{self, OPEN_DIR};
-use super::profile::Profile;
+use super::profile::{Exclusion, Profile};
 use super::walk::Walk;
 
 /// At most this many skipped paths are named in a report; the rest is counted.
 const SKIPPED_MAX: usize = 100;
+/// And at most this many that the profile leaves out.
+const EXCLUDED_MAX: usize = 1000;
 /// Time stamps come from a clock that ticks every 1 to 10 ms: two writes within one tick look alike.
 const CLOCK_TICK_NS: i64 = 10_000_000;
 
@@ -155,6 +157,11 @@ pub struct ScanReport {
     pub skipped: Vec<(RelPath, SkipReason)>,
     /// How many there are.
     pub skipped_count: u64,
+    /// What the profile leaves out, without our own directory; as many as
+    /// [`Directory::scan`] names.
+    pub excluded: Vec<(RelPath, Exclusion)>,
+    /// How many there are. A directory counts once, with all below it.
+    pub excluded_count: u64,
     /// Files and directories that could not be looked at, with the reason in words: what was known
     /// of them, and below them, must not be taken as deleted.
     pub unreadable: Vec<(RelPath, String)>,
@@ -164,6 +171,18 @@ pub struct ScanReport {
 }
 
 impl ScanReport {
+    pub(super) fn exclude(&mut self, path: &[u8], why: Exclusion) {
+        if why == Exclusion::Ours {
+            return;
+        }
+        self.excluded_count += 1;
+        if self.excluded.len() < EXCLUDED_MAX
+            && let Ok(path) = RelPath::new(path)
+        {
+            self.excluded.push((path, why));
+        }
+    }
+
     pub(super) fn skip(&mut self, path: RelPath, reason: SkipReason) {
         self.skipped_count += 1;
         if self.skipped.len() < SKIPPED_MAX {

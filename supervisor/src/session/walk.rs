@@ -182,7 +182,8 @@ impl<'a> Walk<'a> {
             }
         };
         let is_dir = kind_bits(&stat) == SFlag::S_IFDIR;
-        if self.profile.skips_entry(&self.path, is_dir) {
+        if let Some(why) = self.profile.exclusion(&self.path, is_dir) {
+            self.report.exclude(&self.path, why);
             return ControlFlow::Continue(None);
         }
         let Ok(path) = RelPath::new(self.path.as_slice()) else {

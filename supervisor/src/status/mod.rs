@@ -126,6 +126,8 @@ pub struct Status {
     pub lag_paths: Option<usize>,
     /// Files that are torn or damaged on disk; their last good version is what is stored.
     pub not_whole: u64,
+    /// Entries that the profile leaves out of what is saved; a directory counts once.
+    pub excluded: u64,
     /// Commits since the watcher started.
     pub commits: u64,
     /// Attempts that failed since the watcher started.
@@ -216,6 +218,7 @@ impl Shared {
             lag_seconds: 0.0,
             lag_paths: Some(0),
             not_whole: 0,
+            excluded: 0,
             commits: 0,
             failures: 0,
             gateway_pid: None,

@@ -548,6 +548,7 @@ impl Replica {
         for (path, why) in &report.unreadable {
             self.cannot_be_read(path, why, gather);
         }
+        self.excluded.name(report);
     }
 
     /// Reports what could not even be looked at, or into. Where something of it is archived, it may

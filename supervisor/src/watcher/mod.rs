@@ -15,6 +15,7 @@
 mod databases;
 pub mod dirty;
 mod everywhere;
+mod excluded;
 mod files;
 mod flush;
 mod gateway;
@@ -522,6 +523,7 @@ impl Watcher {
             return;
         };
         let summary = replica.summary();
+        let excluded = replica.excluded.count;
         let known = self.shared.session_keys();
         let is_new = committed.sessions.iter().any(|key| !known.contains(key));
         // Walking a large tree for each small commit would cost more than the commit.
@@ -541,7 +543,7 @@ impl Watcher {
         self.shared.update(|status| {
             (status.files, status.bytes) = (summary.files, summary.bytes);
             if everything {
-                status.not_whole = committed.not_whole;
+                (status.not_whole, status.excluded) = (committed.not_whole, excluded);
             }
             if let Some(sessions) = sessions {
                 status.sessions = status::still_told(sessions, &status.sessions);

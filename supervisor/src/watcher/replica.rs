@@ -13,6 +13,7 @@ use tracing::{debug, info};
 
 use super::dirty::Work;
 use super::everywhere::Scan;
+use super::excluded::Excluded;
 use super::files::Files;
 use super::gathered::{Blocks, Edit, Gathered, Seen};
 use crate::archive::ArchiveError;
@@ -44,6 +45,8 @@ pub(super) struct Replica {
     pub(super) reported: HashSet<(RelPath, &'static str)>,
     /// What the last look at everything came to, besides its differences.
     pub(super) scan: Scan,
+    /// What the profile leaves out.
+    pub(super) excluded: Excluded,
     /// What changed while it was being looked at; see [`Replica::take_overheard`].
     pub(super) overheard: Work,
     /// What of the archived owners and modes cannot be had in this directory.
@@ -67,6 +70,7 @@ impl Replica {
             keyed: RandomState::new(),
             reported: HashSet::new(),
             scan: Scan::default(),
+            excluded: Excluded::default(),
             overheard: Work::default(),
             limits: Limits::default(),
         }
