@@ -57,6 +57,8 @@ mod decoders;
 mod descriptors;
 #[path = "faults/disk.rs"]
 mod disk;
+#[path = "faults/dump.rs"]
+mod dump;
 #[path = "faults/errors.rs"]
 mod errors;
 #[path = "faults/foreign.rs"]

@@ -312,6 +312,7 @@ holds_for_every_store! {
     of_concurrent_first_claims_exactly_one_is_granted
     packs_come_back_as_they_were_put
     half_a_pack_is_invisible_and_swept_by_age
+    a_pack_that_is_unused_is_marked_until_it_goes
     usage_counts_what_is_stored
     archives_do_not_touch_each_other
     examining_a_healthy_store_finds_nothing_wrong

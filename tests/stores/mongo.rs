@@ -86,6 +86,7 @@ async fn the_right_to_create_indexes_is_not_needed_and_neither_are_indexes() {
     contract::a_ring_is_heard(&subject).await;
     contract::packs_come_back_as_they_were_put(&subject).await;
     contract::half_a_pack_is_invisible_and_swept_by_age(&subject).await;
+    contract::a_pack_that_is_unused_is_marked_until_it_goes(&subject).await;
 }
 
 #[tokio::test]

@@ -185,6 +185,10 @@ async fn fill(store: &dyn Store, archive: &ArchiveName) -> PackId {
     let id = PackId::generate();
     let put = store.put_pack(archive, id, Bytes::from(vec![7; 700 << 10]));
     put.await.expect("put");
+    let marked = store
+        .mark_unused(archive, &[id], Some(1_800_000_000_000))
+        .await;
+    marked.expect("mark");
     id
 }
 
@@ -335,7 +339,14 @@ fn columns(db: &rusqlite::Connection, table: &str) -> Vec<String> {
     names.map(|name| name.expect("a name")).collect()
 }
 
-const TABLES: [&str; 5] = ["leases", "lease_queues", "lease_terms", "commits", "packs"];
+const TABLES: [&str; 6] = [
+    "leases",
+    "lease_queues",
+    "lease_terms",
+    "commits",
+    "packs",
+    "unused_packs",
+];
 
 /// Writes a value of each storage class into each column of the row that `which` names, and puts the
 /// file back after that.
@@ -386,7 +397,11 @@ async fn any_class_in_any_column_of_commits_and_packs_is_named_or_passed_over() 
     let archive = archive("classes");
     let store = subject.store();
     let pack = fill(store, &archive).await;
-    for (table, which) in [("commits", "seq = 2"), ("packs", "1")] {
+    for (table, which) in [
+        ("commits", "seq = 2"),
+        ("packs", "1"),
+        ("unused_packs", "1"),
+    ] {
         each_class(&subject, table, which, async |what| {
             read_all(store, &archive, pack, what).await;
         })

@@ -1,6 +1,6 @@
 //! Collects what no restore can need any more: superseded commits, and packs nobody refers to.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::clock::StoreClock;
@@ -46,12 +46,17 @@ pub struct Plan {
     pub commits: Vec<Seq>,
     /// Packs that go.
     pub packs: Vec<PackId>,
+    /// Packs to which no commit refers any more, from when `commits` are gone.
+    pub unused: Vec<PackId>,
+    /// Packs that were noted as unused, and to which a commit refers all the same.
+    pub used: Vec<PackId>,
 }
 
 impl Plan {
     /// Decides. A checkpoint and the commits after it go once a newer checkpoint has stood for
-    /// `grace`: whoever began to restore from them has long ended. A pack goes when no commit that
-    /// stays refers to it and it is older than `grace`: its commit may still be on its way.
+    /// `grace`: whoever began to restore from them has long ended. A pack goes when no commit has referred
+    /// to it for `grace`: whoever copies the store, and has the last of them, still has to read it; and
+    /// where none ever did, its commit may be on its way.
     ///
     /// `headers` are in descending order, as stores give them.
     #[must_use]
@@ -73,17 +78,30 @@ impl Plan {
             .map(|h| h.seq)
             .filter(|seq| *seq < keep_from)
             .collect();
-        let referred: HashSet<PackId> = headers
-            .iter()
-            .filter(|h| h.seq >= keep_from)
-            .flat_map(|h| h.packs.iter().copied())
-            .collect();
-        let packs = packs
-            .iter()
-            .map(|pack| pack.id)
-            .filter(|id| !referred.contains(id) && id.made_ms() < before)
-            .collect();
-        Self { commits, packs }
+        // Whether a commit that stays refers to it, for each pack to which one does.
+        let mut referred: HashMap<PackId, bool> = HashMap::new();
+        for header in headers {
+            for id in &header.packs {
+                *referred.entry(*id).or_default() |= header.seq >= keep_from;
+            }
+        }
+        let mut plan = Self {
+            commits,
+            ..Self::default()
+        };
+        for pack in packs {
+            match (referred.get(&pack.id), pack.unused_since_ms) {
+                (Some(true), None) => {}
+                (Some(true), Some(_)) => plan.used.push(pack.id),
+                // What was noted is from before: of another life of a store that was set back, or by a
+                // clock that was ahead.
+                (Some(false), _) | (None, None) => plan.unused.push(pack.id),
+                (None, Some(since)) if since > now_ms => plan.unused.push(pack.id),
+                (None, Some(since)) if since <= before => plan.packs.push(pack.id),
+                (None, Some(_)) => {}
+            }
+        }
+        plan
     }
 }
 
@@ -123,8 +141,17 @@ pub async fn collect(
     let now_ms = clock.judge(store.now_ms().await?, grace);
     let (headers, packs) = look(store, archive).await?;
     let plan = Plan::decide(&headers, &packs, now_ms, grace);
-    for batch in plan.commits.chunks(DELETE_BATCH) {
+    // The oldest first, so that what is cut off here leaves no gap between those that are still there.
+    for batch in plan.commits.rchunks(DELETE_BATCH) {
         store.delete_records(archive, batch).await?;
+    }
+    // Only now that their commits are gone, and by a clock that is read after that.
+    if !plan.unused.is_empty() {
+        let since = Some(clock.now_ms());
+        store.mark_unused(archive, &plan.unused, since).await?;
+    }
+    if !plan.used.is_empty() {
+        store.mark_unused(archive, &plan.used, None).await?;
     }
     for id in &plan.packs {
         store.delete_pack(archive, *id).await?;
@@ -143,7 +170,8 @@ pub async fn without_grace(
     archive: &ArchiveName,
 ) -> Result<(Plan, Vec<PackInfo>)> {
     let (headers, packs) = look(store, archive).await?;
-    let plan = Plan::decide(&headers, &packs, u64::MAX, Duration::ZERO);
+    let mut plan = Plan::decide(&headers, &packs, u64::MAX, Duration::ZERO);
+    plan.packs.append(&mut plan.unused);
     Ok((plan, packs))
 }
 
@@ -188,6 +216,59 @@ mod tests {
         let plan = Plan::decide(&headers, &[], NOW, Duration::from_secs(3600));
         let seqs = headers.iter().map(|header| header.seq);
         seqs.filter(|seq| !plan.commits.contains(seq)).collect()
+    }
+
+    /// What becomes of a pack with a grace of an hour: one to which the checkpoints of so many minutes ago
+    /// refer, the newest first, and of which it was noted so many minutes ago that none does.
+    fn fate(referred: &[(i64, bool)], unused: Option<i64>) -> &'static str {
+        let pack = PackId([7; 16]);
+        let at = |ago: i64| NOW.saturating_add_signed(-ago * MINUTE.cast_signed());
+        let seqs = (1..=referred.len() as u64).rev();
+        let headers: Vec<Kept> = seqs
+            .zip(referred)
+            .map(|(seq, (ago, refers))| Kept {
+                seq,
+                kind: RecordKind::Checkpoint,
+                time_ms: at(*ago),
+                packs: if *refers { vec![pack] } else { vec![] },
+            })
+            .collect();
+        let info = PackInfo {
+            id: pack,
+            size: 1,
+            unused_since_ms: unused.map(at),
+        };
+        let plan = Plan::decide(&headers, &[info], NOW, Duration::from_secs(3600));
+        match (&plan.packs[..], &plan.unused[..], &plan.used[..]) {
+            ([], [], []) => "stays",
+            ([_], [], []) => "goes",
+            ([], [_], []) => "is noted as unused",
+            ([], [], [_]) => "is used again",
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_pack_goes_one_grace_after_its_last_commit_went() {
+        assert_eq!(fate(&[(70, false), (90, true)], None), "is noted as unused");
+        assert_eq!(fate(&[(70, false)], Some(59)), "stays");
+        assert_eq!(fate(&[(70, false)], Some(60)), "goes");
+        assert_eq!(fate(&[(70, true)], None), "stays");
+        // Its commit is on its way.
+        assert_eq!(fate(&[], None), "is noted as unused");
+        assert_eq!(fate(&[(1, true)], Some(61)), "is used again");
+    }
+
+    #[test]
+    fn what_was_noted_before_a_store_was_set_back_takes_nothing_too_early() {
+        // In a dump its last commit is still there, and goes only now.
+        assert_eq!(
+            fate(&[(70, false), (90, true)], Some(500)),
+            "is noted as unused"
+        );
+        // The clock was two years ahead then.
+        let ahead = -2 * 366 * 24 * 60;
+        assert_eq!(fate(&[(70, false)], Some(ahead)), "is noted as unused");
     }
 
     #[test]

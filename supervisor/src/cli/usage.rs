@@ -17,7 +17,7 @@ use super::context;
 #[command(after_help = "\
 Bytes are what the store was given; indexes and journals of its own come on top.
 Superseded commits go by themselves when the next checkpoint is made, once they
-are older than history.grace. An archive that nobody needs any more is yours to
+are older than history.grace; their packs as long after that. An archive that nobody needs any more is yours to
 delete: it is the documents and rows that bear its name.
 
 Example:
@@ -158,8 +158,9 @@ fn told(settings: &Settings, described: &str, rows: &[Row]) -> String {
             any = true;
             let _ = writeln!(
                 text,
-                "  {}: {} superseded commits, and {} packs with {}. They go with the next checkpoint once they \
-                 are older than history.grace ({}); a smaller one lets them go sooner",
+                "  {}: {} superseded commits, and {} packs with {}. With a later checkpoint, commits go once they \
+                 are older than history.grace ({}), and packs as long after their last commit; a smaller \
+                 one lets them go sooner",
                 row.archive,
                 superseded.commits,
                 superseded.packs,

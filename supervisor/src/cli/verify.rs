@@ -159,13 +159,23 @@ async fn every_record(
     let mut newer: Option<RecordKind> = None;
     let mut expected: Option<Seq> = None;
     let (headers, unreadable) = headers(settings, store, report).await?;
+    // A checkpoint that has stood for so long: what is below it may go at any time, and in a dump, whose
+    // commits were read while others were deleted, the rest of it is still there.
+    let grace = u64::try_from(settings.history.grace.as_millis()).unwrap_or(u64::MAX);
+    let old = store.now_ms().await?.saturating_sub(grace);
+    let oldest = headers.last().map_or(0, |header| header.seq);
+    let mut superseded = false;
     for header in headers {
-        if newer.is_none_or(|kind| kind == RecordKind::Checkpoint) && header.base > 0 {
+        let is_last = newer.is_none_or(|kind| kind == RecordKind::Checkpoint);
+        // Its first commits may be gone already.
+        let is_going = superseded && header.base < oldest;
+        if is_last && header.base > 0 && !is_going {
             targets.push(header.seq);
         }
         let gap = expected.map_or(0, |expected| expected.saturating_sub(header.seq));
         let is_in_it = |seq: &&Seq| **seq > header.seq && **seq - header.seq <= gap;
         if let Some(expected) = expected
+            && !superseded
             && unreadable.iter().filter(is_in_it).count() as u64 != gap
         {
             report.damage.push(format!(
@@ -174,6 +184,7 @@ async fn every_record(
             ));
         }
         (newer, expected) = (Some(header.kind), header.seq.checked_sub(1));
+        superseded |= header.kind == RecordKind::Checkpoint && header.time_ms <= old;
         if let Err(error) = record(settings, store, header.seq).await {
             if !error.is_damage() {
                 return Err(error.into());

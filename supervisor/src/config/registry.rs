@@ -536,7 +536,7 @@ pub(super) const ALL: &[Setting] = &[
         key: "history.grace",
         env: "SESSIONKEEP_HISTORY_GRACE",
         default: Default::Is("1h"),
-        meaning: "how long superseded commits are kept; longer than any restore takes",
+        meaning: "how long superseded commits are kept, and what only they need as long again; longer than any restore or dump takes",
         set: |s, v| span(v, Duration::from_secs(1)).map(|v| s.history.grace = v),
         show: |s| duration::show(s.history.grace),
         ..ROW

@@ -54,6 +54,7 @@ const ANSWER_BYTES: usize = 8 << 20;
 struct State {
     records: BTreeMap<(ArchiveName, Seq), Stored>,
     packs: BTreeMap<(ArchiveName, PackId), Bytes>,
+    unused: BTreeMap<(ArchiveName, PackId), u64>,
     pieces: BTreeMap<PackId, Bytes>,
     leases: BTreeMap<ArchiveName, LeaseState>,
     /// What the clock says beyond its first reading.
@@ -415,6 +416,7 @@ impl Store for MemoryStore {
                 .map(|((_, id), content)| PackInfo {
                     id: *id,
                     size: content.len() as u64,
+                    unused_since_ms: state.unused.get(&(archive.clone(), *id)).copied(),
                 })
                 .collect())
         })
@@ -429,8 +431,32 @@ impl Store for MemoryStore {
         .await
     }
 
+    async fn mark_unused(
+        &self,
+        archive: &ArchiveName,
+        packs: &[PackId],
+        since_ms: Option<u64>,
+    ) -> Result<()> {
+        self.operate(Access::Write, "mark packs as unused", |state| {
+            for id in packs {
+                let key = (archive.clone(), *id);
+                match since_ms {
+                    Some(since_ms) if state.packs.contains_key(&key) => {
+                        state.unused.insert(key, since_ms);
+                    }
+                    _ => {
+                        state.unused.remove(&key);
+                    }
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
     async fn delete_pack(&self, archive: &ArchiveName, id: PackId) -> Result<()> {
         self.operate(Access::Write, "delete a pack", |state| {
+            state.unused.remove(&(archive.clone(), id));
             state.packs.remove(&(archive.clone(), id));
             Ok(())
         })

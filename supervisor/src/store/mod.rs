@@ -60,6 +60,9 @@ pub struct PackInfo {
     pub id: PackId,
     /// Length in bytes, as stored.
     pub size: u64,
+    /// Since when no commit has referred to it, by the store's clock in milliseconds since 1970, as
+    /// [`Store::mark_unused`] noted it; `None` where nothing is noted, or what is cannot be read.
+    pub unused_since_ms: Option<u64>,
 }
 
 /// How much an archive takes in the store.
@@ -223,6 +226,16 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Those of `packs` that are not whole in the store, as far as can be told without reading their
     /// content: not listed, of another archive, with pieces missing.
     async fn lacking(&self, archive: &ArchiveName, packs: &[PackId]) -> Result<Vec<PackId>>;
+
+    /// Notes since when no commit refers to these packs, in place of what was noted before; `None`
+    /// takes the note away. Those absent are passed over. It changes nothing else about a pack, and goes
+    /// with it.
+    async fn mark_unused(
+        &self,
+        archive: &ArchiveName,
+        packs: &[PackId],
+        since_ms: Option<u64>,
+    ) -> Result<()>;
 
     /// Deletes a pack; one that is absent is a success.
     async fn delete_pack(&self, archive: &ArchiveName, id: PackId) -> Result<()>;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{Subject, archive};
-use crate::store::{PackId, StoreError};
+use crate::store::{ArchiveName, PackId, StoreError};
 
 /// Packs: put, put again, empty, large, listed, deleted.
 pub async fn packs_come_back_as_they_were_put(subject: &dyn Subject) {
@@ -72,4 +72,52 @@ pub async fn half_a_pack_is_invisible_and_swept_by_age(subject: &dyn Subject) {
     let put = store.put_pack(&archive, young, content.clone()).await;
     put.expect("put what was too young to be swept");
     assert!(store.pack(&archive, young).await.expect("read") == content);
+}
+
+/// What is noted of a pack that nothing refers to stays with it, can be taken back, and goes with it.
+pub async fn a_pack_that_is_unused_is_marked_until_it_goes(subject: &dyn Subject) {
+    let (store, archive, other) = (subject.store(), archive("unused"), archive("unused"));
+    let ids = [(); 3].map(|()| PackId::generate());
+    for (name, id) in [(&archive, ids[0]), (&archive, ids[1]), (&other, ids[2])] {
+        let put = store.put_pack(name, id, Bytes::from_static(b"pack"));
+        put.await.expect("put");
+    }
+    let marks = async |name: &ArchiveName| -> Vec<(PackId, Option<u64>)> {
+        let packs = store.packs(name).await.expect("list");
+        let mut marks: Vec<_> = packs.iter().map(|p| (p.id, p.unused_since_ms)).collect();
+        marks.sort();
+        marks
+    };
+    let expect = |first, second| {
+        let mut marks = vec![(ids[0], first), (ids[1], second)];
+        marks.sort();
+        marks
+    };
+    assert_eq!(marks(&archive).await, expect(None, None));
+    // Those of another archive, and those that are not there, are passed over.
+    let absent = PackId::generate();
+    let some = [ids[0], ids[2], absent];
+    let marked = store.mark_unused(&archive, &some, Some(1_800_000_000_123));
+    marked.await.expect("marked");
+    assert_eq!(marks(&archive).await, expect(Some(1_800_000_000_123), None));
+    assert_eq!(marks(&other).await, [(ids[2], None)]);
+    let again = store.mark_unused(&archive, &ids[..2], Some(1_800_000_000_456));
+    again.await.expect("marked again");
+    let both = Some(1_800_000_000_456);
+    assert_eq!(marks(&archive).await, expect(both, both));
+    let back = store.mark_unused(&archive, &ids[..1], None).await;
+    back.expect("taken back");
+    assert_eq!(marks(&archive).await, expect(None, both));
+    // Putting it again changes nothing; one that went and came back is not marked.
+    let content = Bytes::from_static(b"pack");
+    let put = store.put_pack(&archive, ids[1], content.clone()).await;
+    put.expect("put again");
+    assert_eq!(marks(&archive).await, expect(None, both));
+    let deleted = store.delete_pack(&archive, ids[1]).await;
+    deleted.expect("deleted");
+    let put = store.put_pack(&archive, ids[1], content).await;
+    put.expect("put anew");
+    assert_eq!(marks(&archive).await, expect(None, None));
+    let none = store.mark_unused(&archive, &[], Some(1)).await;
+    none.expect("nothing to mark");
 }

@@ -21,6 +21,7 @@ mod examine;
 mod leaks;
 pub(crate) mod lease;
 mod lease_update;
+mod old_packs;
 pub(crate) mod packs;
 mod url;
 
@@ -297,6 +298,15 @@ impl Store for MongoStore {
 
     async fn delete_pack(&self, archive: &ArchiveName, id: PackId) -> Result<()> {
         self.remove_pack(archive, id).await
+    }
+
+    async fn mark_unused(
+        &self,
+        archive: &ArchiveName,
+        packs: &[PackId],
+        since_ms: Option<u64>,
+    ) -> Result<()> {
+        self.mark_unused_packs(archive, packs, since_ms).await
     }
 
     async fn sweep(&self, before_ms: u64) -> Result<u64> {

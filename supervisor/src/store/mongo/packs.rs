@@ -20,6 +20,7 @@ use mongodb::options::IndexOptions;
 use mongodb::raw_batch_cursor::RawBatch;
 
 use super::errors::{Fault, is_denied, is_duplicate_key, refuses_writes};
+use super::old_packs::UNUSED_SINCE;
 use super::{BULK, MongoStore};
 use crate::store::{ArchiveName, FORMAT, PackId, PackInfo, Result, StoreError, is_known};
 
@@ -44,7 +45,7 @@ const AT_ONCE: usize = 4;
 const LENGTH_MAX: usize = 512 << 20;
 
 /// How many packs one look at which of them are whole is about.
-const PACKS_AT_ONCE: usize = 1000;
+pub(super) const PACKS_AT_ONCE: usize = 1000;
 /// How many keys of chunks are asked for in one request.
 const CHUNK_KEYS: usize = 10_000;
 
@@ -439,7 +440,7 @@ impl MongoStore {
             let files = self.collection(FILES).await?;
             let mut cursor = files
                 .find(doc! { "metadata.archive": archive.as_str() })
-                .projection(doc! { "_id": 1, "length": 1 })
+                .projection(doc! { "_id": 1, "length": 1, UNUSED_SINCE: 1 })
                 .await?;
             let mut packs = Vec::new();
             while cursor.advance().await? {
@@ -449,8 +450,16 @@ impl MongoStore {
                 let size = length
                     .and_then(|v| v.as_i64().or_else(|| v.as_i32().map(i64::from)))
                     .and_then(|size| u64::try_from(size).ok());
+                let metadata = entry.get_document("metadata").ok();
+                let unused = metadata.and_then(|fields| fields.get_datetime("unused_since").ok());
+                let unused_since_ms =
+                    unused.and_then(|since| u64::try_from(since.timestamp_millis()).ok());
                 // What cannot be read is no whole pack, or not ours: it stays where it is.
-                packs.extend(id.zip(size).map(|(id, size)| PackInfo { id, size }));
+                packs.extend(id.zip(size).map(|(id, size)| PackInfo {
+                    id,
+                    size,
+                    unused_since_ms,
+                }));
             }
             Ok(packs)
         })
@@ -540,67 +549,6 @@ impl MongoStore {
             )
             .await?;
         Ok(found.len() == wanted.len())
-    }
-
-    pub(super) async fn remove_pack(&self, archive: &ArchiveName, id: PackId) -> Result<()> {
-        const ACTION: &str = "delete a pack";
-        // The entry first: what is left if this is all that happens is swept up later.
-        let entry = doc! { "_id": id.to_string(), "metadata.archive": archive.as_str() };
-        let removed = self
-            .within(ACTION, async {
-                let files = self.collection(FILES).await?;
-                Ok(files.delete_one(entry).await?.deleted_count)
-            })
-            .await?;
-        // Not ours, or not there: the pieces, if there are any, are not ours to judge.
-        if removed == 0 {
-            return Ok(());
-        }
-        self.within(ACTION, self.remove_pieces(&id.to_string()))
-            .await
-    }
-
-    async fn remove_pieces(&self, id: &str) -> Result<(), Fault> {
-        let chunks = self.collection(CHUNKS).await?;
-        chunks.delete_many(doc! { "files_id": id }).await?;
-        Ok(())
-    }
-
-    pub(super) async fn sweep_pieces(&self, before_ms: u64) -> Result<u64> {
-        const ACTION: &str = "collect pieces of packs";
-        // Ids begin with the time they were made, and sort by it also when written in hex.
-        let mut bound = [0; 16];
-        bound[..6].copy_from_slice(&before_ms.min((1 << 48) - 1).to_be_bytes()[2..]);
-        let begun_before = doc! { "$lt": PackId(bound).to_string() };
-        let orphans = self
-            .within(ACTION, async {
-                let chunks = self.collection(CHUNKS).await?;
-                let pieces = chunks
-                    .distinct("files_id", doc! { "files_id": begun_before.clone() })
-                    .await?;
-                // Read after the pieces: a pack that was completed in between is seen.
-                let whole = self
-                    .collection(FILES)
-                    .await?
-                    .distinct("_id", doc! { "_id": begun_before })
-                    .await?;
-                let whole: std::collections::HashSet<&str> =
-                    whole.iter().filter_map(Bson::as_str).collect();
-                Ok(pieces
-                    .iter()
-                    .filter_map(Bson::as_str)
-                    // Others' files may share the bucket; only what is named like a pack is ours.
-                    .filter(|id| id.parse::<PackId>().is_ok() && !whole.contains(id))
-                    .map(ToOwned::to_owned)
-                    .collect::<Vec<_>>())
-            })
-            .await?;
-        let mut swept = 0;
-        for id in orphans {
-            self.within(ACTION, self.remove_pieces(&id)).await?;
-            swept += 1;
-        }
-        Ok(swept)
     }
 }
 

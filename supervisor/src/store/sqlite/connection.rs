@@ -59,6 +59,12 @@ const LATER_TABLES: &str = "
         set_back_ms    INTEGER,
         set_back_by_ms INTEGER
     ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS unused_packs (
+        archive  TEXT NOT NULL,
+        id       TEXT NOT NULL,
+        since_ms INTEGER NOT NULL,
+        PRIMARY KEY (archive, id)
+    ) WITHOUT ROWID;
 ";
 
 /// What a piece of work ended with, before it is told to the caller.
@@ -477,9 +483,9 @@ fn is_known(version: u32) -> Result<(), Fault> {
 /// Makes the tables that are not there: in a new file all, and in an old one those that somebody dropped,
 /// so that what was in them can be missed and saved anew.
 fn make_tables(db: &mut Connection) -> Result<(), Fault> {
-    const ALL: i64 = 5;
+    const ALL: i64 = 6;
     let names = "SELECT count(*) FROM sqlite_schema WHERE type = 'table'
-        AND name IN ('commits', 'packs', 'leases', 'lease_queues', 'lease_terms')";
+        AND name IN ('commits', 'packs', 'leases', 'lease_queues', 'lease_terms', 'unused_packs')";
     let version = |db: &Connection| db.query_row("PRAGMA user_version", [], |row| row.get(0));
     if version(db)? == SCHEMA && db.query_row(names, [], |row| row.get::<_, i64>(0))? == ALL {
         return Ok(());

@@ -190,6 +190,19 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn mark_unused(
+        &self,
+        archive: &ArchiveName,
+        packs: &[PackId],
+        since_ms: Option<u64>,
+    ) -> Result<()> {
+        let (archive, packs) = (archive.clone(), packs.to_vec());
+        self.work("mark packs as unused", move |db| {
+            packs::mark_unused(db, &archive, &packs, since_ms)
+        })
+        .await
+    }
+
     async fn delete_pack(&self, archive: &ArchiveName, id: PackId) -> Result<()> {
         let archive = archive.clone();
         self.work("delete a pack", move |db| packs::delete(db, &archive, id))

@@ -1,10 +1,12 @@
 //! Packs: one row each, so wholly there or not at all.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::connection::Fault;
-use super::{bound, shrink};
+use super::{bound, shrink, writing};
 use crate::store::{ArchiveName, PackId, PackInfo, StoreError};
 
 /// Adds a pack, unless it is there.
@@ -54,6 +56,7 @@ pub(super) fn get(db: &Connection, archive: &ArchiveName, id: PackId) -> Result<
 
 /// All whole packs of an archive.
 pub(super) fn list(db: &Connection, archive: &ArchiveName) -> Result<Vec<PackInfo>, Fault> {
+    let unused = unused(db, archive).unwrap_or_default();
     let mut query = db.prepare_cached("SELECT id, size FROM packs WHERE archive = ?1")?;
     let mut rows = query.query([archive.as_str()])?;
     let mut packs = Vec::new();
@@ -61,12 +64,56 @@ pub(super) fn list(db: &Connection, archive: &ArchiveName) -> Result<Vec<PackInf
         // What cannot be read is no whole pack, and stays where it is.
         let id = row.get::<_, String>(0).ok().and_then(|id| id.parse().ok());
         let size = row.get::<_, i64>(1).ok();
-        packs.extend(id.zip(size).map(|(id, size)| PackInfo {
+        packs.extend(id.zip(size).map(|(id, size): (PackId, i64)| PackInfo {
             id,
             size: size.unsigned_abs(),
+            unused_since_ms: unused.get(&id).copied(),
         }));
     }
     Ok(packs)
+}
+
+/// What is noted of packs that no commit refers to. An error where the file can only be read and was
+/// last written by a version that did not note it.
+fn unused(db: &Connection, archive: &ArchiveName) -> rusqlite::Result<HashMap<PackId, u64>> {
+    let mut query =
+        db.prepare_cached("SELECT id, since_ms FROM unused_packs WHERE archive = ?1")?;
+    let mut rows = query.query([archive.as_str()])?;
+    let mut unused = HashMap::new();
+    while let Some(row) = rows.next()? {
+        let id = row.get::<_, String>(0).ok().and_then(|id| id.parse().ok());
+        let since = row.get::<_, i64>(1).ok();
+        // What cannot be read is not noted.
+        let since = since.and_then(|since| u64::try_from(since).ok());
+        unused.extend(id.zip(since));
+    }
+    Ok(unused)
+}
+
+/// Notes since when nothing refers to packs, or that something does again.
+pub(super) fn mark_unused(
+    db: &mut Connection,
+    archive: &ArchiveName,
+    packs: &[PackId],
+    since_ms: Option<u64>,
+) -> Result<(), Fault> {
+    let transaction = writing(db)?;
+    {
+        let mut forget = transaction
+            .prepare_cached("DELETE FROM unused_packs WHERE archive = ?1 AND id = ?2")?;
+        let mut note = transaction.prepare_cached(
+            "INSERT OR REPLACE INTO unused_packs (archive, id, since_ms)
+             SELECT archive, id, ?3 FROM packs WHERE archive = ?1 AND id = ?2",
+        )?;
+        for id in packs {
+            let (archive, id) = (archive.as_str(), id.to_string());
+            match since_ms {
+                Some(since_ms) => note.execute(params![archive, id, bound(since_ms)])?,
+                None => forget.execute(params![archive, id])?,
+            };
+        }
+    }
+    Ok(transaction.commit()?)
 }
 
 /// Those of `packs` that are not there in their whole length.
@@ -96,8 +143,15 @@ pub(super) fn lacking(
 }
 
 /// Deletes a pack, if it is there.
-pub(super) fn delete(db: &Connection, archive: &ArchiveName, id: PackId) -> Result<(), Fault> {
-    db.prepare_cached("DELETE FROM packs WHERE archive = ?1 AND id = ?2")?
-        .execute(params![archive.as_str(), id.to_string()])?;
+pub(super) fn delete(db: &mut Connection, archive: &ArchiveName, id: PackId) -> Result<(), Fault> {
+    let transaction = writing(db)?;
+    for table in ["packs", "unused_packs"] {
+        transaction
+            .prepare_cached(&format!(
+                "DELETE FROM {table} WHERE archive = ?1 AND id = ?2"
+            ))?
+            .execute(params![archive.as_str(), id.to_string()])?;
+    }
+    transaction.commit()?;
     shrink(db)
 }
