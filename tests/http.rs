@@ -17,6 +17,8 @@ mod process;
 mod proxy;
 #[path = "support/raw.rs"]
 mod raw;
+#[path = "support/small.rs"]
+mod small;
 #[path = "support/tree.rs"]
 mod tree;
 

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { picture } from '../compose/images/waha/app/png.mjs'
 
 const { PORT, S, WAHA_API_KEY } = process.env
-const names = (process.env.SESSIONS ?? 'default').split(',')
+const names = (process.env.SESSIONS ?? 'default').split(',').filter(Boolean)
 const folder = name => join(S, 'noweb', name)
 const file = name => join(folder(name), 'creds.json')
 
@@ -46,7 +46,10 @@ const server = createServer((request, response) => {
 	if (path === '/ping') return send(200, { message: 'pong' })
 	const [, first, second, third] = path.split('/')
 	if (first === 'stand-in') {
-		third === 'scan' ? scan(second) : logout(second)
+		if (third === 'scan') scan(second)
+		else if (third === 'logout') logout(second)
+		// Any other word is the status that it has from now on.
+		else sessions.set(second, third)
 		return send(200, told(second))
 	}
 	if (request.headers['x-api-key'] !== WAHA_API_KEY) return send(401, { message: 'Unauthorized' })

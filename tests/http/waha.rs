@@ -13,7 +13,8 @@ pub(crate) struct Waha {
     pub(crate) life: Life,
     /// Where the program answers.
     pub(crate) port: u16,
-    gateway: u16,
+    /// Where the gateway answers.
+    pub(crate) gateway: u16,
 }
 
 /// The program that runs JavaScript.
@@ -63,7 +64,8 @@ impl Waha {
         }
     }
 
-    /// Has the code of a session scanned, or the session logged out.
+    /// Has the code of a session scanned (`scan`), the session logged out (`logout`), or its status be
+    /// any other word.
     pub(crate) fn tell(&self, session: &str, what: &str) {
         let path = format!("/stand-in/{session}/{what}");
         let answer = try_get(self.gateway, &path, &[]);

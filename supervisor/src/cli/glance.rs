@@ -95,6 +95,10 @@ fn session_line(session: &Value) -> String {
     let state = match session["gateway_status"].as_str() {
         Some("WORKING") => "logged in".to_owned(),
         Some("SCAN_QR_CODE") => "waits for its QR code to be scanned".to_owned(),
+        Some("PASSKEY_REQUIRED") => "waits for a passkey".to_owned(),
+        Some("PASSKEY_CONFIRMATION_REQUIRED") => {
+            "waits for the passkey to be confirmed on the phone".to_owned()
+        }
         Some(other) => visible(other).to_lowercase(),
         None => "saved".to_owned(),
     };

@@ -8,7 +8,7 @@ use crate::config::Settings;
 use crate::control::Lifecycle;
 use crate::human::{Bytes, Took};
 use crate::status::incidents::Kind;
-use crate::status::{DISK_LOW, Disk, Shared, Status};
+use crate::status::{Disk, Shared, Status};
 
 /// How often that is.
 const EVERY: Duration = Duration::from_secs(2);
@@ -58,15 +58,15 @@ fn room(dir: &Path) -> Option<Disk> {
 }
 
 fn watch_disk(shared: &Shared, disk: Disk) {
-    if disk.free_bytes < DISK_LOW {
+    if disk.is_low() {
+        // What is free by now stands beside it; what is said here has to stay true.
         let detail = format!(
-            "{} of {} are free",
-            Bytes(disk.free_bytes),
+            "less than {} of {} are free",
+            Bytes(disk.needed()),
             Bytes(disk.total_bytes)
         );
         shared.incident(Kind::DiskFull, "", &detail);
-    // A little more than that is still little.
-    } else if disk.free_bytes >= 2 * DISK_LOW {
+    } else if disk.is_ample() {
         shared.over(Kind::DiskFull, "");
     }
 }
@@ -74,8 +74,9 @@ fn watch_disk(shared: &Shared, disk: Disk) {
 fn watch_lag(shared: &Shared, status: &Status, limit: Duration) {
     let lag = Duration::try_from_secs_f64(status.lag_seconds).unwrap_or_default();
     if lag > limit {
-        let mut detail = format!("changes have been waiting for {}", Took(lag));
-        if !status.problem.is_empty() {
+        let mut detail = format!("changes have been waiting for more than {}", Took(limit));
+        // Where the store is the cause, that is an incident of its own, with the store's words.
+        if !status.problem.is_empty() && status.store_reachable {
             detail = format!("{detail}; {}", status.problem);
         }
         shared.incident(Kind::Lagging, "", &detail);

@@ -34,6 +34,13 @@ pub const WORKING: &str = "WORKING";
 /// A session waits for its QR code to be scanned.
 pub const SCAN: &str = "SCAN_QR_CODE";
 const FAILED: &str = "FAILED";
+/// A session waits for a passkey, or for its use to be confirmed on the phone.
+const PASSKEY: [&str; 2] = ["PASSKEY_REQUIRED", "PASSKEY_CONFIRMATION_REQUIRED"];
+
+/// Whether a session that is so is not logged in, and was not stopped by somebody.
+fn is_logged_out(status: &str) -> bool {
+    [SCAN, FAILED].contains(&status) || PASSKEY.contains(&status)
+}
 
 /// WAHA, as it can be asked.
 #[derive(Debug, Clone)]
@@ -267,7 +274,7 @@ impl Seen {
                     self.worked.insert(session.name.clone());
                     shared.over(Kind::LoggedOut, &session.name);
                 }
-                SCAN | FAILED if self.worked.contains(&session.name) => {
+                status if is_logged_out(status) && self.worked.contains(&session.name) => {
                     let detail = format!(
                         "session {} was {WORKING} and is {}",
                         session.name, session.status

@@ -8,9 +8,6 @@ use std::time::Duration;
 
 use super::{Lease, Status};
 
-/// With less room than this a gateway that writes may soon lose what it writes.
-pub const DISK_LOW: u64 = 64 << 20;
-
 /// How one part stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -189,7 +186,7 @@ fn disk(status: &Status) -> Check {
     match status.disk {
         None => Check::new(CheckState::Waiting, "not looked at yet"),
         Some(disk) => {
-            let state = match disk.free_bytes < DISK_LOW {
+            let state = match disk.is_low() {
                 true => CheckState::Warn,
                 false => CheckState::Ok,
             };

@@ -138,18 +138,18 @@ impl Kind {
             }
             Self::ArchiveDamaged => {
                 "Everything is being saved anew from the directory, and the login is kept; older versions \
-                 may be gone. Find out who deletes from the database: `sessionkeep doctor` names a \
-                 collection that drops what is old."
+                 may be gone. Find out who deletes from the database: `sessionkeep doctor` (in the Compose \
+                 stack: `make doctor`) names a collection that drops what is old."
             }
             Self::StoreUnreachable => {
                 "A gateway that runs goes on, and changes are kept for later; one that is to be started \
-                 waits. See whether the database is running and reachable from here: `sessionkeep \
-                 doctor` tells what is in the way."
+                 waits. See whether the database is running and reachable from here: `sessionkeep doctor` \
+                 (in the Compose stack: `make doctor`) tells what is in the way."
             }
             Self::WritesRefused => {
                 "The gateway goes on, and changes are kept for later, as long as this disk stays. Make room in \
                  the database, or raise its quota: `sessionkeep usage` says what takes the room, and \
-                 `sessionkeep doctor` why writes are refused."
+                 `sessionkeep doctor` (in the Compose stack: `make doctor`) why writes are refused."
             }
             Self::LoggedOut => {
                 "Scan the QR code with the phone: WhatsApp, Settings, Linked devices. If nobody has \

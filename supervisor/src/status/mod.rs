@@ -5,9 +5,11 @@
 //! are for [`crate::outside`].
 
 mod checks;
+mod disk;
 mod history;
 pub mod incidents;
 mod meters;
+mod minutes;
 mod past;
 mod sessions;
 
@@ -17,16 +19,18 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::config::Settings;
+use crate::config::{ProfileName, Settings};
 use crate::control::Lifecycle;
 use crate::human::Moment;
 use crate::progress::{Progress, Reading};
 use crate::session::StateDir;
 use crate::store::Header;
 
-pub use checks::{Check, CheckState, Checks, DISK_LOW, Verdict};
+pub use checks::{Check, CheckState, Checks, Verdict};
+pub use disk::Disk;
 pub use history::Sample;
 pub use meters::{ErrorKind, Meters};
+pub use minutes::ShownMinute;
 pub use past::Past;
 pub use sessions::{ShownSession, group, named, session_of, still_told};
 
@@ -76,15 +80,6 @@ pub enum Lease {
     Lost,
 }
 
-/// Room on the session directory's file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Disk {
-    /// Bytes that can still be written.
-    pub free_bytes: u64,
-    /// Bytes there are.
-    pub total_bytes: u64,
-}
-
 /// How this life stands.
 #[derive(Debug, Clone, Serialize)]
 pub struct Status {
@@ -112,6 +107,8 @@ pub struct Status {
     pub head: Option<ShownCommit>,
     /// The newest commits of this process, the newest first.
     pub recent: VecDeque<ShownCommit>,
+    /// The same minute by minute, the newest first.
+    pub minutes: VecDeque<ShownMinute>,
     /// Files of the committed tree.
     pub files: u64,
     /// Bytes of the committed tree.
@@ -132,6 +129,10 @@ pub struct Status {
     pub commits: u64,
     /// Attempts that failed since the watcher started.
     pub failures: u64,
+    /// Whose files they are.
+    pub profile: ProfileName,
+    /// The port on which the gateway answers its probe; `null` without a probe.
+    pub gateway_port: Option<u16>,
     /// The gateway's main process.
     pub gateway_pid: Option<i32>,
     /// When that was started, in milliseconds since 1970.
@@ -182,6 +183,15 @@ struct Inner {
 #[derive(Debug, Clone)]
 pub struct Shared(Arc<Inner>);
 
+fn gateway_port(settings: &Settings) -> Option<u16> {
+    let probe: hyper::Uri = settings.gateway.probe.as_ref()?.parse().ok()?;
+    probe.port_u16().or(match probe.scheme_str() {
+        Some("http") => Some(80),
+        Some("https") => Some(443),
+        _ => None,
+    })
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -211,6 +221,9 @@ impl Shared {
             epoch: 0,
             head: None,
             recent: VecDeque::new(),
+            minutes: VecDeque::new(),
+            profile: settings.profile,
+            gateway_port: gateway_port(settings),
             files: 0,
             bytes: 0,
             sessions: BTreeMap::new(),
@@ -267,6 +280,7 @@ impl Shared {
         status.commits += 1;
         status.recent.push_front(commit.clone());
         status.recent.truncate(RECENT);
+        minutes::add(&mut status.minutes, commit);
         drop(status);
         lock(&self.0.history).committed(commit, lag);
         self.0.meters.committed(commit, took);

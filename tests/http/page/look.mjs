@@ -52,6 +52,19 @@ const commands = {
 	async gone(text) {
 		await page.waitForFunction(unwanted => !document.body.innerText.includes(unwanted), text, { timeout: PATIENCE })
 	},
+	// It stands there once, and not in several places.
+	async once(text) {
+		await commands.see(text)
+		const times = await page.evaluate(wanted => document.body.innerText.split(wanted).length - 1, text)
+		if (times !== 1) throw new Error(`it stands there ${times} times`)
+	},
+	async link(end) {
+		await page.waitForFunction(wanted => document.querySelector(`a[href$="${wanted}"]`), end, { timeout: PATIENCE })
+	},
+	async rows(most) {
+		const rows = await page.evaluate(() => document.querySelectorAll('#commits tr').length)
+		if (rows > Number(most)) throw new Error(`${rows} rows`)
+	},
 	async code() {
 		await page.waitForFunction(() => {
 			const image = document.querySelector('img[data-session]')
@@ -64,6 +77,8 @@ const commands = {
 			await page.emulateMedia({ colorScheme })
 			const [content, window] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth])
 			if (content > window) throw new Error(`${view}: the page is ${content} wide, and the window ${window}`)
+			const cut = await page.evaluate(() => [...document.querySelectorAll('.scroll')].filter(of => of.scrollWidth > of.clientWidth).length)
+			if (cut > 0) throw new Error(`${view}: a table is cut off`)
 			await accessible(view)
 			await page.screenshot({ path: join(process.env.SHOTS, `${name}-${view}.png`), fullPage: true })
 		}

@@ -31,6 +31,11 @@ function set(id, text) {
 	}
 }
 
+// What stands between backticks is to be typed.
+function words(text) {
+	return text.split('`').map((part, n) => n % 2 === 1 ? element('code', { textContent: part }) : part)
+}
+
 function span(seconds) {
 	if (seconds < 10) return `${seconds.toFixed(1)} s`
 	if (seconds < 60) return `${Math.round(seconds)} s`
@@ -52,6 +57,10 @@ function size(bytes) {
 }
 
 const clock = ms => new Date(ms).toLocaleString()
+// The date only where it is not today's.
+const shortly = ms => new Date(ms).toDateString() === new Date(now()).toDateString()
+	? new Date(ms).toLocaleTimeString()
+	: clock(ms)
 const count = (n, one, many) => `${n} ${n === 1 ? one : many}`
 
 // The gateway's word for a session, in ours.
@@ -60,32 +69,84 @@ const WORDS = {
 	SCAN_QR_CODE: ['Waiting for the QR code to be scanned', 'wait'],
 	STARTING: ['Starting', 'wait'],
 	STOPPED: ['Stopped', 'wait'],
+	PASSKEY_REQUIRED: ['Waiting for a passkey', 'wait'],
+	PASSKEY_CONFIRMATION_REQUIRED: ['Waiting for the passkey to be confirmed on the phone', 'wait'],
 	FAILED: ['Failed: it has to be linked again', 'bad']
 }
+// What is to be done for a number that is not logged in.
+const STEPS = {
+	PASSKEY_REQUIRED: 'WhatsApp asks for a passkey: go on in WAHA’s dashboard.',
+	PASSKEY_CONFIRMATION_REQUIRED: 'Open WhatsApp on the phone and confirm; WAHA’s dashboard shows what to compare.',
+	STOPPED: 'Start it in WAHA’s dashboard.',
+	FAILED: 'Start it again in WAHA’s dashboard; its QR code then appears here.'
+}
+const PASSKEY = ['PASSKEY_REQUIRED', 'PASSKEY_CONFIRMATION_REQUIRED']
 
 const openIncidents = () => status.incidents.filter(incident => incident.until_ms === null)
 const sessions = () => Object.entries(status.sessions)
+const isWaha = () => status.profile === 'waha'
+
+// WAHA's own dashboard, where this page is asked for by its own port; behind a proxy its address is not known here.
+function wahaDashboard() {
+	const words = 'WAHA’s dashboard'
+	if (status.gateway_port === null || location.port === '') return words
+	return element('a', { href: `${location.protocol}//${location.hostname}:${status.gateway_port}/dashboard`, textContent: words })
+}
+
+function firstStep() {
+	const item = element('li')
+	const step = element('p')
+	item.append(element('p', { className: 'state wait', textContent: 'No number yet' }), step)
+	if (status.gateway_pid === null) {
+		step.append('They are shown once the gateway runs.')
+	} else if (isWaha()) {
+		step.append('Add or start a session in ', wahaDashboard(), '. Its QR code then appears here.')
+	} else {
+		step.append('Link the number in the gateway: most print a QR code into their log.')
+	}
+	return item
+}
 
 function verdict() {
-	const serious = openIncidents().filter(incident => incident.kind !== 'disk_full')
+	const serious = openIncidents()
 	const lag = status.lag_seconds
 	switch (status.state) {
 		case 'preflight': return ['wait', 'Starting', 'Looking at what is needed before anything is started.']
 		case 'restoring': return ['wait', 'Restoring the login', 'The gateway starts as soon as everything is in place.']
 		case 'standby': return ['wait', 'Standing by', 'Another container owns this session. This one takes over when that one ends.']
-		case 'fenced': return ['bad', 'Another container has taken over', 'The gateway here is being ended, and saves nothing more.']
+		case 'fenced': return ['bad', 'This container does not own the session any more', 'The gateway here is being ended, and saves nothing more.']
 		case 'stopping': return ['wait', 'Stopping', 'The gateway is being stopped.']
 		case 'flushing': return ['wait', 'Saving the last changes', 'The gateway has ended.']
 		case 'backoff': return ['wait', 'The gateway ended by itself', 'It is started again after a pause.']
 		case 'exited': return ['wait', 'Ended', '']
 	}
-	if (serious.length > 0) return ['bad', serious[0].title, 'See below for what to do.']
+	if (serious.length > 0) {
+		const room = serious[0].kind === 'disk_full' && status.disk ? `${size(status.disk.free_bytes)} of ${size(status.disk.total_bytes)} are free. ` : ''
+		return ['bad', serious[0].title, `${room}See below for what to do.`]
+	}
 	if (status.state === 'starting') return ['wait', 'The gateway is starting', 'The login is in place.']
 	if (status.gateway_answers === false) return ['bad', 'The gateway does not answer', 'It runs, and does not answer its probe.']
 	const asking = sessions().filter(([, session]) => session.gateway_status === 'SCAN_QR_CODE')
 	if (asking.length > 0) {
 		const names = asking.map(([, session]) => session.name).join(', ')
 		return ['wait', 'A QR code is waiting to be scanned', `Scan it with the phone: ${names}.`]
+	}
+	const passkeys = sessions().filter(([, session]) => PASSKEY.includes(session.gateway_status))
+	if (passkeys.length > 0) {
+		const names = passkeys.map(([, session]) => session.name).join(', ')
+		return ['wait', 'A passkey is asked for', `To log in: ${names}.`]
+	}
+	if (isWaha() && !status.sessions_problem) {
+		const told = sessions().filter(([, session]) => session.gateway_status)
+		const failed = told.filter(([, session]) => session.gateway_status === 'FAILED')
+		if (failed.length > 0) {
+			const names = failed.map(([, session]) => session.name).join(', ')
+			return ['bad', 'A number has to be linked again', `In WAHA’s dashboard: ${names}.`]
+		}
+		if (told.length === 0 && sessions().length === 0) return ['wait', 'No number is linked yet', 'See below for the next step.']
+		if (told.length > 0 && told.every(([, session]) => session.gateway_status === 'STOPPED')) {
+			return ['wait', 'Every number is stopped', 'Start one in WAHA’s dashboard.']
+		}
 	}
 	if (status.store === 'none') return ['good', 'The gateway is up', 'File mode: the login is kept in the directory only.']
 	if (lag > 10) return ['wait', 'Changes are waiting to be saved', `For ${span(lag)}.`]
@@ -100,13 +161,13 @@ function incidentItem(incident) {
 	if (incident.until_ms === null) {
 		const lasts = element('span', { textContent: `For ${since(incident.since_ms)}` })
 		lasts.dataset.since = incident.since_ms
-		told.append(lasts, `, since ${clock(incident.since_ms)}: ${incident.detail}`)
+		told.append(lasts, `, since ${clock(incident.since_ms)}: `, ...words(incident.detail))
 	} else {
-		told.append(`${clock(incident.since_ms)}, over after ${span((incident.until_ms - incident.since_ms) / 1000)}: ${incident.detail}`)
+		told.append(`${clock(incident.since_ms)}, over after ${span((incident.until_ms - incident.since_ms) / 1000)}: `, ...words(incident.detail))
 	}
 	item.append(told)
 	if (incident.until_ms === null) {
-		item.append(element('p', { className: 'remedy', textContent: incident.remedy }))
+		item.append(element('p', { className: 'remedy' }, ...words(incident.remedy)))
 	}
 	return item
 }
@@ -131,6 +192,9 @@ function sessionItem([key, session]) {
 		image.addEventListener('error', () => { image.hidden = true })
 		image.addEventListener('load', () => { image.hidden = false })
 		item.append(image, element('p', { textContent: 'On the phone: WhatsApp, Settings, Linked devices, Link a device.' }))
+		item.append(element('p', {}, 'Without a camera: ask for a pairing code in ', wahaDashboard(), ', and on the phone choose “Link with phone number instead”.'))
+	} else if (STEPS[session.gateway_status]) {
+		item.append(element('p', { textContent: STEPS[session.gateway_status] }))
 	}
 	if (session.account) {
 		item.append(element('p', { textContent: session.account.replace(/@.*/, '') }))
@@ -181,10 +245,10 @@ function draw() {
 	}
 
 	$('sessions-problem').hidden = !status.sessions_problem
-	set('sessions-problem', status.sessions_problem)
-	fill('sessions', JSON.stringify(status.sessions), () => {
+	fill('sessions-problem', status.sessions_problem, () => words(status.sessions_problem))
+	fill('sessions', JSON.stringify([status.sessions, status.gateway_pid === null]), () => {
 		const items = sessions().map(sessionItem)
-		return items.length ? items : [element('li', { textContent: 'None yet.' })]
+		return items.length ? items : [firstStep()]
 	})
 	for (const image of document.querySelectorAll('img[data-session]:not([src])')) {
 		image.src = `/sessions/${encodeURIComponent(image.dataset.session)}/qr?t=${Date.now()}`
@@ -192,8 +256,10 @@ function draw() {
 
 	drawSaved()
 	set('head', status.head ? `${status.head.seq}, ${clock(status.head.time_ms)}; ${count(status.files, 'file', 'files')}, ${size(status.bytes)}` : 'None yet')
-	set('store', status.store === 'none' ? 'None (file mode)' : `${status.store}, ${status.store_reachable ? 'answers' : status.problem || 'not asked yet'}`)
-	const ownership = { none: status.store === 'none' ? 'Not needed in file mode' : 'Not taken yet', held: 'This container owns the session', waiting: 'Another container owns it; this one waits', lost: 'Another container has taken it' }
+	// Where it is an incident, its words stand above, once.
+	const trouble = open.some(incident => ['store_unreachable', 'writes_refused'].includes(incident.kind)) ? 'see above' : status.problem || 'not asked yet'
+	set('store', status.store === 'none' ? 'None (file mode)' : `${status.store}, ${status.store_reachable ? 'answers' : trouble}`)
+	const ownership = { none: status.store === 'none' ? 'Not needed in file mode' : 'Not taken yet', held: 'This container owns the session', waiting: 'Another container owns it; this one waits', lost: 'Lost: taken by another container, or ended by hand' }
 	set('lease', `${ownership[status.lease]} (${status.instance})`)
 	const up = status.gateway_pid === null ? 'Not running' : status.gateway_answers === false ? 'Does not answer' : 'Up'
 	const started = status.gateway_started_ms ? `, for ${since(status.gateway_started_ms)}` : ''
@@ -202,13 +268,13 @@ function draw() {
 	set('disk', status.disk ? `${size(status.disk.free_bytes)} of ${size(status.disk.total_bytes)} free` : 'Not looked at yet')
 	set('version', `sessionkeep ${status.version}`)
 
-	fill('commits', JSON.stringify(status.recent), () => status.recent.length === 0
+	fill('commits', JSON.stringify(status.minutes), () => status.minutes.length === 0
 		? [element('tr', {}, element('td', { colSpan: 4, textContent: 'None since this process was started.' }))]
-		: status.recent.map(commit => element('tr', {},
-			element('td', { textContent: commit.seq }),
-			element('td', { textContent: clock(commit.time_ms) }),
-			element('td', { textContent: commit.changes }),
-			element('td', { textContent: size(commit.bytes) }))))
+		: status.minutes.map(minute => element('tr', {},
+			element('td', { textContent: minute.commits === 1 ? minute.last_seq : `${minute.first_seq} to ${minute.last_seq}` }),
+			element('td', { textContent: shortly(minute.time_ms) }),
+			element('td', { textContent: minute.changes }),
+			element('td', { textContent: size(minute.bytes) }))))
 }
 
 function shape(tag, attributes) {
