@@ -133,6 +133,18 @@ pub enum ToWatcher {
     },
 }
 
+impl ToWatcher {
+    /// In one word.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Lifecycle { .. } => "lifecycle",
+            Self::Stalled { .. } => "stalled",
+            Self::Flush { .. } => "flush",
+        }
+    }
+}
+
 /// What kept a watcher from its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

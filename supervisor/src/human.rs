@@ -109,8 +109,30 @@ impl fmt::Display for Chain<'_> {
             }
             cause = inner.source();
         }
-        Ok(())
+        match is_out_of_descriptors(self.0.source()) {
+            true => write!(f, "; {MORE_DESCRIPTORS}"),
+            false => Ok(()),
+        }
     }
+}
+
+/// What to do where there are too few file descriptors.
+pub const MORE_DESCRIPTORS: &str =
+    "raise the limit of open files: `ulimit -n 4096`, or `docker run --ulimit nofile=4096`";
+
+/// Whether one of these causes is that this process, or the machine, has too many files open.
+#[must_use]
+pub fn is_out_of_descriptors(mut cause: Option<&(dyn std::error::Error + 'static)>) -> bool {
+    while let Some(inner) = cause {
+        let code = inner
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::raw_os_error);
+        if matches!(code, Some(libc::EMFILE | libc::ENFILE)) {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
 }
 
 #[cfg(test)]
@@ -160,6 +182,16 @@ mod tests {
             ))),
         );
         assert_eq!(Chain(&chain).to_string(), "failed to save: no space");
+    }
+
+    #[test]
+    fn too_few_descriptors_are_told_with_the_next_step() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("failed to open it")]
+        struct Open(#[source] std::io::Error);
+        let told = |code| Chain(&Open(std::io::Error::from_raw_os_error(code))).to_string();
+        assert!(told(libc::EMFILE).contains("; raise the limit of open files"));
+        assert!(!told(libc::ENOENT).contains("raise"));
     }
 
     #[test]

@@ -188,6 +188,12 @@ fn a_quota_that_is_reached_while_the_gateway_runs_is_told_and_at_the_end_an_exit
     let ended = life.stop();
     assert_eq!(ended.code, 74, "{}", ended.log);
     assert!(!ended.log.contains("everything is saved"), "{}", ended.log);
+    let last = ended.log.lines().rfind(|line| line.contains("NOT saved"));
+    assert!(
+        last.is_some_and(|line| line.contains("did not take them in time: ")),
+        "{}",
+        ended.log
+    );
     before.allow();
     let life = through(&world, &before, IDLE).ready();
     world.wait_until_saved();

@@ -76,7 +76,7 @@ fn a_forged_journal_and_links_in_place_of_the_sessionkeep_directory_are_refused_
 
     fs::remove_dir_all(&own).expect("remove");
     symlink(place.secrets(), &own).expect("link");
-    refused("it is a link and not a directory that sessionkeep made");
+    refused("it is a link, where sessionkeep keeps a directory of its own");
     for command in ["watch", "restore"] {
         let output = place.world.command(&[command]);
         assert_eq!(output.status.code(), Some(78), "{command}: {output:?}");

@@ -91,6 +91,7 @@ fn the_gateway_is_as_old_as_it_is_though_the_watcher_is_a_new_one() {
         let answer = try_get(port, "/status", &[])?;
         answer.json()["gateway_started_ms"].as_u64()
     };
+    wait_until("it is known when it was started", || started().is_some());
     let before = started().expect("it runs");
     std::thread::sleep(std::time::Duration::from_secs(2));
     send(life.process("watcher"), libc::SIGKILL);

@@ -179,7 +179,8 @@ fn restore_by_number_brings_an_older_commit_back_and_the_next_start_keeps_it() {
         world.write("creds.json", "{\"me\":\"newer\"}");
         world.wait_until_saved();
         assert_eq!(life.stop().code, 0);
-        world.json(&["restore", "--json", "--seq", &old.to_string()]);
+        let restored = world.json(&["restore", "--json", "--seq", &old.to_string()]);
+        assert_eq!(restored["because"], "it was asked for", "{restored}");
         assert_eq!(world.read("creds.json"), LOGIN);
         let life = world.script(IDLE).ready();
         assert_eq!(

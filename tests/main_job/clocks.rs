@@ -171,6 +171,19 @@ fn a_database_whose_clock_is_set_forward_takes_no_session_from_who_renews_it() {
 }
 
 #[test]
+fn a_clock_that_is_set_before_the_first_renewal_is_told() {
+    let Some(clocked) = Clocked::new() else {
+        return;
+    };
+    let stage = &clocked.stage;
+    let owner = stage.instance("a").set("lease.ttl=30s");
+    let mut owner = owner.set("lease.renew=10s").ready();
+    clocked.set("+1h");
+    owner.wait_for("the store's clock was set");
+    assert_eq!(owner.stop().code, 0);
+}
+
+#[test]
 fn an_owner_with_a_clock_an_hour_ahead_leaves_its_session_to_the_next_when_it_dies() {
     let Some(library) = faketime::library() else {
         return;

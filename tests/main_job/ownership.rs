@@ -112,12 +112,32 @@ fn an_instance_whose_lease_was_taken_stops_its_gateway_and_commits_nothing_more(
         let ended = life.end();
         assert_eq!(ended.code, 75, "{}", ended.log);
         assert!(
-            ended.log.contains("another instance owns this session"),
+            ended
+                .log
+                .contains("this instance does not own the session any more"),
             "{}",
             ended.log
         );
         assert!(!is_alive(gateway));
         assert_eq!(world.head(), head, "a fenced instance has committed");
+    }
+}
+
+#[test]
+fn an_instance_whose_lease_was_ended_by_hand_does_not_say_that_another_has_it() {
+    for world in World::both() {
+        let life = world.script(IDLE).ready();
+        world.write("creds.json", LOGIN);
+        world.wait_until_saved();
+        let broken = world.command(&["lease", "--break"]);
+        assert!(broken.status.success(), "{broken:?}");
+        let ended = life.end();
+        assert_eq!(ended.code, 75, "{}", ended.log);
+        let by_hand = "somebody ended the lease (`sessionkeep lease --break`)";
+        assert!(ended.log.contains(by_hand), "{}", ended.log);
+        for wrong in ["another instance owns", "container has taken this session"] {
+            assert!(!ended.log.contains(wrong), "{}", ended.log);
+        }
     }
 }
 

@@ -199,4 +199,22 @@ fn a_file_that_may_not_be_read_is_reported_and_the_rest_goes_on() {
         .lines()
         .any(|line| line.contains("WARN") && line.contains("closed"));
     assert!(told, "{}", ended.log);
+    // The next life cannot read it either, and does not say that this is over until it can.
+    let mut life = world
+        .script(IDLE)
+        .before(&[
+            "setpriv",
+            "--reuid=12345",
+            "--regid=12345",
+            "--clear-groups",
+        ])
+        .set("sync.rescan=1s")
+        .ready();
+    let over = "over: The last changes before a stop were not saved";
+    assert!(!life.log().contains(over), "{}", life.log());
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    fs::set_permissions(world.dir().join("closed"), readable).expect("chmod");
+    life.wait_for(over);
+    assert!(world.stored().is_some_and(|tree| tree.has("closed")));
+    assert_eq!(life.stop().code, 0);
 }

@@ -77,6 +77,22 @@ fn commits_survive_the_loss_of_the_primary() {
     assert_eq!(stored(&world), counted_by_the_gateway(&world));
 }
 
+#[test]
+fn a_wrong_name_of_the_set_is_told_with_the_right_one() {
+    let set = ReplicaSet::start();
+    let url = set.url("job");
+    let (hosts, name) = url.split_once("replicaSet=").expect("it names the set");
+    let world = World::at(format!("{hosts}replicaSet=wrong"));
+    let ended = world.script("true").set("store.wait=1s").run_to_end();
+    assert_eq!(ended.code, 69, "{}", ended.log);
+    for told in [
+        "none of the servers belongs to the replica set `wrong`".to_owned(),
+        format!("belongs to `{name}`"),
+    ] {
+        assert!(ended.log.contains(&told), "{told}: {}", ended.log);
+    }
+}
+
 fn counted_by_the_gateway(world: &World) -> u64 {
     world.read("n").trim().parse().expect("a number")
 }

@@ -285,7 +285,11 @@ impl Site<'_> {
         let (head, mut writer) =
             attach::raise_barrier(&**self.store, archive, &self.who.instance, self.epoch).await?;
         let (plan, version) = self.plan(&local, &head, target).await?;
-        info!(target: "boot", because = plan.because(), "plan made");
+        let because = match target {
+            Target::Commit(_) => "it was asked for",
+            Target::Newest => plan.because(),
+        };
+        info!(target: "boot", because, "plan made");
         let mut booted = Booted::nothing_done(0, Duration::ZERO);
         match plan {
             Plan::FirstBoot | Plan::Adopt => {}

@@ -31,6 +31,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use crate::boot::BootError;
 use crate::config::{ConfigErrors, Flags};
 use crate::exit;
+use crate::human;
 use crate::init::LockError;
 use crate::init::place::PlaceError;
 use crate::session::StateDirError;
@@ -169,6 +170,9 @@ fn told(error: &anyhow::Error) -> String {
     let mut text = format!("error: {error}\n");
     for cause in error.chain().skip(1) {
         let _ = writeln!(text, "caused by: {cause}");
+    }
+    if human::is_out_of_descriptors(error.chain().next()) {
+        let _ = writeln!(text, "next step: {}", human::MORE_DESCRIPTORS);
     }
     text
 }

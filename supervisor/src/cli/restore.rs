@@ -187,7 +187,10 @@ async fn alone(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode> {
     store
         .release_lease(&settings.archive, &who.instance, booted.epoch)
         .await?;
-    let because = booted.plan.map(|plan| plan.because());
+    let because = match target {
+        Target::Commit(_) => Some("it was asked for"),
+        Target::Newest => booted.plan.map(|plan| plan.because()),
+    };
     tell(
         args,
         "ready",

@@ -347,6 +347,10 @@ impl Given {
                 continue;
             };
             let key = key.trim();
+            if key.is_empty() {
+                self.complain("--set", None, "names no setting", "write `--set KEY=VALUE`");
+                continue;
+            }
             if let Some(setting) = registry::find(key) {
                 self.flag(setting, "--set", text);
                 continue;
@@ -364,7 +368,11 @@ impl Given {
         let source = Source::Flag(flag);
         let text = text.to_owned();
         if text.trim().is_empty() {
-            self.complain(flag, None, "is empty", format!("write {}", setting.takes));
+            let name = match flag {
+                "--set" => format!("--set {}", setting.key),
+                flag => flag.to_owned(),
+            };
+            self.complain(name, None, "is empty", format!("write {}", setting.takes));
             return;
         }
         match self.texts.get(setting.key) {

@@ -79,6 +79,22 @@ fn source(loaded: &Loaded, key: &str) -> String {
 }
 
 #[test]
+fn a_set_without_a_value_or_a_key_says_what_it_lacks() {
+    let told = Case::sqlite().set("sync.quiet=").set("=1").bad();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(
+        told.iter()
+            .any(|line| line.starts_with("--set sync.quiet: is empty")),
+        "{told:?}"
+    );
+    assert!(
+        told.iter()
+            .any(|line| line.starts_with("--set: names no setting")),
+        "{told:?}"
+    );
+}
+
+#[test]
 fn flags_win_over_environment_over_file_over_defaults() {
     let file = "store:\n  wait: 2s\n  timeout: 2s\nstop.total: 20s\n";
     let loaded = Case::sqlite()

@@ -62,7 +62,7 @@ pub(crate) fn ensure(dir: &Path, owner: Option<Owner>) -> io::Result<()> {
     };
     info!(
         target: "init", dir = %dir.display(), owner = %given,
-        "the session directory was made; a gateway that runs as another user than its owner needs dir.owner"
+        "the session directory was made. Where no restore gives it another owner, a gateway of another user needs dir.owner"
     );
     Ok(())
 }

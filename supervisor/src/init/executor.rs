@@ -284,7 +284,7 @@ impl<'a> Executor<'a> {
         if let Some(channel) = &mut self.channel
             && !channel.send(message)
         {
-            warn!(target: "init", ?message, "watcher does not take messages");
+            warn!(target: "init", message = message.word(), "watcher does not take messages");
         }
     }
 
@@ -326,7 +326,7 @@ impl<'a> Executor<'a> {
             }
             Err(error) => {
                 let port = self.settings.http.port;
-                warn!(target: "init", port, %error, "cannot listen for HTTP; going on without");
+                warn!(target: "init", port, %error, "cannot listen for HTTP; going on without health, metrics and dashboard. Stop what has the port, or choose another with http.port");
             }
         }
         place::check(self.settings)?;

@@ -26,6 +26,11 @@ pub enum LockError {
         "failed to lock `{0}`: another sessionkeep uses this session directory; stop it, or give each its own directory"
     )]
     Held(PathBuf),
+    /// Something else than a file has its name.
+    #[error(
+        "failed to lock `{0}`: it is no ordinary file; find out what put it there, and remove it"
+    )]
+    NoFile(PathBuf),
     /// Its file cannot be made.
     #[error("failed to create `{path}`; make the session directory writable for this user")]
     Create {
@@ -61,6 +66,9 @@ impl DirLock {
     pub fn take(dir: &Path) -> Result<Self, LockError> {
         let state = StateDir::open(dir)?;
         let path = state.path().join(LOCK);
+        if state.is_no_file(LOCK) {
+            return Err(LockError::NoFile(path));
+        }
         let file = match state.open_kept(LOCK) {
             Ok(file) => file,
             Err(source) => return Err(LockError::Create { path, source }),
@@ -116,6 +124,17 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).expect("stat").permissions().mode() & 0o777;
         assert_eq!(mode(&dir.path().join(STATE_DIR)), 0o700);
         assert_eq!(mode(&dir.path().join(STATE_DIR).join(LOCK)), 0o600);
+    }
+
+    #[test]
+    fn what_is_no_file_is_called_so() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        drop(DirLock::take(dir.path()).expect("free"));
+        let lock = dir.path().join(STATE_DIR).join(LOCK);
+        fs::remove_file(&lock).expect("remove");
+        nix::unistd::mkfifo(&lock, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
+        let refused = DirLock::take(dir.path());
+        assert!(matches!(refused, Err(LockError::NoFile(_))), "{refused:?}");
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub enum StateDirError {
     },
     /// Something else has its name.
     #[error(
-        "refused to use `{}`: it is {what} and not a directory that sessionkeep made; find out what put it there, and move it away",
+        "refused to use `{}`: it is {what}, where sessionkeep keeps a directory of its own; find out what put it there, and move it away",
         path.display()
     )]
     NoDirectory {
@@ -324,6 +324,13 @@ impl StateDir {
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         fstatat(self.fd(), name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    /// Whether something that is no ordinary file has this name.
+    #[must_use]
+    pub fn is_no_file(&self, name: &str) -> bool {
+        let found = fstatat(self.fd(), name, AtFlags::AT_SYMLINK_NOFOLLOW);
+        found.is_ok_and(|stat| stat.st_mode & libc::S_IFMT != libc::S_IFREG)
     }
 
     /// Removes a file; one that is absent is a success.

@@ -143,7 +143,7 @@ fn lease(status: &Status) -> Check {
         Lease::Waiting => Check::new(CheckState::Waiting, "another instance owns the session"),
         Lease::Lost => Check::new(
             CheckState::Fail,
-            "another instance has taken the session over",
+            "this instance does not own the session any more",
         ),
     }
 }
@@ -198,7 +198,7 @@ fn disk(status: &Status) -> Check {
 fn verdict(status: &Status) -> Verdict {
     match status.state {
         Lifecycle::Fenced => {
-            return Verdict::Unhealthy("another instance took the session over".into());
+            return Verdict::Unhealthy("this instance does not own the session any more".into());
         }
         Lifecycle::Standby => return Verdict::Standby,
         Lifecycle::Preflight | Lifecycle::Restoring => return Verdict::Starting,

@@ -96,7 +96,7 @@ impl Kind {
     #[must_use]
     pub fn title(self) -> &'static str {
         match self {
-            Self::Fenced => "Another container has taken this session over",
+            Self::Fenced => "This container does not own the session any more",
             Self::Lagging => "Changes are not being saved",
             Self::FlushFailed => "The last changes before a stop were not saved",
             Self::GatewayRestarting => "The gateway ends again and again",
@@ -116,8 +116,9 @@ impl Kind {
     pub fn remedy(self) -> &'static str {
         match self {
             Self::Fenced => {
-                "Run one container for each number. If this one was to go on, stop the other: it takes \
-                 the session back by itself."
+                "Where another container has taken the session: run one for each number. If this one was to \
+                 go on, stop the other: it takes the session back by itself. Where somebody ended the \
+                 lease: ask who, and start this one again."
             }
             Self::Lagging => {
                 "The gateway goes on, and nothing is lost as long as this disk stays. Do not restart \

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::clock::{ClockWatch, Step};
@@ -150,6 +150,11 @@ async fn keep(store: Arc<dyn Store>, tenure: Tenure, tell: watch::Sender<Standin
     };
     let mut heard = Box::pin(ring());
     let mut clock = ClockWatch::default();
+    // What the first renewal is compared with; without it, a step before that one would not be seen.
+    let asked = WakingInstant::now();
+    if let Ok(Ok(now_ms)) = timeout(tenure.renew / 2, store.now_ms()).await {
+        let _ = clock.read(asked, WakingInstant::now(), now_ms);
+    }
     loop {
         let Tenure {
             archive,
@@ -233,7 +238,9 @@ fn is_held_by(lease: &Lease, tenure: &Tenure) -> bool {
 pub fn why_lost(held: Option<&Lease>, instance: &InstanceId) -> String {
     match held {
         None => "the lease is gone from the store".to_owned(),
-        Some(lease) if lease.instance == *instance => "the lease was ended by somebody".to_owned(),
+        Some(lease) if lease.instance == *instance => {
+            "somebody ended the lease (`sessionkeep lease --break`)".to_owned()
+        }
         Some(lease) => format!(
             "{} holds the lease at epoch {}",
             lease.instance, lease.epoch

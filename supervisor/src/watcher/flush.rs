@@ -59,8 +59,8 @@ impl Watcher {
             Ok(Err(StepError::Fenced(reason))) => self.fenced(reason).await,
             Ok(Err(error)) => self.flush_failed(Chain(&error).to_string()).await,
             Err(_) => {
-                let late = || "the store did not take them in time".into();
-                let reason = self.unready.take().unwrap_or_else(late);
+                let late = "the store did not take them in time";
+                let reason = self.unready.take().unwrap_or_else(|| late.to_owned());
                 self.flush_failed(reason).await
             }
         }
@@ -134,7 +134,9 @@ impl Watcher {
         if !goes_on {
             return Err(error);
         }
-        warn!(target: "sync", error = %Chain(&error), "the last changes cannot be saved yet; trying on");
+        let words = Chain(&error).to_string();
+        warn!(target: "sync", error = words, "the last changes cannot be saved yet; trying on");
+        self.unready = Some(format!("the store did not take them in time: {words}"));
         Ok(())
     }
 

@@ -407,17 +407,20 @@ impl Watcher {
         if !self.announced {
             self.announced = true;
             info!(target: "sync", "ready for changes");
-            // Whatever was left unsaved or damaged before is in the store now.
             if Past::take_broken_flush(&self.state) {
                 let detail = "it was ended before it could say what it came to";
                 self.shared.incident(Kind::FlushFailed, "", detail);
             }
-            self.shared.over(Kind::FlushFailed, "");
+            // Whatever was damaged before is passed over, and lies in the store anew.
             self.shared.over(Kind::DamagedHead, "");
             if !self.mending {
                 self.shared.over(Kind::ArchiveDamaged, "");
             }
             self.link.send(ToInit::Ready).await;
+        }
+        if work.everything && committed.is_whole() {
+            // What a stop before left unsaved is in the store now, all of it.
+            self.shared.over(Kind::FlushFailed, "");
         }
         if committed.header.is_some() {
             self.mended();
@@ -559,7 +562,7 @@ impl Watcher {
     }
 
     async fn fenced(&mut self, reason: String) -> End {
-        error!(target: "sync", reason, "another instance owns this session; stopping the gateway");
+        error!(target: "sync", reason, "this instance does not own the session any more; stopping the gateway");
         self.shared.meters().error(ErrorKind::Fenced);
         self.shared.update(|status| {
             (status.state, status.lease) = (Lifecycle::Fenced, status::Lease::Lost);

@@ -78,6 +78,11 @@ pub(super) struct Committed {
 const LISTED_MAX: usize = 1000;
 
 impl Committed {
+    /// Whether everything that was looked at is in the store as it is in the directory.
+    pub(super) fn is_whole(&self) -> bool {
+        self.later.is_empty() && self.unread.is_none() && self.held.is_none()
+    }
+
     /// Lists what `edits` change.
     fn list(&mut self, edits: &[Edit], profile: ProfileName) {
         let path_of = |edit: &Edit| match edit {

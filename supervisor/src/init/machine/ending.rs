@@ -249,7 +249,7 @@ impl Machine {
             Then::MakeWay(why) => self.save_and_make_way(main, why, now, Cause::AllGone),
             Then::Fence => self.exit(
                 exit::FENCED,
-                Saved::Not("another instance owns the session".to_owned()),
+                Saved::Not("this instance does not own the session any more".to_owned()),
                 Cause::AllGone,
             ),
         }

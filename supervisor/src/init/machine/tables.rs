@@ -733,3 +733,14 @@ fn the_watcher_is_told_before_it_is_asked_to_flush() {
     let told = at(|a| matches!(a, Action::SendLifecycle));
     assert!(told < at(|a| matches!(a, Action::SendFlush { .. })));
 }
+
+#[test]
+fn a_restore_that_a_signal_ended_is_told_with_the_next_step() {
+    let cause = Cause::RestorerEnded(Ended::Killed(9)).to_string();
+    assert!(
+        cause.contains("KILL") && cause.contains("start it again"),
+        "{cause}"
+    );
+    let failed = Cause::RestorerEnded(Ended::Exited(70)).to_string();
+    assert!(!failed.contains("start it again"), "{failed}");
+}

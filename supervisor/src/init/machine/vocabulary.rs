@@ -358,6 +358,10 @@ impl fmt::Display for Cause {
         match self {
             Self::PreflightPassed => f.write_str("preflight passed"),
             Self::PreflightFailed => f.write_str("preflight failed"),
+            Self::RestorerEnded(how @ Ended::Killed(_)) => write!(
+                f,
+                "restore {how}: see who sends signals to it, and whether memory ran out (KILL); nothing is lost, start it again"
+            ),
             Self::RestorerEnded(how) => write!(f, "restore {how}"),
             Self::OwnedByAnother => f.write_str("another instance owns the session"),
             Self::OwnershipCame => f.write_str("the session is ours"),

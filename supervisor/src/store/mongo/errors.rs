@@ -86,13 +86,33 @@ impl Translator {
         self.clean(with_advice(without_topology(words)))
     }
 
+    /// Whether the error says that no server belongs to the replica set of the URL.
+    pub(super) fn is_of_another_set(&self, error: &Error) -> bool {
+        matches!(error.kind.as_ref(), ErrorKind::ServerSelection { .. })
+            && self.words(error).contains(OTHER_SET)
+    }
+
     /// The store's error for `fault`, which happened on the way to `action`.
     pub(super) fn tell(&self, action: &'static str, fault: Fault) -> StoreError {
+        self.tell_with(action, fault, None)
+    }
+
+    /// The same, with what else is known.
+    pub(super) fn tell_with(
+        &self,
+        action: &'static str,
+        fault: Fault,
+        more: Option<String>,
+    ) -> StoreError {
         let error = match fault {
             Fault::Store(error) => return error,
             Fault::Driver(error) => error,
         };
-        let source = Box::new(Words(self.words(&error)));
+        let mut words = self.words(&error);
+        if let Some(more) = more {
+            words = format!("{words}; {more}");
+        }
+        let source = Box::new(Words(words));
         match classify(&error) {
             Class::Transient => StoreError::Unavailable { action, source },
             Class::Denied => StoreError::Denied { action, source },
@@ -121,6 +141,9 @@ pub(super) fn user_info(url: &str) -> Option<&str> {
     rest.rsplit_once('@').map(|(user_info, _)| user_info)
 }
 
+/// What is said where the driver has let go of every server.
+const OTHER_SET: &str = "none of the servers belongs to the replica set";
+
 /// Puts each server's own trouble in place of the driver's dump of all that it knows about them:
 /// the one thing in it that somebody can act on. Where no server is in trouble (a replica set that
 /// has no primary now), the kind of the deployment stays.
@@ -144,7 +167,7 @@ fn without_topology(words: String) -> String {
         && !dump.contains("{ Address: ")
     {
         return format!(
-            "{}: none of the servers belongs to the replica set `{name}`: correct `replicaSet` in the URL, or take it out; \
+            "{}: {OTHER_SET} `{name}`: correct `replicaSet` in the URL, or take it out; \
              for one server by itself, write `directConnection=true` in its place",
             before.trim_end_matches('.')
         );

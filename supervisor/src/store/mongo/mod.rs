@@ -23,6 +23,7 @@ pub(crate) mod lease;
 mod lease_update;
 mod old_packs;
 pub(crate) mod packs;
+mod set_name;
 mod url;
 
 use std::fmt;
@@ -167,7 +168,10 @@ impl MongoStore {
     ) -> Result<T> {
         match tokio::time::timeout(self.timeout, work).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(fault)) => Err(self.translator.tell(action, fault)),
+            Ok(Err(fault)) => {
+                let more = self.whose_set(&fault).await;
+                Err(self.translator.tell_with(action, fault, more))
+            }
             Err(_) => Err(errors::silent(action, self.timeout)),
         }
     }
@@ -296,10 +300,6 @@ impl Store for MongoStore {
         self.lacking_packs(archive, packs).await
     }
 
-    async fn delete_pack(&self, archive: &ArchiveName, id: PackId) -> Result<()> {
-        self.remove_pack(archive, id).await
-    }
-
     async fn mark_unused(
         &self,
         archive: &ArchiveName,
@@ -307,6 +307,10 @@ impl Store for MongoStore {
         since_ms: Option<u64>,
     ) -> Result<()> {
         self.mark_unused_packs(archive, packs, since_ms).await
+    }
+
+    async fn delete_pack(&self, archive: &ArchiveName, id: PackId) -> Result<()> {
+        self.remove_pack(archive, id).await
     }
 
     async fn sweep(&self, before_ms: u64) -> Result<u64> {

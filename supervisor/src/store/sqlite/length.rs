@@ -15,6 +15,9 @@ use crate::store::StoreError;
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// What SQLite's files begin with.
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
 /// SQLite's own lock lies at this offset, on a page that holds nothing
 /// (<https://sqlite.org/fileformat2.html#the_lock_byte_page>).
 const LOCK_BYTE: i64 = 0x4000_0000;
@@ -34,10 +37,22 @@ pub(super) fn check(db: &mut Connection, file: &File) -> Result<(), Fault> {
         if tries == TRIES {
             return Err(Fault::Store(StoreError::Damaged {
                 what: "the store's SQLite file".to_owned(),
-                why: format!("it has been cut to {length} bytes"),
+                why: match is_of_sqlite(file) {
+                    true => format!("it has been cut to {length} bytes"),
+                    false => "it has been overwritten, and is no SQLite file any more".to_owned(),
+                },
             }));
         }
         std::thread::sleep(PAUSE);
+    }
+}
+
+/// Whether the file begins as SQLite's do, as far as it goes.
+fn is_of_sqlite(file: &File) -> bool {
+    let mut head = [0; MAGIC.len()];
+    match file.read_at(&mut head, 0) {
+        Ok(length) => MAGIC.starts_with(&head[..length]),
+        Err(_) => true,
     }
 }
 
@@ -49,7 +64,7 @@ fn is_as_long_as_it_says(file: &File, length: u64) -> bool {
         // The one size that two bytes cannot hold.
         let page = if page == 1 { 65_536 } else { page };
         let pages = u32::from_be_bytes([head[28], head[29], head[30], head[31]]);
-        page > 0 && length >= page * u64::from(pages)
+        head.starts_with(MAGIC) && page > 0 && length >= page * u64::from(pages)
     }
 }
 
@@ -162,5 +177,23 @@ mod tests {
         check(&mut db, &file).expect("it is whole");
         cut_to(&path, 60_000);
         assert!(check(&mut db, &file).is_err());
+    }
+
+    #[test]
+    fn a_file_that_was_overwritten_is_not_said_to_have_been_cut() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("a.db");
+        let mut db = open(&path);
+        db.execute_batch("CREATE TABLE t (v BLOB); PRAGMA wal_checkpoint(TRUNCATE)")
+            .expect("fill");
+        std::fs::write(&path, [7; 100_000]).expect("overwrite");
+        let file = File::open(&path).expect("open");
+        match check(&mut db, &file) {
+            Err(Fault::Store(StoreError::Damaged { why, .. })) => {
+                assert!(why.contains("overwritten"), "{why}");
+            }
+            Err(_) => panic!("another error"),
+            Ok(()) => panic!("it is taken for whole"),
+        }
     }
 }
