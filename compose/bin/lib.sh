@@ -6,6 +6,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source compose/bin/names.sh
 # shellcheck source=compose/bin/ready.sh
 source compose/bin/ready.sh
+# shellcheck source=compose/bin/locks.sh
+source compose/bin/locks.sh
 
 say() { printf '%s\n' "$*"; }
 next_step() { printf 'Next: %s\n' "$*"; }
@@ -36,9 +38,11 @@ need_stack() {
 
 # env_get NAME: its value as Compose sees it in .env, quotes and `$$` included, or nothing. Compose itself
 # reads it: as the name of an image, since that is printed as it is.
-env_get() {
+env_get() { interpolate "\${$1-}"; }
+# interpolate TEXT: with `${…}` in it filled in, as in a file of the stack.
+interpolate() {
     local shown
-    shown=$(printf 'name: x\nservices: {x: {image: "=${%s-}"}}\n' "$1" | docker compose --file - config --images 2>&1) ||
+    shown=$(printf 'name: x\nservices: {x: {image: "=%s"}}\n' "$1" | docker compose --file - config --images 2>&1) ||
         give_up "failed to read .env: ${shown##*$'\n'}"
     # Warnings come before it: on variables that .env refers to and nobody sets.
     printf '%s\n' "${shown##*$'\n'}" | sed 's/^=//'

@@ -6,6 +6,7 @@ need_docker
 compose/bin/env.sh
 need_own_project
 check_names
+check_locks
 service=$(gateway)
 directory=$(session_dir "$service")
 [ -d "$directory" ] || mkdir -m 700 "$directory"
@@ -17,7 +18,8 @@ begun=$SECONDS
 # Why `up` or `build` failed: what it means where that is known, and where the rest is.
 failed() {
     local what=$1 port unhealthy
-    port=$(sed -nE 's/.*(Bind for |bind: |listen tcp[46]? )[^ ]*:([0-9]+)[ :].*(already allocated|address already in use).*/\2/p; s/.*[^0-9]([0-9]+) (failed: )?port is already allocated.*/\1/p' "$log" | tail -n 1)
+    # Docker has said it in three ways so far; the address is this machine's, then the port.
+    port=$(sed -nE 's/.*(Bind for|listen tcp[46]?|bind host port( for)?) ([0-9.]+|\[[^]]*\]):([0-9]+)[ :\/].*(already allocated|address already in use).*/\4/p' "$log" | tail -n 1)
     if [ -n "$port" ]; then
         give_up "port $port of this machine is taken" "set another one in .env: $(port_setting "$port"). docker ps, or ss -ltnp, tells who has it"
     fi

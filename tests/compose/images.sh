@@ -21,7 +21,7 @@ shelf=sessionkeep-stand-in
 
 waha=devlikeapro/waha:gows-2026.9.2
 all=(debian:bookworm-slim node:22-bookworm-slim python:3.11-slim-bookworm rust:1.95.0-slim-bookworm mongo:7.0 "$waha"
-    prom/prometheus:v3.5.0 grafana/grafana-oss:12.1.0)
+    prom/prometheus:v3.5.0 grafana/grafana-oss:12.1.0 caddy:2 registry:2)
 
 say() { printf 'images: %s\n' "$*"; }
 give_up() { printf 'images: %s\n' "$@" >&2; exit 1; }
@@ -39,6 +39,8 @@ sources_of() {
         mongo:*) echo "$images/mongo" tests/tools/wheels.txt ;;
         devlikeapro/*) echo "$images/waha" tests/gateways tests/tools/wheels.txt ;;
         prom/*) echo "$images/prometheus" ;;
+        caddy:*) echo "$images/caddy" ;;
+        registry:*) echo "$images/registry" ;;
         grafana/*) echo "$images/grafana" "$images/node" tests/tools/wheels-node.txt ;;
     esac
 }
@@ -86,6 +88,8 @@ stand_in() {
         node:*) build "$1" "$images/node" --build-context tools=tests/tools ;;
         python:*) build "$1" "$images/python" ;;
         prom/*) build "$1" "$images/prometheus" ;;
+        caddy:*) build "$1" "$images/caddy" ;;
+        registry:*) build "$1" "$images/registry" ;;
         grafana/*) build "$1" "$images/grafana" ;;
         rust:*) build "$1" "$images/rust" --build-context "toolchain=$(rustc --print sysroot)" ;;
         mongo:*)

@@ -10,7 +10,7 @@ use crate::stack::Stack;
 use crate::told::case;
 
 /// What people combine.
-const COMBINATIONS: [&[&str]; 17] = [
+const COMBINATIONS: [&[&str]; 18] = [
     &[],
     &["backup"],
     &["dev"],
@@ -28,6 +28,7 @@ const COMBINATIONS: [&[&str]; 17] = [
     &["whatsmeow", "external-mongo"],
     &["observability"],
     &["observability", "backup", "baileys"],
+    &["tls", "whatsmeow"],
 ];
 
 /// In what the gateways' services must agree.
@@ -73,6 +74,13 @@ fn overlays_fit_together() {
         "combinations of overlays",
         "each is a valid configuration without a warning, and as hard as the rest",
         || {
+            for (name, value) in [
+                ("TLS_DOMAIN", "waha.localhost"),
+                ("TLS_DASHBOARD_DOMAIN", "keep.localhost"),
+                ("TLS_BIND", "127.0.0.1"),
+            ] {
+                stack.set(name, value);
+            }
             for overlays in COMBINATIONS {
                 stack.only(&files(overlays));
                 stack.set(

@@ -11,7 +11,7 @@ use crate::human::{Bytes, Moment, Took};
 use crate::session::{Directory, Marker, Profile, StateDir, free_space};
 use crate::store::{Finding, Lease, Severity, StoreError};
 
-use super::context;
+use super::{context, stack};
 
 /// Less free space than this is too little to restore anything into.
 const SPACE_MIN: u64 = 64 << 20;
@@ -88,6 +88,9 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
                 ));
             }
         }
+    }
+    if stack::is_here() {
+        stack::translate(&mut findings);
     }
     if args.json {
         let shown: Vec<_> = findings

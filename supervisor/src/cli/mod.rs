@@ -14,6 +14,7 @@ mod restore;
 mod restorer;
 mod run;
 mod show;
+mod stack;
 mod standalone;
 mod status;
 mod threads;

@@ -20,6 +20,7 @@ const OUR_PREFIX: &[u8] = b"SESSIONKEEP_";
 const OURS: &[&str] = &[
     "ADMIN_TOKEN",
     "HEARTBEAT_URL",
+    "IN_SESSIONKEEP_STACK",
     "LISTEN_FDNAMES",
     "LISTEN_FDS",
     "LISTEN_PID",
