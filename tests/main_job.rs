@@ -49,6 +49,8 @@ mod handover;
 mod idle;
 #[path = "main_job/lifecycle.rs"]
 mod lifecycle;
+#[path = "main_job/login.rs"]
+mod login;
 #[path = "main_job/outage.rs"]
 mod outage;
 #[path = "main_job/own_directory.rs"]

@@ -169,6 +169,9 @@ pub enum ToInit {
     },
     /// The watcher sees every change from here on.
     Ready,
+    /// The session directory, or our own directory in it, was deleted and made anew, and the watcher
+    /// uses the new one: init has to hold that, and its lock.
+    Followed,
     /// The gateway's probe answered for the first time since its start.
     GatewayReady,
     /// From the restorer: another instance owns the session and this one is waiting for it;
@@ -277,6 +280,7 @@ mod tests {
         fn messages_survive_any_cutting_of_the_stream(cuts in prop::collection::vec(1usize..40, 1..60)) {
             let sent = vec![
                 ToInit::Ready,
+                ToInit::Followed,
                 ToInit::Alive { next_by: MonotonicMs(7), lease_ends: None },
                 ToInit::Alive { next_by: MonotonicMs(0), lease_ends: Some(MonotonicMs(u64::MAX)) },
                 ToInit::LeaseLost { reason: "line\nbreak \"quoted\"".into() },

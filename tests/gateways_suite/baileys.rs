@@ -76,6 +76,50 @@ fn the_same_ratchets_go_on_after_a_stop_and_a_wiped_disk() {
     assert_eq!(life.stop(), 0);
 }
 
+/// What public bots do when WhatsApp has logged them out: the whole folder is deleted, and they begin
+/// anew in a folder that they make.
+#[test]
+fn a_logout_that_deletes_the_folder_and_the_login_after_it_are_saved() {
+    let place = Place::new("baileys");
+    let command = bot(&place, &[]);
+    let settings = ["restart.policy=always"];
+    let mut life = place.start(&command, &settings);
+    life.post(ALL_ROUTES);
+    let before = life.get("/state");
+    let head = life.until("the first login is saved", |_| {
+        let log = fs::read_to_string(place.log()).ok()?;
+        log.contains("ready for changes").then(|| place.head())
+    });
+    place.wipe();
+    life.kill_gateway("bot.mjs");
+    let after = life.until("the gateway has begun anew", |life| {
+        let state = life.try_get("/state")?;
+        (state["fresh"] == true && identities(&state) != identities(&before)).then_some(state)
+    });
+    life.until("the new login is saved", |_| {
+        let log = fs::read_to_string(place.log()).ok()?;
+        log.contains("A new login took the place of the saved one")
+            .then_some(())
+    });
+    life.post(ALL_ROUTES);
+    assert_eq!(life.get("/state")["failures"], 0);
+    assert_eq!(life.stop(), 0);
+    assert!(place.head() > head);
+
+    // On the disk as it was left, and on a new one.
+    for wiped in [false, true] {
+        if wiped {
+            place.wipe();
+        }
+        let life = place.start(&command, &settings);
+        let state = life.get("/state");
+        assert_eq!(state["fresh"], false, "wiped: {wiped}");
+        assert_eq!(identities(&state), identities(&after), "wiped: {wiped}");
+        assert_eq!(life.post(ALL_ROUTES)["delivered"], 24);
+        assert_eq!(life.stop(), 0);
+    }
+}
+
 #[test]
 fn files_come_back_byte_for_byte_as_the_stopped_bot_left_them() {
     let place = Place::new("baileys");

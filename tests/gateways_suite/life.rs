@@ -105,6 +105,11 @@ impl Life<'_> {
             .unwrap_or_else(|answer| panic!("GET {target}: {answer}"))
     }
 
+    /// What it answers, where it does.
+    pub(crate) fn try_get(&self, target: &str) -> Option<Value> {
+        request(self.port, "GET", target).ok()?.ok()
+    }
+
     #[track_caller]
     pub(crate) fn post(&self, target: &str) -> Value {
         self.ask("POST", target)
@@ -146,6 +151,22 @@ impl Life<'_> {
     /// made, so that it cannot begin an orderly stop.
     pub(crate) fn kill(mut self) -> i64 {
         self.kill_all()
+    }
+
+    /// Kills the gateway alone: its process is the one with this in its command.
+    #[track_caller]
+    pub(crate) fn kill_gateway(&self, command: &str) {
+        let is_gateway = |pid: &u32| {
+            let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&words).contains(command)
+        };
+        let own = self.child.id();
+        let found = descendants(own);
+        let mut gateways = found
+            .into_iter()
+            .filter(|pid| *pid != own && is_gateway(pid));
+        let pid = gateways.next().expect("a gateway");
+        kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).expect("send KILL");
     }
 
     fn kill_all(&mut self) -> i64 {

@@ -275,7 +275,7 @@ fn a_lost_creds_json_comes_back_when_nothing_was_running() {
         fs::remove_file(world.dir().join("creds.json")).expect("remove");
         let life = world.script(IDLE).ready();
         assert_eq!(world.read("creds.json"), LATER);
-        wait_until("it is said", || life.log().contains("lost its creds.json"));
+        wait_until("it is said", || life.log().contains("lost its login"));
         assert_eq!(life.stop().code, 0);
         assert_eq!(world.stored().expect("a tree").text("creds.json"), LATER);
     }

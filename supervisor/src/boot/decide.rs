@@ -8,7 +8,7 @@ use crate::store::{ArchiveName, Header};
 pub struct Local {
     /// Whether there is any file or link that would be archived.
     pub has_files: bool,
-    /// Whether one of them is named `creds.json`.
+    /// Whether one of them is a login.
     pub has_credentials: bool,
     /// What it remembers of the archive, where that is of this archive.
     pub marker: Option<Marker>,
@@ -23,7 +23,7 @@ pub enum Remote {
     Head {
         /// Its header.
         header: Box<Header>,
-        /// Whether its tree holds a `creds.json`; `None` where that is not known.
+        /// Whether its tree holds a login; `None` where that is not known.
         has_credentials: Option<bool>,
     },
     /// There are commits, but the newest cannot even be read.
@@ -55,6 +55,8 @@ pub enum KeepReason {
     OwnCommits,
     /// The store knows less than the directory: it was set back to an older state.
     StoreSetBack,
+    /// It was made anew under the gateway, and holds another login than the store.
+    NewLogin,
 }
 
 /// Why a directory is replaced.
@@ -68,8 +70,10 @@ pub enum RestoreReason {
     MovedOn,
     /// The archive of its marker is another one of the same name.
     OtherHistory,
-    /// It lost every `creds.json` while nothing was running.
+    /// It lost every login while nothing was running.
     CredentialsLost,
+    /// It was emptied, or made anew, under the gateway, and holds no new login.
+    Wiped,
 }
 
 impl Plan {
@@ -86,6 +90,12 @@ impl Plan {
             Self::Keep(KeepReason::StoreSetBack) => {
                 "the store is behind this directory; was it set back to a backup?"
             }
+            Self::Keep(KeepReason::NewLogin) => {
+                "the directory was made anew while in use, and holds another login than the store"
+            }
+            Self::Restore(RestoreReason::Wiped) => {
+                "the directory was wiped while in use, and holds no new login"
+            }
             Self::Restore(RestoreReason::Empty) => "the directory holds no session",
             Self::Restore(RestoreReason::Unknown) => {
                 "the directory's files do not belong to this archive"
@@ -97,7 +107,7 @@ impl Plan {
                 "the directory belongs to another archive of the same name"
             }
             Self::Restore(RestoreReason::CredentialsLost) => {
-                "the directory has lost its creds.json while nothing was running"
+                "the directory has lost its login while nothing was running"
             }
         }
     }
@@ -212,6 +222,7 @@ mod tests {
             mode: Mode::Store,
             history: CommitId([7; 16]).to_string(),
             updated_ms: 0,
+            unjudged: false,
         }
     }
 

@@ -13,6 +13,8 @@ pub(crate) mod contents;
 pub mod decide;
 mod error;
 mod heal;
+mod logins;
+pub mod remains;
 pub mod restore;
 pub mod survey;
 mod unowned;
@@ -43,7 +45,7 @@ use attach::{Head, Holdup, Identity};
 use decide::{KeepReason, Local, Plan, Remote, decide};
 pub use error::BootError;
 use restore::{FallBack, Own, Place, Staged, stage_newest_whole};
-use survey::{CREDENTIALS, survey};
+use survey::survey;
 
 /// What a boot came to.
 #[derive(Debug)]
@@ -61,6 +63,8 @@ pub struct Booted {
     pub replaced: Option<PathBuf>,
     /// What was found damaged on the way.
     pub damage: Vec<String>,
+    /// The login that stays in the directory though another is stored, in words.
+    pub new_login: Option<String>,
     /// How long it took.
     pub took: Duration,
     /// The lease's epoch; 0 where none was taken.
@@ -224,6 +228,7 @@ impl Booted {
             bytes: 0,
             replaced: None,
             damage: vec![],
+            new_login: None,
             took,
             epoch: 0,
             safe_until: None,
@@ -300,6 +305,9 @@ impl Site<'_> {
                     error!(target: "boot", marker, head, "the store knows less than this directory; keeping the directory and committing it");
                 }
                 if let Some(mut version) = version {
+                    if reason == KeepReason::NewLogin {
+                        booted.new_login = Some(logins::kept(version.header.seq));
+                    }
                     heal::heal_databases(self, &mut version).await?;
                     heal::heal(self, version).await?;
                 }
@@ -385,25 +393,19 @@ impl Site<'_> {
         }
         // Only a directory that would stay is worth comparing with the stored tree.
         match Version::load(&**self.store, (**header).clone()).await {
-            Ok(version) => {
-                let stored = holds_credentials(&version);
-                let remote = Remote::Head {
-                    header: header.clone(),
-                    has_credentials: Some(stored),
-                };
-                Ok((decide(local, &remote), Some(version)))
+            Ok(mut version) => {
+                let plan = self.plan_with(local, header, &mut version).await?;
+                Ok((plan, Some(version)))
             }
             Err(error) if error.is_damage() => {
                 warn!(target: "boot", %error, "the archive's newest commit is damaged");
                 // What it was before tells whether a login was lost, and mends torn files.
-                let older = self.newest_whole_before(header.seq).await?;
-                let has_credentials = older.as_ref().map(holds_credentials);
-                let header = header.clone();
-                let remote = Remote::Head {
-                    header,
-                    has_credentials,
+                let mut older = self.newest_whole_before(header.seq).await?;
+                let plan = match &mut older {
+                    Some(older) => self.plan_with(local, header, older).await?,
+                    None => plan,
                 };
-                Ok((decide(local, &remote), older))
+                Ok((plan, older))
             }
             Err(error) => Err(error.into()),
         }
@@ -484,13 +486,7 @@ impl Site<'_> {
                 .map(|head| head.history.to_string())
                 .unwrap_or_default(),
             updated_ms: now_ms(),
+            unjudged: false,
         }
     }
-}
-
-fn holds_credentials(version: &Version) -> bool {
-    version
-        .tree
-        .iter()
-        .any(|(path, _)| path.name() == CREDENTIALS)
 }

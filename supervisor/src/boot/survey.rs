@@ -9,8 +9,7 @@ use super::error::BootError;
 use crate::session::{Directory, FoundKind, Marker, MarkerError, StateDir};
 use crate::store::ArchiveName;
 
-/// The file that is a Baileys login.
-pub const CREDENTIALS: &[u8] = b"creds.json";
+pub use crate::session::identity::CREDENTIALS;
 
 /// Looks at the directory, whose own part is `state`; none where nothing was ever written there.
 ///

@@ -136,6 +136,7 @@ impl Site<'_> {
             mode: Mode::Store,
             history: staged.header.history.to_string(),
             updated_ms: now_ms(),
+            unjudged: false,
         };
         let installed = staged.stage.install(&marker, &label_now())?;
         booted.replaced = installed.replaced;

@@ -117,6 +117,11 @@ pub(super) async fn under_init(handover: Handover) -> anyhow::Result<u8> {
         }
         Ok(booted) => {
             Past::note_restore(&own, booted.took, booted.files);
+            if let Some(words) = &booted.new_login {
+                shared.incident(Kind::NewLogin, "", words);
+                // It is told once, and stays in the list.
+                shared.over(Kind::NewLogin, "");
+            }
             if !booted.damage.is_empty() {
                 shared.incident(Kind::DamagedHead, "", &booted.damage.join("; "));
             }

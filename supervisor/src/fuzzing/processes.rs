@@ -51,6 +51,7 @@ fn some_messages() -> Vec<Vec<u8>> {
     };
     let to_init = [
         ToInit::Ready,
+        ToInit::Followed,
         ToInit::Standby { waiting: true },
         ToInit::LeaseLost {
             reason: "host-1 \"took\" it".into(),

@@ -66,6 +66,7 @@ fn some_marker() -> Marker {
         mode: Mode::Store,
         history: "01".repeat(16),
         updated_ms: 1_800_000_000_000,
+        unjudged: false,
     }
 }
 

@@ -180,14 +180,28 @@ impl<'a> Executor<'a> {
             return;
         };
         channel.write();
+        let mut followed = false;
         for message in channel.read() {
             match message {
                 Ok(message) => {
+                    if message == ToInit::Followed {
+                        followed = true;
+                    }
                     // Often the last thing that a start brings.
                     self.start_is_over |= message == ToInit::Ready;
                     self.events.push_back(Event::Control(message));
                 }
                 Err(error) => warn!(target: "init", %error, "bad control message"),
+            }
+        }
+        if followed && let Some(lock) = &mut self.lock {
+            match lock.follow() {
+                Ok(()) => {
+                    info!(target: "init", "the session directory was made anew; its lock is held there now");
+                }
+                Err(error) => {
+                    error!(target: "init", %error, "the session directory was made anew, and its lock could not be taken");
+                }
             }
         }
     }

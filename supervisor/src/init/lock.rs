@@ -65,22 +65,47 @@ impl DirLock {
     /// [`LockError`]; nobody is waited for.
     pub fn take(dir: &Path) -> Result<Self, LockError> {
         let state = StateDir::open(dir)?;
-        let path = state.path().join(LOCK);
-        if state.is_no_file(LOCK) {
-            return Err(LockError::NoFile(path));
-        }
-        let file = match state.open_kept(LOCK) {
-            Ok(file) => file,
-            Err(source) => return Err(LockError::Create { path, source }),
+        let held = lock_in(&state)?;
+        Ok(Self { state, _held: held })
+    }
+
+    /// Goes over to the directory that has the session directory's path by now, in which our own was
+    /// made already, and takes its lock. The old one's is let go.
+    ///
+    /// # Errors
+    /// [`LockError`]; nobody is waited for.
+    pub fn follow(&mut self) -> Result<(), LockError> {
+        let Some(new) = StateDir::existing(self.state.session_path())? else {
+            let path = self.state.path();
+            let source = io::ErrorKind::NotFound.into();
+            return Err(LockError::Create { path, source });
         };
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(held) => Ok(Self { state, _held: held }),
-            Err((_, Errno::EWOULDBLOCK)) => Err(LockError::Held(path)),
-            Err((_, errno)) => Err(LockError::Lock {
-                path,
-                source: errno.into(),
-            }),
+        if new.is(&self.state) {
+            return Ok(());
         }
+        let held = lock_in(&new)?;
+        self.state.follow(new.session())?;
+        self._held = held;
+        Ok(())
+    }
+}
+
+fn lock_in(state: &StateDir) -> Result<Flock<File>, LockError> {
+    let path = state.path().join(LOCK);
+    if state.is_no_file(LOCK) {
+        return Err(LockError::NoFile(path));
+    }
+    let file = match state.open_kept(LOCK) {
+        Ok(file) => file,
+        Err(source) => return Err(LockError::Create { path, source }),
+    };
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(held) => Ok(held),
+        Err((_, Errno::EWOULDBLOCK)) => Err(LockError::Held(path)),
+        Err((_, errno)) => Err(LockError::Lock {
+            path,
+            source: errno.into(),
+        }),
     }
 }
 

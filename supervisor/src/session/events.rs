@@ -127,6 +127,15 @@ impl Events {
         }
     }
 
+    /// Watches nothing any more.
+    pub fn forget_all(&mut self) {
+        let Ok(inotify) = &self.inotify else { return };
+        for (watch, _) in self.watched.drain() {
+            // It fails where the directory is gone already, and its watch with it.
+            let _ = inotify.rm_watch(watch);
+        }
+    }
+
     /// How many directories are watched.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -183,6 +183,7 @@ impl Stage {
             mode: super::marker::Mode::Store,
             history: String::new(),
             updated_ms: 0,
+            unjudged: false,
         };
         self.install(&marker, "copy")?;
         let path = state.path();

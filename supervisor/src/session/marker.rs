@@ -50,6 +50,10 @@ pub struct Marker {
     pub history: String,
     /// When this was written, in milliseconds since 1970; for people.
     pub updated_ms: u64,
+    /// The directory was emptied, or deleted and made anew, while it was in use, and it is not judged
+    /// yet whether what it holds by now may be committed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unjudged: bool,
 }
 
 /// Why the marker cannot be used.
@@ -162,6 +166,7 @@ pub(super) mod tests {
             mode: Mode::Store,
             history: "00".repeat(16),
             updated_ms: 1_700_000_000_000,
+            unjudged: false,
         }
     }
 

@@ -19,6 +19,8 @@
 //! | [`unlocked`] | reading one with a rollback journal in no writer's way |
 //! | `soundness` | what is damage, and what is only odd |
 //! | `wal` | which of its pages changed since the last one |
+//! | [`follow`] | one that was deleted and made anew |
+//! | [`identity`] | whose login a file holds |
 //! | [`marker`] | what the directory remembers of the archive |
 //! | [`mounts`], [`mount_id`] | what is mounted below it |
 //! | [`rights`] | owners, modes and times that cannot be had here |
@@ -26,8 +28,10 @@
 
 pub mod beneath;
 pub mod events;
+pub mod follow;
 pub mod freeze;
 pub mod frozen;
+pub mod identity;
 pub mod install;
 pub mod json;
 mod json_form;
@@ -57,8 +61,10 @@ mod tests;
 
 pub use beneath::Place;
 pub use events::{Events, Hint};
+pub use follow::NotFollowed;
 pub use freeze::{Freezer, ProcessFreezer};
 pub use frozen::{clear_scratch, snapshot_frozen};
+pub use identity::Login;
 pub use install::{Installed, Recovered, recover};
 pub use json_form::Reader as JsonReader;
 pub use marker::{Marker, MarkerError, Mode};

@@ -196,9 +196,9 @@ impl ScanReport {
 /// init holds in it for as long.
 #[derive(Debug, Clone)]
 pub struct Directory {
-    root: PathBuf,
-    fd: Arc<OwnedFd>,
-    identity: (u64, u64),
+    pub(super) root: PathBuf,
+    pub(super) fd: Arc<OwnedFd>,
+    pub(super) identity: (u64, u64),
     pub(super) profile: Profile,
 }
 

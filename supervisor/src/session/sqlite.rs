@@ -32,6 +32,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, ffi};
 
 use super::beneath::{self, Place};
+use super::identity::Login;
 use super::soundness::{self, Verdict};
 use super::sqlite_vfs;
 use super::unlocked::Quiet;
@@ -232,6 +233,18 @@ impl Snapshot {
             tracing::debug!(target: "sync", path = %String::from_utf8_lossy(self.place.name()), %error, "write-ahead log cannot be read; reading the whole database");
             None
         })
+    }
+
+    /// The login that the database keeps, as of this moment; `None` where it keeps none.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Moved`].
+    pub fn login(&self) -> Result<Option<Login>, SnapshotError> {
+        let login = Login::of_database(&self.connection);
+        match self.has_moved() {
+            true => Err(SnapshotError::Moved),
+            false => Ok(login),
+        }
     }
 
     /// Looks whether the database's structure is sound, for which all of it is read. Content that its

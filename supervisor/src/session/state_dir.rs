@@ -201,6 +201,34 @@ impl StateDir {
         })))
     }
 
+    /// Goes over to the directory `session`, which has the session directory's path by now: ours is
+    /// made in it if there is none, and has to look as ours, as ever. All who hold this go along.
+    ///
+    /// # Errors
+    /// [`StateDirError`]; all is as it was then.
+    pub fn follow(&self, session: BorrowedFd<'_>) -> Result<(), StateDirError> {
+        let failed = |source| StateDirError::Create {
+            path: self.path(),
+            source,
+        };
+        match mkdirat(session, STATE_DIR, Mode::S_IRWXU) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(failed(errno.into())),
+        }
+        let session = session.try_clone_to_owned().map_err(failed)?;
+        let new = Self::verified(&self.0.session_path, session)?;
+        replace(&self.0.own, &new.0.own).map_err(failed)?;
+        replace(&self.0.session, &new.0.session).map_err(failed)
+    }
+
+    /// Whether both are of one directory.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        let of = |dir: &OwnedFd| fstat(dir).map(|found| (found.st_dev, found.st_ino));
+        let (this, other) = (of(&self.0.own), of(&other.0.own));
+        this.is_ok() && this == other
+    }
+
     /// Where the session directory is.
     #[must_use]
     pub fn session_path(&self) -> &Path {
@@ -409,6 +437,15 @@ pub(crate) fn own_dir(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
         ),
         other => other.into(),
     })
+}
+
+/// Has the number of `held` stand for what `new` stands for: whoever uses it goes over in one step.
+fn replace(held: &OwnedFd, new: &OwnedFd) -> io::Result<()> {
+    // SAFETY: both are open, and stay so; `held` keeps its number and its owner, and what it stood for
+    // is closed by the kernel in the same step.
+    let replaced = unsafe { libc::dup3(new.as_raw_fd(), held.as_raw_fd(), libc::O_CLOEXEC) };
+    Errno::result(replaced)?;
+    Ok(())
 }
 
 fn open_session(root: &Path) -> Result<OwnedFd, StateDirError> {

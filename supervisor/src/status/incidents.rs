@@ -54,11 +54,15 @@ pub enum Kind {
     StateDirReplaced,
     /// The watcher was stopped, or gave no sign of life.
     WatcherStalled,
+    /// The session directory was emptied, deleted or made anew, and what it holds is not committed.
+    DirectoryWiped,
+    /// It was emptied or made anew, and the new login in it was committed.
+    NewLogin,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Fenced,
         Self::Lagging,
         Self::FlushFailed,
@@ -71,6 +75,8 @@ impl Kind {
         Self::DiskFull,
         Self::StateDirReplaced,
         Self::WatcherStalled,
+        Self::DirectoryWiped,
+        Self::NewLogin,
     ];
 
     /// In one word, as in JSON.
@@ -89,6 +95,8 @@ impl Kind {
             Self::DiskFull => "disk_full",
             Self::StateDirReplaced => "state_dir_replaced",
             Self::WatcherStalled => "watcher_stalled",
+            Self::DirectoryWiped => "directory_wiped",
+            Self::NewLogin => "new_login",
         }
     }
 
@@ -108,6 +116,8 @@ impl Kind {
             Self::DiskFull => "The disk is nearly full",
             Self::StateDirReplaced => "The folder .sessionkeep was removed or replaced",
             Self::WatcherStalled => "Something keeps sessionkeep's watcher from its work",
+            Self::DirectoryWiped => "The session directory was wiped or replaced while in use",
+            Self::NewLogin => "A new login took the place of the saved one",
         }
     }
 
@@ -169,6 +179,15 @@ impl Kind {
                 "Look for a process in the container that sends it STOP, such as a gateway that was \
                  tampered with or a debugger. Where there is none, see whether the machine, its disk \
                  or a network file system hung."
+            }
+            Self::DirectoryWiped => {
+                "Nothing is saved from this directory, and the last saved state is kept. Restart: the \
+                 next start brings that state back, and sets aside what is in the directory. If the \
+                 number was logged out, link it anew in the running gateway: a new login is saved."
+            }
+            Self::NewLogin => {
+                "If you linked the number anew, all is well. If not, stop the gateway and restore the \
+                 commit that is named here, while the history still has it: `sessionkeep log` shows it."
             }
         }
     }

@@ -18,8 +18,8 @@ use crate::archive::{ArchiveError, Result};
 use crate::entry::{Digest, RelPath};
 use crate::human::Chain;
 use crate::session::{
-    Check, Directory, Found, Moment, Place, ProcessFreezer, Snapshot, SnapshotError, StateDir,
-    snapshot_frozen,
+    Check, Directory, Found, Login, Moment, Place, ProcessFreezer, Snapshot, SnapshotError,
+    StateDir, snapshot_frozen,
 };
 
 /// How long a snapshot waits for a database's lock while the gateway runs, and at the end.
@@ -70,6 +70,8 @@ struct Pace {
     /// The last snapshot found nothing new, so an unchanged fingerprint proves that there is
     /// nothing now: a write cannot hide in the clock tick of the one that was seen.
     settled: bool,
+    /// The login that it keeps, as it was last read.
+    login: Option<Login>,
 }
 
 /// Reads databases, and remembers of each how that went.
@@ -81,6 +83,8 @@ pub(super) struct Databases {
     paces: HashMap<RelPath, Pace>,
     /// Those that were read since [`Databases::charge`] was last called.
     read: Vec<(RelPath, Extent)>,
+    /// Those whose login is another than before, since [`Databases::take_logins`] was last called.
+    logins: Vec<RelPath>,
 }
 
 /// How much of a database was read.
@@ -106,6 +110,7 @@ impl Databases {
             gateway: None,
             paces: HashMap::new(),
             read: Vec::new(),
+            logins: Vec::new(),
         }
     }
 
@@ -116,6 +121,26 @@ impl Databases {
     /// Whether this was found to be a database.
     pub(super) fn contains(&self, path: &RelPath) -> bool {
         self.paces.contains_key(path)
+    }
+
+    /// Whether this keeps a login, as it was last read.
+    pub(super) fn keeps_login(&self, path: &RelPath) -> bool {
+        self.paces
+            .get(path)
+            .is_some_and(|pace| pace.login.is_some())
+    }
+
+    /// The databases whose login changed, each with what it keeps now.
+    pub(super) fn take_logins(&mut self) -> Vec<(RelPath, Option<Login>)> {
+        let login = |path: &RelPath| self.paces.get(path)?.login.clone();
+        let taken = std::mem::take(&mut self.logins);
+        taken
+            .into_iter()
+            .map(|path| {
+                let login = login(&path);
+                (path, login)
+            })
+            .collect()
     }
 
     /// Until when there is no snapshot of this, where that is soon. Where it is not, it is looked at all
@@ -190,6 +215,7 @@ impl Databases {
             checked: false,
             extent: Extent::Whole,
             way: Way::Beside,
+            login: None,
             builder,
             failure: None,
         };
@@ -215,6 +241,12 @@ impl Databases {
         let (checked, extent, way) = (reading.checked, reading.extent, reading.way);
         if way != Way::Beside {
             pace.next_freeze = Some(Instant::now() + FREEZE_EVERY);
+        }
+        if let Some(login) = reading.login
+            && pace.login != login
+        {
+            pace.login = login;
+            self.logins.push(found.path.clone());
         }
         if !matches!(taken, Err(SnapshotError::Busy) | Ok(FileOutcome::Later(_))) {
             self.read.push((found.path.clone(), extent));
@@ -281,6 +313,8 @@ struct Reading<'a> {
     checked: bool,
     extent: Extent,
     way: Way,
+    /// The login that it keeps, where that was read.
+    login: Option<Option<Login>>,
     builder: &'a mut Builder,
     /// The commit's own error, which ends the gathering: what hands the pages on can only carry an
     /// I/O error.
@@ -306,7 +340,12 @@ impl<'a> Reading<'a> {
             })),
             (None, None) => self.whole(&snapshot),
         }?;
+        let login = snapshot.login()?;
         snapshot.end()?;
+        // What has to be read again says nothing of what is committed.
+        if !matches!(outcome, FileOutcome::Later(_)) {
+            self.login = Some(login);
+        }
         Ok(outcome)
     }
 

@@ -16,7 +16,7 @@ use crate::archive::tree::Leaf;
 use crate::entry::{Digest, Kind, RelPath};
 use crate::session::json::{self, Form};
 use crate::session::{
-    Directory, Fingerprint, Found, JsonReader, ReadError, Stable, StateDir, sqlite, stable,
+    Directory, Fingerprint, Found, JsonReader, Login, ReadError, Stable, StateDir, sqlite, stable,
 };
 
 /// Files up to this size are read whole; larger ones in blocks, of which only changed ones are
@@ -47,6 +47,16 @@ impl Files {
     /// Whether this was found to be a database.
     pub(super) fn is_database(&self, path: &RelPath) -> bool {
         self.databases.contains(path)
+    }
+
+    /// See [`Databases::keeps_login`].
+    pub(super) fn keeps_login(&self, path: &RelPath) -> bool {
+        self.databases.keeps_login(path)
+    }
+
+    /// See [`Databases::take_logins`].
+    pub(super) fn take_logins(&mut self) -> Vec<(RelPath, Option<Login>)> {
+        self.databases.take_logins()
     }
 
     /// See [`Databases::too_soon`].

@@ -7,6 +7,7 @@ use tracing::{error, info, warn};
 
 use super::dirty::Work;
 use super::gathered::Pass;
+use super::guard::Refusal;
 use super::replicator::StepError;
 use super::{End, Watcher};
 use crate::control::{MonotonicMs, ToInit};
@@ -57,6 +58,7 @@ impl Watcher {
                 End::Done
             }
             Ok(Err(StepError::Fenced(reason))) => self.fenced(reason).await,
+            Ok(Err(StepError::Refused(refusal))) => self.flush_refused(&refusal).await,
             Ok(Err(error)) => self.flush_failed(Chain(&error).to_string()).await,
             Err(_) => {
                 let late = "the store did not take them in time";
@@ -82,11 +84,19 @@ impl Watcher {
                     .commit(Work::everything(), Pass::Final)
                     .await
             };
-            match attempt.await {
+            let attempt = attempt.await;
+            self.note_followed().await;
+            match attempt {
                 Ok(committed) => {
                     if let Some(refusal) = committed.refused {
-                        return Err(unsaved(refusal.to_string()));
+                        if refusal != Refusal::NotYet {
+                            return Err(StepError::Refused(refusal));
+                        }
+                        self.unready = Some(refusal.to_string());
+                        tokio::time::sleep(pause).await;
+                        continue;
                     }
+                    self.accepted();
                     // Everything else is saved now; these are looked at until the deadline.
                     if let Some((path, _)) = committed.later.first() {
                         self.unready = Some(format!(
@@ -148,6 +158,16 @@ impl Watcher {
         self.shared.incident(Kind::FlushFailed, "", &reason);
         self.shared.ledger().save();
         self.link.send(ToInit::FlushedExcept { seq, reason }).await;
+        End::FlushFailed
+    }
+
+    /// What is in the directory is not to be committed, neither now nor by the next start.
+    async fn flush_refused(&mut self, refusal: &Refusal) -> End {
+        self.tell_of_refusal(refusal);
+        self.shared.meters().error(ErrorKind::Flush);
+        self.shared.ledger().save();
+        let reason = refusal.to_string();
+        self.link.send(ToInit::FlushFailed { reason }).await;
         End::FlushFailed
     }
 

@@ -61,9 +61,9 @@ impl Replica {
             self.look_at_one_moment(work, &mut gather, again)?;
         }
         self.sort_out_removals(&mut gather);
-        if let Some(refusal) =
-            guard::check(&self.directory, &self.state, &self.tree, &gather.out.edits)
-        {
+        let (edits, tree) = (&gather.out.edits, &self.tree);
+        let refusal = guard::check(&self.directory, &self.state, tree, &self.files, edits);
+        if let Some(refusal) = refusal {
             gather.out.refused = Some(refusal);
             return Ok(gather.out);
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::files::Files;
 use super::gathered::{Edit, Seen};
 use crate::archive::tree::Tree;
 use crate::boot::survey::CREDENTIALS;
@@ -15,9 +16,18 @@ pub(super) enum Refusal {
     DirectoryGone(String),
     /// Files are gone, and so is our own marker: not the gateway deleted them.
     Wiped,
+    /// The session directory was made anew, and cannot be used: why.
+    NotFollowed(String),
+    /// It was emptied or made anew just now, and may be being emptied or filled still.
+    NotYet,
+    /// It was emptied or made anew, and the same login was written into it again, with most of its
+    /// files missing.
+    WrittenFromMemory(RelPath),
+    /// It was emptied or made anew, and holds no login, where one is stored.
+    NoLogin,
     /// Files are gone, and something else is in the place of `.sessionkeep`: nothing tells who did it.
     StateDirReplaced,
-    /// The last `creds.json` is gone, but was not deleted: something else stands in its place.
+    /// The last login is gone, but was not deleted: something else stands in its place.
     CredentialsReplaced(RelPath),
 }
 
@@ -33,15 +43,48 @@ impl fmt::Display for Refusal {
                 "the session directory was wiped from outside while running; \
                  the archive keeps its last state, restart to restore it",
             ),
+            Self::NotFollowed(why) => write!(
+                f,
+                "the session directory was deleted and made anew, and the new one cannot be used ({why}); \
+                 the archive keeps its last state, restart to restore it"
+            ),
+            Self::NotYet => f.write_str(
+                "the session directory was emptied or made anew just now; looking again until that is over",
+            ),
+            Self::WrittenFromMemory(path) => write!(
+                f,
+                "the session directory was wiped from outside while running, and the gateway goes on \
+                 writing the same login ({path}) without most of its files; the archive keeps the whole \
+                 state, restart to restore it"
+            ),
+            Self::NoLogin => f.write_str(
+                "the session directory was wiped from outside while running, and holds no login; \
+                 the archive keeps the last one: a new login is saved, and a restart restores the last",
+            ),
             Self::StateDirReplaced => f.write_str(
                 "files are gone, and .sessionkeep is not the directory that sessionkeep made; \
                  the archive keeps its last state, restart to see what to do",
             ),
             Self::CredentialsReplaced(path) => write!(
                 f,
-                "the last creds.json ({path}) was replaced by something else; \
+                "the last login ({path}) was replaced by something else; \
                  the archive keeps the login, restart to restore it"
             ),
+        }
+    }
+}
+
+impl Refusal {
+    /// Whether it ends by what the gateway does next, so that it is worth to look again soon.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::DirectoryGone(_)
+            | Self::NotFollowed(_)
+            | Self::Wiped
+            | Self::NotYet
+            | Self::WrittenFromMemory(_)
+            | Self::NoLogin => true,
+            Self::StateDirReplaced | Self::CredentialsReplaced(_) => false,
         }
     }
 }
@@ -52,9 +95,10 @@ pub(super) fn check(
     directory: &Directory,
     state: &StateDir,
     tree: &Tree<Seen>,
+    files: &Files,
     edits: &[Edit],
 ) -> Option<Refusal> {
-    let is_credentials = |path: &RelPath| path.name() == CREDENTIALS;
+    let is_credentials = |path: &RelPath| path.name() == CREDENTIALS || files.keeps_login(path);
     let removes = edits.iter().any(|edit| matches!(edit, Edit::Remove(_)));
     let replaces = edits.iter().find_map(|edit| match edit {
         Edit::Set(path, leaf)

@@ -1,54 +1,39 @@
-//! Which logins the directory holds, as Baileys' `creds.json` tells it: an account is linked while it
-//! names one under `me`. A gateway that was logged out deletes the file, or begins a new one without.
+//! Which logins the directory holds: an account is linked while its `creds.json`, or its row in a database,
+//! names one. A gateway that was logged out deletes it, or begins a new one without.
 
 use std::collections::BTreeSet;
-
-use serde::Deserialize;
 
 use crate::boot::survey::CREDENTIALS;
 use crate::config::ProfileName;
 use crate::entry::RelPath;
-use crate::session::{Directory, ReadError, stable};
+use crate::session::Directory;
+use crate::session::identity::{self, Login, NotRead};
 use crate::status::incidents::Kind;
 use crate::status::{Shared, named, session_of};
 
-/// Such a file has a few kilobytes.
-const SIZE_MAX: u64 = 256 << 10;
-
-#[derive(Deserialize)]
-struct Credentials {
-    me: Option<Me>,
-}
-
-#[derive(Deserialize)]
-struct Me {
-    id: Option<String>,
-}
-
-/// Whether a file of credentials names a linked account; `None` where it cannot be read whole.
-fn is_linked(read: Result<Vec<u8>, ReadError>) -> Option<bool> {
+/// Whether a file names a linked account; `None` where that cannot be told.
+fn is_linked(read: Result<Login, NotRead>) -> Option<bool> {
     match read {
-        Ok(bytes) => {
-            let credentials: Credentials = serde_json::from_slice(&bytes).ok()?;
-            Some(credentials.me.is_some_and(|me| me.id.is_some()))
-        }
-        Err(ReadError::Vanished) => Some(false),
-        Err(_) => None,
+        Ok(login) => Some(login.linked),
+        Err(NotRead::NoLogin) => Some(false),
+        Err(NotRead::NotNow) => None,
     }
 }
 
-/// The credentials that name a linked account.
+/// The files that name a linked account.
 #[derive(Debug, Default)]
 pub(super) struct Logins(BTreeSet<RelPath>);
 
 impl Logins {
-    /// Looks at those that were committed or removed, by themselves or with the directory above. A
-    /// login that is gone is an incident, until it is back.
+    /// Looks at those of `changed` that were committed or removed, by themselves or with the directory
+    /// above; what `databases` keep was read with them. A login that is gone is an incident, until it
+    /// is back.
     pub(super) fn look(
         &mut self,
         directory: &Directory,
         profile: ProfileName,
         changed: &[RelPath],
+        databases: &[(RelPath, Option<Login>)],
         shared: &Shared,
     ) {
         let below = |path: &RelPath| {
@@ -63,21 +48,30 @@ impl Logins {
                 .cloned(),
         );
         for path in due {
-            let read = stable::read_once(directory.fd(), path.as_bytes(), SIZE_MAX);
-            let read = read.map(|stable| stable.bytes);
-            let session = session_of(profile, &path).unwrap_or_else(|| path.to_string());
-            let name = named(profile, &session).1;
-            match is_linked(read) {
-                Some(true) => {
-                    shared.over(Kind::LoggedOut, name);
-                    self.0.insert(path);
-                }
-                Some(false) if self.0.remove(&path) => {
-                    let detail = format!("{path} does not name an account any more");
-                    shared.incident(Kind::LoggedOut, name, &detail);
-                }
-                _ => {}
+            if databases.iter().all(|(other, _)| *other != path) {
+                let linked = is_linked(identity::read(directory, &path));
+                self.note(profile, path, linked, shared);
             }
+        }
+        for (path, login) in databases {
+            let linked = login.as_ref().is_some_and(|login| login.linked);
+            self.note(profile, path.clone(), Some(linked), shared);
+        }
+    }
+
+    fn note(&mut self, profile: ProfileName, path: RelPath, linked: Option<bool>, shared: &Shared) {
+        let session = session_of(profile, &path).unwrap_or_else(|| path.to_string());
+        let name = named(profile, &session).1;
+        match linked {
+            Some(true) => {
+                shared.over(Kind::LoggedOut, name);
+                self.0.insert(path);
+            }
+            Some(false) if self.0.remove(&path) => {
+                let detail = format!("{path} does not name an account any more");
+                shared.incident(Kind::LoggedOut, name, &detail);
+            }
+            _ => {}
         }
     }
 }
@@ -99,7 +93,13 @@ mod tests {
         let mut logins = Logins::default();
         let path = |text: &str| RelPath::new(text).expect("a path");
         let mut look = |changed: &str| {
-            logins.look(&directory, ProfileName::Baileys, &[path(changed)], &shared);
+            logins.look(
+                &directory,
+                ProfileName::Baileys,
+                &[path(changed)],
+                &[],
+                &shared,
+            );
             shared.ledger().lasting(Kind::LoggedOut)
         };
         let file = dir.path().join("a/creds.json");
@@ -116,5 +116,24 @@ mod tests {
         assert!(look("a/creds.json").is_empty());
         fs::remove_dir_all(dir.path().join("a")).expect("remove");
         assert_eq!(look("a"), ["a"], "with the directory above");
+    }
+
+    #[test]
+    fn a_login_in_a_database_is_logged_out_when_its_row_is_gone() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let directory = Directory::open(dir.path(), Profile::new(ProfileName::Waha)).expect("open");
+        let shared = crate::status::tests::shared();
+        let mut logins = Logins::default();
+        let path = RelPath::new("gows/default/gows.db").expect("a path");
+        let linked = Login::of_credentials(LINKED.as_bytes());
+        let mut look = |login: Option<Login>| {
+            let read = [(path.clone(), login)];
+            logins.look(&directory, ProfileName::Waha, &[], &read, &shared);
+            shared.ledger().lasting(Kind::LoggedOut)
+        };
+        assert!(look(None).is_empty(), "it was never linked");
+        assert!(look(linked.clone()).is_empty());
+        assert_eq!(look(None), ["default"]);
+        assert!(look(linked).is_empty());
     }
 }

@@ -32,6 +32,8 @@ mod outcome;
 mod probe;
 mod pulse;
 mod read_ahead;
+mod refused;
+mod remade;
 mod replica;
 mod replicator;
 mod restless;
@@ -60,6 +62,7 @@ use crate::store::{InstanceId, Store};
 use dirty::{Dirty, Work};
 use gateway::{next_answer, note_answer, note_lifecycle};
 use gathered::Pass;
+use guard::Refusal;
 use hints::Hints;
 use lease::{Told, Trouble};
 use link::Link;
@@ -149,6 +152,7 @@ pub async fn watch(
         probe: None,
         told: Told::default(),
         logins: Logins::default(),
+        refusal: None,
     };
     watcher.dirty.add(Work::everything(), Instant::now());
     let end = watcher.run(hints).await;
@@ -211,6 +215,8 @@ struct Watcher {
     probe: Option<Probe>,
     told: Told,
     logins: Logins,
+    /// Why nothing may be committed, as it was last told.
+    refusal: Option<Refusal>,
 }
 
 impl Watcher {
@@ -336,6 +342,8 @@ impl Watcher {
     fn look_after_state(&self) {
         let what = match self.state.presence() {
             Presence::InPlace => return self.shared.over(Kind::StateDirReplaced, ""),
+            // Of one that is gone altogether something else is told.
+            Presence::Gone if !self.directory.is_intact() => return,
             Presence::Gone => "removed or renamed",
             Presence::Replaced => "replaced by something else",
         };
@@ -382,6 +390,7 @@ impl Watcher {
             self.dirty.add(overheard, Instant::now());
             self.put_off();
         }
+        self.note_followed().await;
         let committed = match outcome {
             Ok(committed) => committed,
             Err(error) => {
@@ -391,14 +400,11 @@ impl Watcher {
         };
         self.recovered();
         if let Some(refusal) = &committed.refused {
-            self.shared.meters().error(ErrorKind::Refused);
-            error!(target: "sync", reason = %refusal, "nothing is committed");
-            let words = refusal.to_string();
-            self.shared.update(|status| status.problem = words);
-            self.blocked_until = Some(Instant::now() + self.settings.sync.rescan);
+            self.refused(refusal);
             self.dirty.put_back(work, since);
             return Ok(());
         }
+        self.accepted();
         self.blocked_until = None;
         for (path, when) in &committed.later {
             self.dirty.look_later(path.clone(), *when, since);
@@ -413,6 +419,7 @@ impl Watcher {
             }
             // Whatever was damaged before is passed over, and lies in the store anew.
             self.shared.over(Kind::DamagedHead, "");
+            self.shared.over(Kind::DirectoryWiped, "");
             if !self.mending {
                 self.shared.over(Kind::ArchiveDamaged, "");
             }
@@ -468,7 +475,7 @@ impl Watcher {
         let refused = match &error {
             StepError::Archive(error) => error.refuses_writes(),
             StepError::Boot(error) => error.refuses_writes(),
-            StepError::Fenced(_) | StepError::Damaged(_) => false,
+            StepError::Fenced(_) | StepError::Damaged(_) | StepError::Refused(_) => false,
         };
         let words = match error {
             StepError::Fenced(reason) => return Err(reason),
@@ -534,8 +541,13 @@ impl Watcher {
         let sessions = listed.then(|| replica.sessions(profile));
         let all_credentials = (!self.announced).then(|| replica.credentials());
         let credentials = all_credentials.as_ref().unwrap_or(&committed.credentials);
-        self.logins
-            .look(&self.directory, profile, credentials, &self.shared);
+        self.logins.look(
+            &self.directory,
+            profile,
+            credentials,
+            &committed.logins,
+            &self.shared,
+        );
         if let Some(commit) = &commit {
             let lag = since.map_or(committed.took, |since| since.elapsed());
             self.shared.committed(commit, committed.took, lag);

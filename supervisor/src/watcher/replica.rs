@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::RandomState;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tracing::{debug, info};
@@ -23,7 +23,7 @@ use crate::boot::survey::CREDENTIALS;
 use crate::config::{ProfileName, RestoreOwner};
 use crate::entry::{Kind, Meta, Owner, RelPath};
 use crate::session::json::Form;
-use crate::session::{Directory, Events, Limits, StateDir};
+use crate::session::{Directory, Events, Limits, Login, StateDir};
 use crate::status::{ShownSession, group};
 
 /// The directory as committed.
@@ -119,6 +119,20 @@ impl Replica {
     #[must_use]
     pub(super) fn directory(&self) -> &Directory {
         &self.directory
+    }
+
+    /// Looks at `directory` from now on, which has this one's path by now. What is committed is what it was.
+    pub(super) fn follow(&mut self, directory: Directory) {
+        self.directory = directory;
+        self.touched.clear();
+        self.scan = Scan::default();
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        events.forget_all();
+    }
+
+    /// The databases whose login is another than before, each with what it keeps now.
+    pub(super) fn take_logins(&mut self) -> Vec<(RelPath, Option<Login>)> {
+        self.files.take_logins()
     }
 
     /// The gateway's main process, for databases that only a freeze can copy.

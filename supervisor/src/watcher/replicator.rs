@@ -13,7 +13,9 @@ use tracing::{debug, error, info, warn};
 
 use super::dirty::Work;
 use super::gathered::{Edit, Gathered, Pass};
+use super::guard::Refusal;
 use super::pulse::Pulse;
+use super::remade::{Accepted, Remade};
 use super::replica::{Replica, thread_failed};
 use crate::archive::upload::Upload;
 use crate::archive::version::Version;
@@ -27,7 +29,7 @@ use crate::entry::RelPath;
 use crate::human;
 use crate::memory::give_back;
 use crate::progress::Progress;
-use crate::session::{Marker, Mode, StateDir, marker};
+use crate::session::{Login, Marker, Mode, Presence, StateDir, marker};
 use crate::status::session_of;
 use crate::store::keeper::{Attention, LeaseKeeper};
 use crate::store::{Header, InstanceId, Store};
@@ -47,10 +49,13 @@ pub(super) enum StepError {
     /// Attaching failed in a way of its own.
     #[error(transparent)]
     Boot(#[from] crate::boot::BootError),
+    /// At the end: what is in the directory may not be committed.
+    #[error("{0}")]
+    Refused(Refusal),
 }
 
 /// What a commit came to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Committed {
     /// The commit; `None` where nothing differed.
     pub header: Option<Header>,
@@ -65,11 +70,13 @@ pub(super) struct Committed {
     /// What could not be read, and is not, or may not be, as committed; and why.
     pub unread: Option<(RelPath, String)>,
     /// Why nothing may be committed, where that is so.
-    pub refused: Option<super::guard::Refusal>,
+    pub refused: Option<Refusal>,
     /// Which sessions it changes; none where it changes very much.
     pub sessions: BTreeSet<String>,
-    /// Credentials that it changes, and directories that it removes.
+    /// Credentials that it changes, and what it removes.
     pub credentials: Vec<RelPath>,
+    /// Databases whose login is another than before, each with what it keeps now.
+    pub logins: Vec<(RelPath, Option<Login>)>,
     /// How long it took.
     pub took: Duration,
 }
@@ -81,6 +88,14 @@ impl Committed {
     /// Whether everything that was looked at is in the store as it is in the directory.
     pub(super) fn is_whole(&self) -> bool {
         self.later.is_empty() && self.unread.is_none() && self.held.is_none()
+    }
+
+    /// Nothing, for this reason.
+    fn refused(refusal: Refusal) -> Self {
+        Self {
+            refused: Some(refusal),
+            ..Self::default()
+        }
     }
 
     /// Lists what `edits` change.
@@ -117,11 +132,17 @@ struct Hold {
 #[derive(Debug)]
 pub(super) struct Replicator {
     settings: Settings,
-    state: StateDir,
-    store: Arc<dyn Store>,
+    pub(super) state: StateDir,
+    pub(super) store: Arc<dyn Store>,
     instance: InstanceId,
     /// Always there, except while a thread has it.
-    replica: Option<Replica>,
+    pub(super) replica: Option<Replica>,
+    /// The directory was emptied or made anew, and is not judged yet.
+    pub(super) remade: Option<Remade>,
+    /// See [`Replicator::take_followed`].
+    pub(super) followed: bool,
+    /// See [`Replicator::take_accepted`].
+    pub(super) accepted: Option<Accepted>,
     hold: Option<Hold>,
     progress: Progress,
     pulse: Pulse,
@@ -143,6 +164,9 @@ impl Replicator {
             store,
             instance,
             replica: Some(replica),
+            remade: None,
+            followed: false,
+            accepted: None,
             hold: None,
             progress: Progress::default(),
             pulse,
@@ -187,6 +211,7 @@ impl Replicator {
     pub(super) async fn attach(&mut self) -> Result<(), StepError> {
         let store = self.store.clone();
         store.ping().await.map_err(ArchiveError::from)?;
+        self.look_at_directory_first();
         let marker = Marker::read(&self.state).map_err(crate::boot::BootError::from)?;
         let ours = marker
             .as_ref()
@@ -224,7 +249,10 @@ impl Replicator {
         // Reading what is committed may take long, and init has to know of the lease meanwhile.
         self.pulse.follow(keeper.standing());
         let (head, mut writer) =
-            if ours && marker.as_ref().is_some_and(|marker| marker.epoch == epoch) {
+            // One that was made anew may have none; the head tells whether nobody else has written.
+            if (ours && marker.as_ref().is_some_and(|marker| marker.epoch == epoch))
+                || (marker.is_none() && self.is_remade())
+            {
                 let head = store
                     .head(&self.settings.archive)
                     .await
@@ -288,7 +316,12 @@ impl Replicator {
             anew,
             seen_whole: None,
         });
-        self.write_marker();
+        if marker.is_some_and(|marker| marker.unjudged) {
+            self.judge_again();
+        }
+        if self.state.presence() == Presence::InPlace {
+            self.write_marker();
+        }
         give_back();
         Ok(())
     }
@@ -334,26 +367,35 @@ impl Replicator {
     async fn commit_known(&mut self, work: Work, pass: Pass) -> Result<Committed, StepError> {
         self.settle().await?;
         let begun = Instant::now();
+        let was_remade = self.is_remade();
+        if let Some(refusal) = self.look_after_directory(pass).await? {
+            return Ok(Committed::refused(refusal));
+        }
+        let work = match was_remade || self.followed {
+            true => Work::everything(),
+            false => work,
+        };
         let mut gathered = self.gather(work, pass).await?;
+        if gathered.refused == Some(Refusal::Wiped) {
+            self.was_wiped();
+        }
         let hold = self.hold.as_mut().expect("commits are made while attached");
         let replica = self.replica.as_mut().expect("the thread has ended");
         let mut committed = Committed {
-            header: None,
             later: std::mem::take(&mut gathered.later),
             not_whole: gathered.not_whole,
             held: gathered.held.take(),
             unasked: std::mem::take(&mut gathered.unasked),
             unread: gathered.unread.take(),
             refused: gathered.refused.take(),
-            sessions: BTreeSet::new(),
-            credentials: Vec::new(),
-            took: Duration::ZERO,
+            ..Committed::default()
         };
         if committed.refused.is_some() {
             return Ok(committed);
         }
         let Some(built) = gathered.built.take() else {
             replica.refresh(&mut gathered);
+            committed.logins = replica.take_logins();
             return Ok(committed);
         };
         committed.list(&gathered.edits, self.settings.profile);
@@ -375,6 +417,7 @@ impl Replicator {
                 hold.anew = None;
                 info!(target: "sync", seq = header.seq, files, bytes = %human::Bytes(header.bytes), took = %human::Took(begun.elapsed()), "committed");
                 committed.header = Some(*header);
+                committed.logins = replica.take_logins();
                 committed.took = begun.elapsed();
                 if large {
                     give_back();
@@ -469,7 +512,9 @@ impl Replicator {
     /// # Errors
     /// The store's.
     pub(super) async fn release(&mut self) -> Result<(), StepError> {
-        self.write_marker();
+        if self.state.presence() == Presence::InPlace {
+            self.write_marker();
+        }
         if let Some(hold) = self.hold.take() {
             let epoch = hold.writer.epoch();
             drop(hold);
@@ -483,7 +528,7 @@ impl Replicator {
 
     /// Notes in the directory which commit it stands for. Failing to is no loss: the epoch in an
     /// older marker says as much.
-    fn write_marker(&self) {
+    pub(super) fn write_marker(&self) {
         let Some(head) = self.head() else { return };
         let marker = Marker {
             version: marker::VERSION,
@@ -495,6 +540,7 @@ impl Replicator {
             mode: Mode::Store,
             history: head.history.to_string(),
             updated_ms: now_ms(),
+            unjudged: self.is_remade(),
         };
         let replica = self.replica.as_ref();
         if replica.is_some_and(|replica| !replica.directory().is_intact()) {

@@ -86,6 +86,17 @@ impl Site {
             .expect("the store answers")
     }
 
+    /// Why nothing is committed, once what happened to the directory is over.
+    async fn refusal(&mut self) -> Option<Refusal> {
+        loop {
+            let committed = self.commit(Work::everything(), Pass::Final).await;
+            if committed.refused != Some(Refusal::NotYet) {
+                return committed.refused;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
     /// Commits until there is nothing left to look at again.
     async fn settle(&mut self, mut work: Work, pass: Pass) {
         for _ in 0..200 {
@@ -374,8 +385,7 @@ fn a_logout_is_a_commit_and_a_wiped_directory_is_none() {
                 .or_else(|_| fs::remove_dir_all(&path))
                 .expect("remove");
         }
-        let committed = site.commit(Work::everything(), Pass::Final).await;
-        assert_eq!(committed.refused, Some(Refusal::Wiped));
+        assert_eq!(site.refusal().await, Some(Refusal::Wiped));
         assert_eq!(site.restored().await, before);
     });
 }
@@ -405,8 +415,17 @@ fn a_directory_that_was_replaced_is_not_committed() {
         site.settle(Work::everything(), Pass::Live).await;
         fs::rename(&site.dir, site.dir.with_extension("away")).expect("rename");
         fs::create_dir(&site.dir).expect("create");
-        let committed = site.commit(Work::everything(), Pass::Final).await;
-        assert!(matches!(committed.refused, Some(Refusal::DirectoryGone(_))));
+        let before = site.restored().await;
+        assert_eq!(site.refusal().await, Some(Refusal::Wiped));
+        fs::remove_dir(site.dir.join(".sessionkeep")).expect_err("the marker is in it");
+        fs::remove_dir_all(&site.dir).expect("remove");
+        let refused = site.refusal().await;
+        assert!(matches!(refused, Some(Refusal::DirectoryGone(_))));
+        assert_eq!(site.restored().await, before);
+        // What comes back as it was goes on as ever.
+        fs::rename(site.dir.with_extension("away"), &site.dir).expect("rename");
+        assert_eq!(site.refusal().await, None);
+        assert_eq!(site.restored().await, before);
     });
 }
 

@@ -497,6 +497,8 @@ impl Machine {
                 lease_ends,
             } => self.on_alive(next_by, lease_ends, now),
             ToInit::Ready => self.act(Action::Note(Note::WatcherReady)),
+            // Not of the lifecycle: the executor has seen to it.
+            ToInit::Followed => {}
             ToInit::GatewayReady => {
                 if let State::Up { since, .. } = self.state {
                     let answered = true;

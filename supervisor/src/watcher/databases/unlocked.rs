@@ -107,7 +107,10 @@ impl Reading<'_> {
     fn while_quiet(&mut self, quiet: Quiet) -> Taken {
         let snapshot = Snapshot::unlocked(self.place, quiet)?;
         let outcome = self.whole(&snapshot)?;
+        // One that was written meanwhile is read again soon; what was read of it is whole.
+        let login = snapshot.login().ok();
         snapshot.end()?;
+        self.login = login;
         Ok(outcome)
     }
 }
