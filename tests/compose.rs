@@ -33,6 +33,8 @@ mod configuration;
 mod folders;
 #[path = "compose/footprint.rs"]
 mod footprint;
+#[path = "compose/locks.rs"]
+mod locks;
 #[path = "compose/observability.rs"]
 mod observability;
 #[path = "compose/outage.rs"]
@@ -53,3 +55,5 @@ mod settings;
 mod switching;
 #[path = "compose/terminal.rs"]
 mod terminal;
+#[path = "compose/tls.rs"]
+mod tls;
