@@ -57,3 +57,5 @@ mod switching;
 mod terminal;
 #[path = "compose/tls.rs"]
 mod tls;
+#[path = "compose/up.rs"]
+mod up;

@@ -20,10 +20,10 @@ inside() {
 # started again and again may be away before the doctor has looked; so another takes its place.
 broken() {
     local said
-    said=$(docker compose exec -T "$1" sessionkeep doctor 2>/dev/null) ||
-        [ -n "$said" ] ||
-        said=$(docker compose run --rm --no-deps -T --entrypoint sessionkeep "$1" doctor 2>/dev/null) ||
-        true
+    said=$(docker compose exec -T "$1" sessionkeep doctor 2>/dev/null) || true
+    # Docker tells on standard output, too, that there is no container to look into.
+    grep -qE '^(ok|warn|FAIL) ' <<<"$said" ||
+        said=$(docker compose run --rm --no-deps -T --entrypoint sessionkeep "$1" doctor 2>/dev/null) || true
     sed -nE 's/^FAIL +//p' <<<"$said"
 }
 
