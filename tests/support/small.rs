@@ -31,6 +31,36 @@ impl Small {
         Some(bound)
     }
 
+    /// A root file system as a container has it, at `at`: `image` is below it, and what is written goes to a
+    /// new directory beside it.
+    pub(crate) fn container(image: &Path, at: &Path) -> Option<Self> {
+        let beside = |name: &str| at.with_extension(name);
+        for dir in [at, &beside("upper"), &beside("work")] {
+            let _ = fs::remove_dir_all(dir);
+            fs::create_dir_all(dir).expect("mkdir");
+        }
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={},redirect_dir=off",
+            image.display(),
+            beside("upper").display(),
+            beside("work").display()
+        );
+        let done = mount(at, &["-t", "overlay", "-o", &options, "overlay"]);
+        if !done {
+            eprintln!("no overlayfs can be mounted here: not tested");
+        }
+        done.then(|| Self(at.to_owned()))
+    }
+
+    /// Something that is there, at another place as well.
+    pub(crate) fn bind(from: &Path, at: &Path) -> Option<Self> {
+        let done = mount(at, &["--bind", from.to_str().expect("text")]);
+        if !done {
+            eprintln!("nothing can be mounted here: not tested");
+        }
+        done.then(|| Self(at.to_owned()))
+    }
+
     /// Other options for what is there.
     #[track_caller]
     pub(crate) fn change(&self, options: &str) {

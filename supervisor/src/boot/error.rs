@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::archive::ArchiveError;
+use crate::entry::RelPath;
 use crate::exit;
 use crate::session::{MarkerError, StageError};
 use crate::store::{NameError, StoreError};
@@ -78,6 +79,16 @@ pub enum BootError {
         #[source]
         source: std::io::Error,
     },
+    /// What was mounted when the directory was last used is not there.
+    #[error(
+        "`{path}` in the session directory was a mount when the session was last used, and is none now; what was on it would be taken for \
+         deleted. Mount it again; or move the session directory away, and the store's state is restored; or, if its files are to lie in the \
+         directory itself from now on, delete `.sessionkeep/mounts.json`"
+    )]
+    MountGone {
+        /// Which.
+        path: RelPath,
+    },
     /// The marker cannot be used.
     #[error(transparent)]
     Marker(#[from] MarkerError),
@@ -140,8 +151,12 @@ impl BootError {
             Self::Owned { .. } | Self::Fenced { .. } => exit::FENCED,
             Self::StoreRefused { .. }
             | Self::Directory { .. }
+            | Self::MountGone { .. }
             | Self::Marker(_)
             | Self::Name(_) => exit::CONFIG,
+            Self::Stage(error) | Self::HalfInPlace(error) if error.is_of_the_setup() => {
+                exit::CONFIG
+            }
             Self::Stage(_) | Self::HalfInPlace(_) | Self::Archive(_) | Self::NothingWhole(_) => {
                 exit::INTERNAL
             }

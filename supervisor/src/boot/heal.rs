@@ -10,6 +10,7 @@ use std::io::{self, Seek as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, renameat};
 use nix::sys::stat::Mode;
 
@@ -181,7 +182,11 @@ fn put_back(
         }
     }
     file.sync_all()?;
-    Ok(renameat(contents.dir(), name, place.dir(), place.name())?)
+    match renameat(contents.dir(), name, place.dir(), place.name()) {
+        // It is a mount, or lies on one.
+        Err(Errno::EXDEV | Errno::EBUSY) => write_in_place(&place, &torn, &mut file),
+        other => Ok(other?),
+    }
 }
 
 /// Copies the file to `path` below the directory `aside`.

@@ -8,7 +8,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::{Decoder, about, assert_inside, joined, parts};
 use crate::archive::blocks::{BlockChange, BlockReader};
-use crate::entry::{Digest, RelPath, symlink_stays_inside};
+use crate::entry::{Digest, Meta, Owner, RelPath, symlink_stays_inside};
 use crate::init::lock::predecessor_in;
 use crate::session::install::Journal;
 use crate::session::json::{self, Form};
@@ -99,7 +99,19 @@ fn journals() -> Vec<Vec<u8>> {
         "replaced_entries": 3,
         "late_modes": [[b"d", 0o500], [b"d/e", 0o555]],
     });
-    vec![journal.to_string().into_bytes()]
+    let mut with_mounts = journal.clone();
+    with_mounts["version"] = 2.into();
+    with_mounts["mounts"] = serde_json::json!([b"d/e"]);
+    let meta = Meta {
+        mode: 0o750,
+        mtime_ns: 1,
+        owner: Owner { uid: 1, gid: 2 },
+    };
+    with_mounts["staying"] = serde_json::json!([[b"d/e", meta]]);
+    vec![
+        journal.to_string().into_bytes(),
+        with_mounts.to_string().into_bytes(),
+    ]
 }
 
 fn journal(input: &[u8]) -> bool {

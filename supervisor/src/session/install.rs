@@ -8,16 +8,15 @@
 //!
 //! The journal says which of the two it is, so that an item in the session directory is known for
 //! an old one or a new one by the phase alone. Each rename can be done once only, and is skipped
-//! when it was done; so [`recover`] runs the very same steps from the start of the phase.
+//! when it was done; so [`recover`] runs the very same steps from the start of the phase. What cannot
+//! be renamed is moved by `super::merge`, whose steps can be repeated as well.
 
 use std::ffi::{CStr, CString};
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, openat, renameat};
+use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, SFlag, fchmod, fstat, fstatat};
 use nix::unistd::{fsync, syncfs};
 use serde::{Deserialize, Serialize};
@@ -26,11 +25,14 @@ use tracing::warn;
 use crate::entry::{Meta, RelPath};
 use crate::ownership::is_refusal;
 
-use super::beneath::{self, OPEN_DIR};
+use super::beneath;
 use super::marker::Marker;
+use super::merge::{Mover, Way, give, keeps_its_own, list};
+use super::mounts::{Mount, Mounts};
+use super::obstacles;
 use super::own_meta;
 use super::reserved::{LOST_AND_FOUND, is_reserved_at_top};
-use super::scan::kind_bits;
+use super::scan::{kind_bits, meta_of};
 use super::stage::{STAGING, Stage, StageError};
 use super::state_dir::{StateDir, own_dir};
 
@@ -74,27 +76,33 @@ enum Phase {
     Placing,
 }
 
-/// The journal's format. Any other than ours was written by a newer version, which is to finish
+/// The journal's format. Any other than these was written by a newer version, which is to finish
 /// what it began.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
-struct Version;
+enum Version {
+    /// Everything can be renamed.
+    Plain = 1,
+    /// There are mounts, which releases that know of the first one only would stumble over.
+    WithMounts = 2,
+}
 
 impl TryFrom<u32> for Version {
     type Error = String;
     fn try_from(version: u32) -> Result<Self, String> {
         match version {
-            1 => Ok(Self),
+            1 => Ok(Self::Plain),
+            2 => Ok(Self::WithMounts),
             _ => Err(format!(
-                "it is of version {version}, and this sessionkeep reads version 1; start the newer one that wrote it"
+                "it is of version {version}, and this sessionkeep reads up to version 2; start the newer one that wrote it"
             )),
         }
     }
 }
 
 impl From<Version> for u32 {
-    fn from(_: Version) -> Self {
-        1
+    fn from(version: Version) -> Self {
+        version as Self
     }
 }
 
@@ -132,6 +140,13 @@ pub(crate) struct Journal {
     /// What the session directory itself gets; unknown to the first versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     own: Option<Meta>,
+    /// What is mounted below the session directory. Where that is another when the journal is taken up
+    /// again, it is not known any more which content is old and which new.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    mounts: Vec<RelPath>,
+    /// What the directories get that stay because of a mount in them; the deepest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    staying: Vec<(RelPath, Meta)>,
 }
 
 impl Journal {
@@ -146,7 +161,9 @@ impl Journal {
 
     /// Every path that it names.
     pub(crate) fn paths(&self) -> impl Iterator<Item = &RelPath> {
-        self.late_modes.iter().map(|(path, _)| path)
+        let staying = self.staying.iter().map(|(path, _)| path);
+        let late = self.late_modes.iter().map(|(path, _)| path);
+        late.chain(staying).chain(&self.mounts)
     }
 }
 
@@ -201,8 +218,13 @@ impl Stage {
         let state = self.state.clone();
         let late_modes = self.seal_dirs()?;
         self.refusals.report();
-        let old = items(&state)?;
-        refuse_mount_points(&state, &old)?;
+        let mounts = mounts_of(&state)?;
+        let mut old = items(&state)?;
+        obstacles::look(&state, self.fd().as_fd(), &old, &mounts)?;
+        let staying = staying(self.fd().as_fd(), &mounts)?;
+        if !mounts.is_empty() {
+            old.retain(|name| !obstacles::is_bare(&state, name, &mounts));
+        }
         step("sync")?;
         syncfs(self.fd()).map_err(StageError::sys("write out", self.path().display()))?;
         let label = match old.is_empty() {
@@ -210,13 +232,18 @@ impl Stage {
             false => Some(Label(free_label(&state, label)?)),
         };
         let journal = Journal {
-            version: Version,
+            version: match mounts.is_empty() {
+                true => Version::Plain,
+                false => Version::WithMounts,
+            },
             phase: Phase::Clearing,
             marker: marker.clone(),
             label,
             replaced_entries: old.len() as u64,
             late_modes,
             own: self.own,
+            mounts: mounts.iter().map(|mount| mount.path.clone()).collect(),
+            staying,
         };
         step("write the journal")?;
         let written = write_journal(&state, &journal);
@@ -275,6 +302,13 @@ fn carry_out(state: &StateDir, journal: Journal, step: Step<'_>) -> Result<Insta
 
 fn steps(state: &StateDir, mut journal: Journal, step: Step<'_>) -> Result<Installed, StageError> {
     let root = state.session();
+    let mounts = mounts_of(state)?;
+    same_mounts(&journal.mounts, &mounts)?;
+    let mover = |way| Mover {
+        way,
+        mounts: &mounts,
+        root: state.session_path(),
+    };
     let label = journal.label.as_ref().map(|Label(label)| &label[..]);
     let replaced = label.map(|label| state.path().join(REPLACED).join(label));
     let sync_root = || fsync(root).map_err(StageError::sys("sync", state.session_path().display()));
@@ -288,10 +322,7 @@ fn steps(state: &StateDir, mut journal: Journal, step: Step<'_>) -> Result<Insta
                 Ok(place)
             });
             let place = made.map_err(StageError::io("create", path.display()))?;
-            for name in items(state)? {
-                step("move an old item")?;
-                move_item(root, place.as_fd(), &name)?;
-            }
+            mover(Way::Out).run(root, place.as_fd(), items(state)?, step)?;
             fsync(&place).map_err(StageError::sys("sync", path.display()))?;
         }
         sync_root()?;
@@ -300,10 +331,13 @@ fn steps(state: &StateDir, mut journal: Journal, step: Step<'_>) -> Result<Insta
         write_journal(state, &journal)?;
     }
     if let Some(staging) = staging(state)? {
-        for name in list(staging.as_fd()).map_err(StageError::io("list", STAGING))? {
-            step("move a new item")?;
-            move_item(staging.as_fd(), root, &name)?;
-        }
+        let names = list(staging.as_fd()).map_err(StageError::io("list", STAGING))?;
+        mover(Way::In).run(staging.as_fd(), root, names, step)?;
+    }
+    for (path, meta) in &journal.staying {
+        step("give a directory that stayed its metadata")?;
+        give_staying(root, path, meta)
+            .map_err(StageError::sys("set the mode and time of", path))?;
     }
     for (path, mode) in &journal.late_modes {
         step("set a mode")?;
@@ -344,6 +378,54 @@ fn set_late_mode(root: BorrowedFd<'_>, path: &RelPath, mode: u32) -> nix::Result
     let dir = beneath::open_dir(root, path.as_bytes())?;
     let set_id = fstat(&dir)?.st_mode & 0o6000;
     fchmod(&dir, Mode::from_bits_truncate(mode & LATE_BITS | set_id))
+}
+
+/// Through the directory itself, as [`set_late_mode`].
+fn give_staying(root: BorrowedFd<'_>, path: &RelPath, meta: &Meta) -> nix::Result<()> {
+    let dir = beneath::open_dir(root, path.as_bytes())?;
+    let set_id = fstat(&dir)?.st_mode & 0o6000;
+    let mode = meta.mode & LATE_BITS | set_id;
+    give(dir.as_fd(), &Meta { mode, ..*meta })?;
+    fsync(&dir)
+}
+
+fn mounts_of(state: &StateDir) -> Result<Mounts, StageError> {
+    let path = state.session_path().display();
+    Mounts::below(state.session()).map_err(StageError::io("look for mounts in", path))
+}
+
+/// Refuses to go on where something was mounted or unmounted since the journal was written.
+fn same_mounts(before: &[RelPath], now: &Mounts) -> Result<(), StageError> {
+    let gone = before.iter().find(|path| now.at(path.as_bytes()).is_none());
+    if let Some(path) = gone {
+        let path = path.clone();
+        return Err(StageError::MountGone { path });
+    }
+    match now.iter().find(|mount| !before.contains(&mount.path)) {
+        Some(Mount { path, .. }) => Err(StageError::MountCame { path: path.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// The directories that stay where they are because of the `mounts`, with what is staged for them.
+fn staying(staged: BorrowedFd<'_>, mounts: &Mounts) -> Result<Vec<(RelPath, Meta)>, StageError> {
+    let mut found = Vec::new();
+    for mount in mounts.iter().filter(|mount| !keeps_its_own(mount)) {
+        let mut at = Some(mount.path.clone());
+        while let Some(path) = at {
+            let is_kept = mounts.holding(&path).is_some_and(keeps_its_own);
+            if let Ok(dir) = beneath::open_dir(staged, path.as_bytes())
+                && !is_kept
+            {
+                let stat = fstat(&dir).map_err(StageError::sys("look at", &path))?;
+                found.push((path.clone(), meta_of(&stat)));
+            }
+            at = path.parent();
+        }
+    }
+    found.sort_by(|(a, _), (b, _)| b.cmp(a));
+    found.dedup_by(|(a, _), (b, _)| a == b);
+    Ok(found)
 }
 
 fn write_journal(state: &StateDir, journal: &Journal) -> Result<(), StageError> {
@@ -388,37 +470,6 @@ fn is_dir(above: BorrowedFd<'_>, name: &CStr) -> bool {
     found.is_ok_and(|found| kind_bits(&found) == SFlag::S_IFDIR)
 }
 
-fn list(dir: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
-    // A descriptor of its own, or the next list would begin where this one ended.
-    let mut dir = Dir::from_fd(beneath::open_dir(dir, b"")?)?;
-    let mut names = Vec::new();
-    for entry in dir.iter() {
-        let name = entry?.file_name().to_owned();
-        if !matches!(name.to_bytes(), b"." | b"..") {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names)
-}
-
-/// A mount point cannot be renamed. Better to say so before anything has moved.
-fn refuse_mount_points(state: &StateDir, names: &[CString]) -> Result<(), StageError> {
-    let root = state.session();
-    let ours = fstat(root)
-        .map_err(StageError::sys("look at", state.session_path().display()))?
-        .st_dev;
-    for name in names {
-        let theirs = fstatat(root, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
-        if theirs.is_ok_and(|theirs| theirs.st_dev != ours) {
-            return Err(StageError::MountPoint {
-                name: name.to_string_lossy().into_owned(),
-            });
-        }
-    }
-    Ok(())
-}
-
 /// `label`, or the first of `label-2`, `label-3` … that is free.
 fn free_label(state: &StateDir, label: &str) -> Result<String, StageError> {
     let label: String = label
@@ -441,27 +492,4 @@ fn free_label(state: &StateDir, label: &str) -> Result<String, StageError> {
     let numbered = (2u64..).map(|number| format!("{label}-{number}"));
     let free = std::iter::once(label.clone()).chain(numbered).find(is_free);
     Ok(free.expect("the numbers do not end"))
-}
-
-fn move_item(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<(), StageError> {
-    let moved = match renameat(from, name, to, name) {
-        // Only a directory's own write permission is needed to move it elsewhere, since its `..`
-        // changes; root does not need it.
-        Err(errno @ (Errno::EACCES | Errno::EPERM)) => {
-            move_read_only(from, to, name).map_err(|_| errno)
-        }
-        other => other,
-    };
-    moved.map_err(StageError::sys("move", name.to_string_lossy()))
-}
-
-fn move_read_only(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> nix::Result<()> {
-    let dir = openat(from, name, OPEN_DIR, Mode::empty())?;
-    let before = Mode::from_bits_truncate(fstat(&dir)?.st_mode);
-    fchmod(&dir, before | Mode::S_IRWXU)?;
-    let moved = renameat(from, name, to, name);
-    match fchmod(&dir, before) {
-        Err(errno) if !is_refusal(errno) => Err(errno),
-        _ => moved,
-    }
 }

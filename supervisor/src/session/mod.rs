@@ -25,6 +25,7 @@
 //! | [`mounts`], [`mount_id`] | what is mounted below it |
 //! | [`rights`] | owners, modes and times that cannot be had here |
 //! | [`stage`], [`install`] | building a directory beside the old one, and putting it in its place |
+//! | `obstacles`, `merge` | what would stop that half-way, and moving what cannot be renamed |
 
 pub mod beneath;
 pub mod events;
@@ -36,8 +37,10 @@ pub mod install;
 pub mod json;
 mod json_form;
 pub mod marker;
+mod merge;
 pub mod mount_id;
 pub mod mounts;
+mod obstacles;
 mod own_meta;
 pub mod profile;
 mod remove_tree;

@@ -16,13 +16,14 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
+use serde::{Deserialize, Serialize};
 use tracing::debug;
 
 use crate::entry::RelPath;
 
 use super::beneath::{self, pinned};
 use super::mount_id::mount_id;
-use super::state_dir::STATE_DIR;
+use super::state_dir::{STATE_DIR, StateDir};
 
 /// The list of this thread's own mount namespace: a thread may have left that of its process.
 const LIST: &str = "/proc/thread-self/mountinfo";
@@ -243,6 +244,47 @@ impl MountEvents {
                 .revents()
                 .is_some_and(|told| told.intersects(PollFlags::POLLPRI | PollFlags::POLLERR))
     }
+}
+
+/// What the next start on this disk compares with, in `.sessionkeep`; there is none where nothing was mounted.
+const RECORD: &str = "mounts.json";
+/// A path for each mount.
+const RECORD_MAX: u64 = 1 << 20;
+
+/// The record's content.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    version: u32,
+    mounts: Vec<RelPath>,
+}
+
+/// The mounts that were there when the session directory was last used. Without a record, or with one
+/// that cannot be read, none are known.
+#[must_use]
+pub fn remembered(state: &StateDir) -> Vec<RelPath> {
+    let read = state.read(RECORD, RECORD_MAX).ok().flatten();
+    let record = read.and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
+    record.map(|record| record.mounts).unwrap_or_default()
+}
+
+/// Notes them for the next start; writes only where that changes anything.
+///
+/// # Errors
+/// What the file system said.
+pub fn remember(state: &StateDir, paths: &[RelPath]) -> io::Result<()> {
+    if paths.is_empty() {
+        return match state.has(RECORD) {
+            true => state.remove(RECORD),
+            false => Ok(()),
+        };
+    }
+    if remembered(state) == paths {
+        return Ok(());
+    }
+    let mounts = paths.to_vec();
+    let record = Record { version: 1, mounts };
+    let bytes = serde_json::to_vec(&record).expect("a record has string keys only");
+    state.write(RECORD, &bytes)
 }
 
 #[cfg(test)]

@@ -62,13 +62,51 @@ pub enum StageError {
         /// Why.
         why: &'static str,
     },
-    /// Something in the session directory cannot be moved away.
+    /// A mount stands where something else is to be restored.
     #[error(
-        "failed to replace the session directory's `{name}`: it is a mount point; mount the whole session directory instead, or empty it"
+        "failed to replace the session directory's `{name}`: it is a mount, and what is to be restored has another kind of entry at `{wanted}`; unmount it, or mount the whole session directory instead"
     )]
     MountPoint {
         /// Which.
         name: String,
+        /// Where the archive has something else.
+        wanted: RelPath,
+    },
+    /// A mount keeps what it has, and that is a login of another moment than the rest.
+    #[error(
+        "refused to restore beside `{path}`: it is mounted into the session directory by itself or takes no writes, belongs to a login, and differs from the archive; mount the whole session directory instead of single files, or unmount it"
+    )]
+    MountedLogin {
+        /// Which.
+        path: RelPath,
+    },
+    /// Something in the session directory is another user's, who alone could move it.
+    #[error(
+        "failed to set the session directory's `{name}` aside: it belongs to user {owner}, and sessionkeep runs as user {user}; give it to that user with `chown -R {user}`, or run sessionkeep as root"
+    )]
+    NotOurs {
+        /// Which.
+        name: String,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        user: u32,
+    },
+    /// What an interrupted restore was putting things into is not there any more.
+    #[error(
+        "refused to finish an interrupted restore: `{path}` in the session directory was a mount then, and is none now; mount it again and start again"
+    )]
+    MountGone {
+        /// Which.
+        path: RelPath,
+    },
+    /// Something covers what an interrupted restore was putting in place.
+    #[error(
+        "refused to finish an interrupted restore: `{path}` in the session directory is a mount now, and was none then; unmount it, start again, and mount it after the next stop"
+    )]
+    MountCame {
+        /// Which.
+        path: RelPath,
     },
     /// An interrupted restore left a journal that cannot be understood.
     #[error(
@@ -123,6 +161,23 @@ impl StageError {
             action,
             what,
             source,
+        }
+    }
+
+    /// Whether it is how the container was set up that stands in the way, so that another try is of no use
+    /// before somebody has changed that.
+    #[must_use]
+    pub fn is_of_the_setup(&self) -> bool {
+        match self {
+            Self::HalfInPlace(inner) => inner.is_of_the_setup(),
+            other => matches!(
+                other,
+                Self::MountPoint { .. }
+                    | Self::MountedLogin { .. }
+                    | Self::NotOurs { .. }
+                    | Self::MountGone { .. }
+                    | Self::MountCame { .. }
+            ),
         }
     }
 

@@ -273,18 +273,28 @@ fn put_back(site: &Site<'_>, path: &RelPath) -> io::Result<String> {
         match fchown(&fresh, Some(before.uid()), Some(before.gid())) {
             // The content alone changes no owner. A crash in the middle of it is mended like this one.
             Err(error) if is_refused(&error) => {
-                bad.set_len(0)?;
-                bad.rewind()?;
-                io::copy(&mut fresh, &mut bad)?;
-                bad.sync_all()?;
+                write_over(&mut bad, &mut fresh)?;
                 return Ok(set_aside.display().to_string());
             }
             other => other?,
         }
     }
     fresh.sync_all()?;
-    renameat(scratch.as_fd(), FETCHED, place.dir(), place.name())?;
+    match renameat(scratch.as_fd(), FETCHED, place.dir(), place.name()) {
+        // It is a mount, or lies on one.
+        Err(Errno::EXDEV | Errno::EBUSY) => write_over(&mut bad, &mut fresh)?,
+        other => other?,
+    }
     Ok(set_aside.display().to_string())
+}
+
+/// Puts the content into the very file that is `bad`.
+fn write_over(bad: &mut File, fresh: &mut File) -> io::Result<()> {
+    fresh.rewind()?;
+    bad.set_len(0)?;
+    bad.rewind()?;
+    io::copy(fresh, bad)?;
+    bad.sync_all()
 }
 
 fn open_file(place: &Place, name: &[u8], access: OFlag) -> io::Result<File> {

@@ -11,20 +11,20 @@ use super::stage::meta;
 use super::{opened, rel, state};
 use crate::config::RestoreOwner;
 
-const OLD: [(&str, &str); 4] = [
+pub(super) const OLD: [(&str, &str); 4] = [
     ("creds.json", "old"),
     ("only-old", "old"),
     ("sub/a", "old a"),
     ("sub/b", "old b"),
 ];
-const NEW: [(&str, &str); 4] = [
+pub(super) const NEW: [(&str, &str); 4] = [
     ("creds.json", "new"),
     ("sub/a", "new a"),
     ("sub/c", "new c"),
     ("zeta", "new"),
 ];
 
-fn content(root: &Path) -> BTreeMap<String, String> {
+pub(super) fn content(root: &Path) -> BTreeMap<String, String> {
     let mut content = BTreeMap::new();
     opened(root).scan(None, &mut |_, _| {}, &mut |found| {
         if let Ok(text) = fs::read_to_string(found.path.under(root)) {
@@ -34,19 +34,19 @@ fn content(root: &Path) -> BTreeMap<String, String> {
     content
 }
 
-fn expected(files: &[(&str, &str)]) -> BTreeMap<String, String> {
+pub(super) fn expected(files: &[(&str, &str)]) -> BTreeMap<String, String> {
     let owned = |(path, text): &(&str, &str)| ((*path).to_owned(), (*text).to_owned());
     files.iter().map(owned).collect()
 }
 
-fn old(root: &Path) {
+pub(super) fn old(root: &Path) {
     fs::create_dir(root.join("sub")).expect("mkdir");
     for (path, text) in OLD {
         fs::write(root.join(path), text).expect("write");
     }
 }
 
-fn staged(root: &Path) -> Stage {
+pub(super) fn staged(root: &Path) -> Stage {
     let mut stage = Stage::begin(&state(root), RestoreOwner::Keep).expect("begin");
     stage.dir(&rel("sub")).expect("dir");
     stage
@@ -62,7 +62,7 @@ fn staged(root: &Path) -> Stage {
 }
 
 /// Lets `steps` steps pass and cuts the next one off, as a crash would.
-fn cut_after(steps: usize) -> impl FnMut(&'static str) -> Result<(), StageError> {
+pub(super) fn cut_after(steps: usize) -> impl FnMut(&'static str) -> Result<(), StageError> {
     let mut left = steps;
     move |step| {
         left = left.checked_sub(1).ok_or_else(|| StageError::Io {
@@ -74,7 +74,7 @@ fn cut_after(steps: usize) -> impl FnMut(&'static str) -> Result<(), StageError>
     }
 }
 
-fn assert_new(root: &Path, case: &str) {
+pub(super) fn assert_new(root: &Path, case: &str) {
     assert_eq!(content(root), expected(&NEW), "{case}");
     let replaced = root.join(STATE_DIR).join("replaced/then");
     assert_eq!(
@@ -255,9 +255,9 @@ fn a_journal_that_names_a_place_elsewhere_moves_nothing_there() {
 
 #[test]
 fn a_journal_of_a_newer_version_is_left_to_it() {
-    let (_temp, error) = recover_after(|journal| journal["version"] = 2.into());
+    let (_temp, error) = recover_after(|journal| journal["version"] = 3.into());
     let cause = std::error::Error::source(&error)
         .expect("a cause")
         .to_string();
-    assert!(cause.contains("version 2"), "{cause}");
+    assert!(cause.contains("version 3"), "{cause}");
 }

@@ -2,6 +2,7 @@
 
 mod events;
 mod install;
+mod merge;
 mod round_trip;
 mod scan;
 mod sqlite;

@@ -223,27 +223,3 @@ fn a_full_disk_is_a_clear_error_and_the_old_directory_stays() {
     let old = fs::read(root.join("creds.json")).expect("read");
     assert_eq!(old, b"{\"old\":true}");
 }
-
-#[test]
-fn a_mount_point_inside_is_refused_before_anything_moves() {
-    let Some(small) = Small::mount() else { return };
-    let root = tempfile::tempdir().expect("tempdir");
-    let inner = root.path().join("inner");
-    fs::create_dir(&inner).expect("mkdir");
-    fs::write(root.path().join("creds.json"), "{}").expect("write");
-    let flags = nix::mount::MsFlags::MS_BIND;
-    nix::mount::mount(
-        Some(small.path()),
-        &inner,
-        None::<&str>,
-        flags,
-        None::<&str>,
-    )
-    .expect("bind");
-    let stage = Stage::begin(&state(root.path()), RestoreOwner::Keep).expect("begin");
-    let got = stage.install(&sample(1), "now");
-    nix::mount::umount(&inner).expect("unmount");
-    assert!(matches!(got, Err(StageError::MountPoint { .. })), "{got:?}");
-    assert!(root.path().join("creds.json").exists());
-    assert!(!root.path().join(STATE_DIR).join("staging").exists());
-}
