@@ -51,6 +51,8 @@ mod idle;
 mod lifecycle;
 #[path = "main_job/login.rs"]
 mod login;
+#[path = "main_job/mounts.rs"]
+mod mounts;
 #[path = "main_job/outage.rs"]
 mod outage;
 #[path = "main_job/own_directory.rs"]

@@ -14,6 +14,7 @@ pub mod decide;
 mod error;
 mod heal;
 mod logins;
+mod mounts;
 pub mod remains;
 pub mod restore;
 pub mod survey;
@@ -164,6 +165,7 @@ async fn try_once(
             if settings.store.unreachable == Unreachable::Local && may_start_alone(&local) =>
         {
             warn!(target: "boot", error = %Chain(&unavailable), "starting on the local directory; its changes are not safe until the store is back");
+            mounts::are_there(&directory, state, None)?;
             let seq = local.marker.map_or(0, |marker| marker.seq);
             return Ok(Booted::nothing_done(seq, begun.elapsed()));
         }
@@ -299,6 +301,7 @@ impl Site<'_> {
         match plan {
             Plan::FirstBoot | Plan::Adopt => {}
             Plan::Keep(reason) => {
+                mounts::are_there(&self.directory, self.state, version.as_ref())?;
                 if reason == KeepReason::StoreSetBack {
                     let (marker, head) =
                         (local.marker.map(|m| m.seq), writer.head().map(|h| h.seq));
@@ -338,6 +341,7 @@ impl Site<'_> {
         booted.damage = staged.damage;
         let marker = self.marker(writer.head(), staged.summary.root);
         let installed = staged.stage.install(&marker, &label_now())?;
+        mounts::note(&self.directory, self.state)?;
         booted.replaced = installed.replaced;
         if let Some(path) = &booted.replaced {
             warn!(target: "boot", path = %path.display(), entries = installed.replaced_entries, "what was in the directory was set aside");

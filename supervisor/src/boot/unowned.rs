@@ -9,7 +9,7 @@ use tracing::{debug, info, warn};
 
 use super::decide::{Local, Plan};
 use super::error::BootError;
-use super::{Booted, Head, Site, Target, heal, label_now};
+use super::{Booted, Head, Site, Target, heal, label_now, mounts};
 use crate::archive::ArchiveError;
 use crate::archive::version::head_of;
 use crate::archive::writer::now_ms;
@@ -80,6 +80,7 @@ impl Site<'_> {
             Plan::Adopt if local.marker.is_none() => return Err(refused),
             Plan::Adopt => {}
             Plan::Keep(_) => {
+                mounts::are_there(&self.directory, self.state, version.as_ref())?;
                 if let Some(mut version) = version {
                     heal::heal_databases(&self, &mut version).await?;
                     heal::heal(&self, version).await?;
@@ -139,6 +140,7 @@ impl Site<'_> {
             unjudged: false,
         };
         let installed = staged.stage.install(&marker, &label_now())?;
+        mounts::note(&self.directory, self.state)?;
         booted.replaced = installed.replaced;
         if let Some(path) = &booted.replaced {
             info!(target: "boot", path = %path.display(), entries = installed.replaced_entries, "what was in the directory was set aside");

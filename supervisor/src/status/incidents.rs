@@ -58,11 +58,13 @@ pub enum Kind {
     DirectoryWiped,
     /// It was emptied or made anew, and the new login in it was committed.
     NewLogin,
+    /// Something below the session directory was unmounted, or mounted over what is saved.
+    MountChanged,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Fenced,
         Self::Lagging,
         Self::FlushFailed,
@@ -77,6 +79,7 @@ impl Kind {
         Self::WatcherStalled,
         Self::DirectoryWiped,
         Self::NewLogin,
+        Self::MountChanged,
     ];
 
     /// In one word, as in JSON.
@@ -97,6 +100,7 @@ impl Kind {
             Self::WatcherStalled => "watcher_stalled",
             Self::DirectoryWiped => "directory_wiped",
             Self::NewLogin => "new_login",
+            Self::MountChanged => "mount_changed",
         }
     }
 
@@ -118,6 +122,7 @@ impl Kind {
             Self::WatcherStalled => "Something keeps sessionkeep's watcher from its work",
             Self::DirectoryWiped => "The session directory was wiped or replaced while in use",
             Self::NewLogin => "A new login took the place of the saved one",
+            Self::MountChanged => "A part of the session folder was unmounted or covered",
         }
     }
 
@@ -188,6 +193,11 @@ impl Kind {
             Self::NewLogin => {
                 "If you linked the number anew, all is well. If not, stop the gateway and restore the \
                  commit that is named here, while the history still has it: `sessionkeep log` shows it."
+            }
+            Self::MountChanged => {
+                "Nothing is saved until it is as it was, so that what was on it is not taken for \
+                 deleted. Mount it again, or unmount what covers it; a restart of the container does \
+                 both where its volumes are in order."
             }
         }
     }

@@ -31,20 +31,15 @@ const ONE_MOMENT_WITHIN: Duration = Duration::from_millis(150);
 const READ_AGAIN_AFTER: Duration = Duration::from_millis(2);
 
 impl Replica {
-    /// Looks at `work` and puts what differs into a commit whose packs go to `sink`.
-    ///
-    /// # Errors
-    /// If a pack cannot be handed on. Files that cannot be read are no error: they are reported,
-    /// and the rest goes on.
-    pub(super) fn gather(
+    /// One look of [`Replica::gather`].
+    pub(super) fn gather_once(
         &mut self,
         work: &Work,
         pass: Pass,
-        sink: PackSink,
+        sink: &Arc<Mutex<PackSink>>,
         progress: &Progress,
     ) -> Result<Gathered> {
-        let sink = Arc::new(Mutex::new(sink));
-        let mut gather = Gather::begin(&sink, pass, progress)?;
+        let mut gather = Gather::begin(sink, pass, progress)?;
         if let Err(error) = self.directory.intact() {
             gather.out.refused = Some(Refusal::DirectoryGone(error.to_string()));
             return Ok(gather.out);
@@ -57,7 +52,7 @@ impl Replica {
             return Ok(gather.out);
         }
         if !work.is_empty() {
-            let again = || Gather::begin(&sink, pass, progress);
+            let again = || Gather::begin(sink, pass, progress);
             self.look_at_one_moment(work, &mut gather, again)?;
         }
         self.sort_out_removals(&mut gather);

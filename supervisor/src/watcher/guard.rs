@@ -6,8 +6,10 @@ use super::files::Files;
 use super::gathered::{Edit, Seen};
 use crate::archive::tree::Tree;
 use crate::boot::survey::CREDENTIALS;
-use crate::entry::{Kind, RelPath};
+use crate::entry::{self, RelPath};
 use crate::session::{Directory, Look, Marker, Presence, StateDir};
+use crate::status::Shared;
+use crate::status::incidents::Kind;
 
 /// Why nothing may be committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +31,19 @@ pub(super) enum Refusal {
     StateDirReplaced,
     /// The last login is gone, but was not deleted: something else stands in its place.
     CredentialsReplaced(RelPath),
+    /// A mount below the session directory that committed files came from is gone.
+    MountGone(RelPath),
+    /// Something was mounted over committed files.
+    MountCame(RelPath),
+}
+
+impl Refusal {
+    /// Makes it an incident, where it is none by what else it shows in.
+    pub(super) fn tell(&self, shared: &Shared) {
+        if matches!(self, Self::MountGone(_) | Self::MountCame(_)) {
+            shared.incident(Kind::MountChanged, "", &self.to_string());
+        }
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -70,6 +85,16 @@ impl fmt::Display for Refusal {
                 "the last login ({path}) was replaced by something else; \
                  the archive keeps the login, restart to restore it"
             ),
+            Self::MountGone(path) => write!(
+                f,
+                "`{path}` in the session directory was a mount and is none now, or another one; \
+                 the archive keeps what was on it, mount it again"
+            ),
+            Self::MountCame(path) => write!(
+                f,
+                "something was mounted at `{path}` in the session directory, over files that are saved; \
+                 the archive keeps them, unmount it"
+            ),
         }
     }
 }
@@ -84,7 +109,10 @@ impl Refusal {
             | Self::NotYet
             | Self::WrittenFromMemory(_)
             | Self::NoLogin => true,
-            Self::StateDirReplaced | Self::CredentialsReplaced(_) => false,
+            Self::StateDirReplaced
+            | Self::CredentialsReplaced(_)
+            | Self::MountGone(_)
+            | Self::MountCame(_) => false,
         }
     }
 }
@@ -103,8 +131,11 @@ pub(super) fn check(
     let replaces = edits.iter().find_map(|edit| match edit {
         Edit::Set(path, leaf)
             if is_credentials(path)
-                && !matches!(leaf.kind, Kind::File { .. })
-                && matches!(tree.get(path).map(|l| &l.kind), Some(Kind::File { .. })) =>
+                && !matches!(leaf.kind, entry::Kind::File { .. })
+                && matches!(
+                    tree.get(path).map(|l| &l.kind),
+                    Some(entry::Kind::File { .. })
+                ) =>
         {
             Some(path)
         }
@@ -127,7 +158,7 @@ pub(super) fn check(
     let others = tree.iter().any(|(other, leaf)| {
         is_credentials(&other)
             && other != *path
-            && matches!(leaf.kind, Kind::File { .. })
+            && matches!(leaf.kind, entry::Kind::File { .. })
             && matches!(directory.look(&other), Look::Found(_))
     });
     (!others).then(|| Refusal::CredentialsReplaced(path.clone()))

@@ -28,6 +28,7 @@ mod large;
 mod lease;
 pub mod link;
 mod logins;
+mod mounts;
 mod outcome;
 mod probe;
 mod pulse;

@@ -34,6 +34,7 @@ impl Watcher {
         if self.refusal.as_ref() != Some(refusal) {
             self.shared.meters().error(ErrorKind::Refused);
             error!(target: "sync", reason = words, "nothing is committed");
+            refusal.tell(&self.shared);
             if refusal.may_pass() {
                 self.shared.over(Kind::DirectoryWiped, "");
                 self.shared.incident(Kind::DirectoryWiped, "", &words);
@@ -46,6 +47,7 @@ impl Watcher {
     /// Commits are made (again); where what is committed is not what the state before became, that is
     /// told, with the way back.
     pub(super) fn accepted(&mut self) {
+        self.shared.over(Kind::MountChanged, "");
         if self.refusal.take().is_some() {
             self.shared.over(Kind::DirectoryWiped, "");
         }

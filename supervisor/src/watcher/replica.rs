@@ -1,6 +1,6 @@
 //! What the watcher knows of the directory as committed.
 //!
-//! Looking is apart from taking over: [`Replica::gather`] (in `gather.rs`) reads the directory and
+//! Looking is apart from taking over: [`Replica::gather`] (in `mounts.rs` and `gather.rs`) reads the directory and
 //! fills a commit, [`Replica::apply`] makes the result the known state once the commit's packs are
 //! stored. So a commit that could not be made leaves nothing behind, and is simply gathered again.
 
@@ -16,6 +16,7 @@ use super::everywhere::Scan;
 use super::excluded::Excluded;
 use super::files::Files;
 use super::gathered::{Blocks, Edit, Gathered, Seen};
+use super::mounts::MountGuard;
 use crate::archive::ArchiveError;
 use crate::archive::tree::{Leaf, Tree};
 use crate::archive::writer::Summary;
@@ -51,14 +52,18 @@ pub(super) struct Replica {
     pub(super) overheard: Work,
     /// What of the archived owners and modes cannot be had in this directory.
     pub(super) limits: Limits,
+    /// What is mounted below the directory.
+    pub(super) mounts: MountGuard,
 }
 
 impl Replica {
     /// A replica of which nothing is committed yet.
     #[must_use]
     pub(super) fn new(directory: Directory, state: StateDir, events: Arc<Mutex<Events>>) -> Self {
+        let mounts = MountGuard::begin(&directory, state.clone());
         Self {
             directory,
+            mounts,
             files: Files::new(state.clone()),
             state,
             events,
@@ -123,6 +128,7 @@ impl Replica {
 
     /// Looks at `directory` from now on, which has this one's path by now. What is committed is what it was.
     pub(super) fn follow(&mut self, directory: Directory) {
+        self.mounts = MountGuard::begin(&directory, self.state.clone());
         self.directory = directory;
         self.touched.clear();
         self.scan = Scan::default();
