@@ -1,14 +1,20 @@
 //! What the commands that touch a store share: settings, runtime, the store itself.
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use tracing::{info, warn};
 
-use crate::config::{self, Flags, Note, Settings, Weight};
+use crate::config::{self, Flags, Note, Settings, StoreChoice, Weight};
 use crate::store::{self, Header, Seq, Store};
+
+/// What was asked for cannot be had as it was asked for: another try is of no use before that has changed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Refused(pub(super) String);
 
 /// The settings in force, with logging begun.
 pub(super) fn settings(flags: &Flags) -> anyhow::Result<Settings> {
@@ -64,11 +70,41 @@ pub(super) fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
 /// The store of the settings.
 pub(super) async fn open(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
     if settings.is_file_mode() {
-        bail!(
-            "there is no store in file mode: set MONGO_URL, or SESSIONKEEP_STORE=sqlite:PATH, or give --store"
-        );
+        let words = "there is no store in file mode: set MONGO_URL, or SESSIONKEEP_STORE=sqlite:PATH, or give --store";
+        return Err(Refused(words.to_owned()).into());
     }
     Ok(store::open(&settings.store.choice, settings.store.timeout)?)
+}
+
+/// The same for what only reads: a file that is not there is not made.
+pub(super) async fn open_to_read(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
+    if let Some(file) = missing_file(settings) {
+        return Err(Refused(format!(
+            "the store's file `{}` does not exist: nothing was saved there yet, or `run` uses another path; `sessionkeep config` shows where this one comes from",
+            file.display()
+        ))
+        .into());
+    }
+    open(settings).await
+}
+
+/// The file of an SQLite store that nothing has made yet.
+pub(super) fn missing_file(settings: &Settings) -> Option<&Path> {
+    match &settings.store.choice {
+        StoreChoice::Sqlite(file) => match file.symlink_metadata() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(file),
+            // A link to where it is to be made.
+            Ok(_)
+                if file
+                    .metadata()
+                    .is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) =>
+            {
+                Some(file)
+            }
+            _ => None,
+        },
+        StoreChoice::Mongo(_) | StoreChoice::None => None,
+    }
 }
 
 /// The header of commit `seq`, or of the newest commit.
@@ -83,10 +119,11 @@ pub(super) async fn header(
     };
     match (found, seq) {
         (Some(header), _) => Ok(header),
-        (None, Some(seq)) => bail!(
+        (None, Some(seq)) => Err(Refused(format!(
             "archive {} has no commit {seq}; `sessionkeep log` lists those it has",
             settings.archive
-        ),
+        ))
+        .into()),
         (None, None) => Err(is_empty(settings)),
     }
 }

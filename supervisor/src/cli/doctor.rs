@@ -7,8 +7,10 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::config::{self, Flags, HttpSettings, Settings};
-use crate::human::{Bytes, Moment, Took};
-use crate::session::{Directory, Marker, Profile, StateDir, free_space};
+use crate::human::{Bytes, Chain, Moment, Took};
+use crate::session::{
+    Directory, Marker, MarkerError, Profile, StateDir, free_space, is_interrupted,
+};
 use crate::store::{Finding, Lease, Severity, StoreError};
 
 use super::{context, stack};
@@ -272,11 +274,22 @@ fn directory(settings: &Settings, findings: &mut Vec<Finding>) {
             "set SESSIONKEEP_ARCHIVE to it, or the next start sets these files aside",
         )),
         Ok(None) => findings.push(good("marker", "none yet".into())),
-        Err(error) => findings.push(warning(
+        Err(error @ MarkerError::Malformed { .. }) => findings.push(warning(
             "marker",
             error.to_string(),
-            "the next start treats the files as unknown",
+            "the next start treats the files as unknown: where the store has a session, they are set aside",
         )),
+        // No start gets past these.
+        Err(error) => findings.push(bad("marker", Chain(&error).to_string(), "as it says")),
+    }
+    match state.as_ref().map_or(Ok(false), is_interrupted) {
+        Ok(false) => {}
+        Ok(true) => findings.push(warning(
+            "restore",
+            "one was interrupted while it was put in place".to_owned(),
+            "the next start finishes it",
+        )),
+        Err(error) => findings.push(bad("restore", Chain(&error).to_string(), "as it says")),
     }
 }
 
@@ -287,6 +300,27 @@ fn store(settings: &Settings, findings: &mut Vec<Finding>) {
             "file mode: nothing is replicated".into(),
             "fine with a persistent volume; otherwise set MONGO_URL",
         ));
+        return;
+    }
+    if let Some(file) = context::missing_file(settings) {
+        let there = file.ancestors().skip(1).find(|above| above.exists());
+        let there = there.unwrap_or(Path::new("/"));
+        let writable = nix::unistd::access(there, nix::unistd::AccessFlags::W_OK).is_ok();
+        let file = file.display();
+        findings.push(match writable {
+            true => good(
+                "store",
+                format!("SQLite file {file} does not exist yet and will be made"),
+            ),
+            false => bad(
+                "store",
+                format!(
+                    "SQLite file {file} does not exist, and {} is not writable",
+                    there.display()
+                ),
+                "mount it for writing, or name another file",
+            ),
+        });
         return;
     }
     let examined = context::block_on(async {

@@ -34,7 +34,7 @@ pub(super) struct Args {
 pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let settings = context::settings(flags)?;
     let (lease, damage) = context::block_on(async {
-        let store = context::open(&settings).await?;
+        let store = context::open_to_read(&settings).await?;
         let (lease, damage) = match args.end {
             true => match store.break_lease(&settings.archive).await? {
                 Broken::Absent => (None, None),

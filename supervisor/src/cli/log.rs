@@ -28,7 +28,7 @@ pub(super) struct Args {
 pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let settings = context::settings(flags)?;
     let headers = context::block_on(async {
-        let store = context::open(&settings).await?;
+        let store = context::open_to_read(&settings).await?;
         let headers = store
             .headers(&settings.archive, 1, Seq::MAX, args.limit)
             .await?;

@@ -183,6 +183,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
         let of_the_surroundings = cause.is::<PlaceError>()
             || cause.is::<StateDirError>()
+            || cause.is::<context::Refused>()
             || cause.is::<threads::ThreadError>();
         if cause.is::<ConfigErrors>() || of_the_surroundings {
             return exit::CONFIG;

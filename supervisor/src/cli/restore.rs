@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde_json::json;
 use tracing::warn;
 
@@ -14,7 +14,7 @@ use crate::boot::decide::{Remote, decide};
 use crate::boot::restore::{FallBack, Own, Place, newest_readable, stage_newest_whole};
 use crate::boot::survey::survey;
 use crate::boot::{self, Target};
-use crate::config::{Flags, Settings};
+use crate::config::{self, Flags, Settings};
 use crate::human::{Bytes, Took};
 use crate::progress::Progress;
 use crate::session::{Directory, Profile, StateDir};
@@ -59,7 +59,7 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
 
 /// Says what a restore would do. Only reads.
 async fn dry_run(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode> {
-    let store = context::open(settings).await?;
+    let store = context::open_to_read(settings).await?;
     let header = context::header(&*store, settings, args.seq).await?;
     let version = Version::load(&*store, header).await?;
     let because = if args.seq.is_some() || args.to.is_some() {
@@ -106,22 +106,25 @@ async fn dry_run(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode> {
 /// Restores a copy elsewhere. Only reads the store, and needs no lease.
 async fn copy(args: &Args, settings: &Settings, to: &Path) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
+    config::as_path(&to.to_string_lossy())
+        .map_err(|why| context::Refused(format!("--to {}: {why}", to.display())))?;
+    let store = context::open_to_read(settings).await?;
     standalone::own_dir(to)?;
     if std::fs::read_dir(to)
         .with_context(|| format!("failed to read {}", to.display()))?
         .next()
         .is_some()
     {
-        bail!(
+        return Err(context::Refused(format!(
             "{} is not empty; give an empty or a new directory",
             to.display()
-        );
+        ))
+        .into());
     }
     let to = to
         .canonicalize()
         .with_context(|| format!("failed to find {}", to.display()))?;
     let state = StateDir::open(&to)?;
-    let store = context::open(settings).await?;
     let (header, passed_over, fall_back) = match args.seq {
         Some(_) => {
             let header = context::header(&*store, settings, args.seq).await?;
@@ -168,6 +171,10 @@ async fn alone(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode> {
         instance: standalone::instance(),
         predecessor: lock.predecessor(),
     };
+    if args.seq.is_some() {
+        // Before anything is waited for, and nobody needs to be asked for the session.
+        context::header(&*store, settings, args.seq).await?;
+    }
     let target = args.seq.map_or(Target::Newest, Target::Commit);
     let progress = Progress::default();
     let booted = progress

@@ -30,7 +30,7 @@ pub(super) struct Args {
 pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let settings = context::settings(flags)?;
     let (header, changes, own) = context::block_on(async {
-        let store = context::open(&settings).await?;
+        let store = context::open_to_read(&settings).await?;
         context::header(&*store, &settings, Some(args.seq)).await?;
         let mut records = store.records(&settings.archive, args.seq, args.seq).await?;
         let record = records

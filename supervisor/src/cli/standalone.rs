@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::context::Refused;
 use crate::config::Settings;
 use crate::control::{MonotonicMs, ToWatcher};
 use crate::init::{DirLock, directory, place};
@@ -38,6 +39,14 @@ impl Lock {
 /// Takes the directory's lock, making the directory if there is none.
 pub(super) fn lock(settings: &Settings) -> anyhow::Result<Lock> {
     place::check(settings)?;
+    let found = settings.dir.metadata();
+    if found.is_ok_and(|found| !found.is_dir()) {
+        return Err(Refused(format!(
+            "the session directory `{}` is not a directory; set SESSIONKEEP_DIR (or SESSIONS_PATH, or --dir) to one",
+            settings.dir.display()
+        ))
+        .into());
+    }
     directory::ensure(&settings.dir, settings.dir_owner)
         .with_context(|| format!("failed to create {}", settings.dir.display()))?;
     let lock = DirLock::take(&settings.dir)?;

@@ -17,7 +17,9 @@ use super::{context, glance, health, lease, log};
 #[command(after_help = "\
 Example:
   sessionkeep status --watch
-  sessionkeep status --json")]
+  sessionkeep status --json
+
+Exits with 69, 70 or 78 where the store cannot be read, after showing the rest.")]
 pub(super) struct Args {
     /// Print JSON; with --watch, one object a line
     #[arg(long)]
@@ -52,7 +54,11 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
             .and_then(|answer| serde_json::from_str::<Value>(&answer.body).ok());
         show(args, &settings, running.as_ref(), refused, stored.as_ref())?;
         if !args.watch {
-            return Ok(ExitCode::SUCCESS);
+            // All that is known was shown; a script is to learn that it is not all.
+            return Ok(match &stored {
+                Some(Err(error)) => ExitCode::from(super::exit_code(error)),
+                Some(Ok(_)) | None => ExitCode::SUCCESS,
+            });
         }
         std::thread::sleep(EVERY);
         if asked.elapsed() >= STORE_EVERY {
@@ -105,7 +111,7 @@ fn show(
 }
 
 async fn read(settings: &Settings) -> anyhow::Result<Stored> {
-    let store = context::open(settings).await?;
+    let store = context::open_to_read(settings).await?;
     let archive = &settings.archive;
     let stored = Stored {
         head: store.head(archive).await?,

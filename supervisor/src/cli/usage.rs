@@ -54,7 +54,7 @@ impl Row {
 pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let settings = context::settings(flags)?;
     let (described, mut rows) = context::block_on(async {
-        let store = context::open(&settings).await?;
+        let store = context::open_to_read(&settings).await?;
         let mut rows = Vec::new();
         for archive in store.archives().await? {
             rows.push(read(&*store, archive).await?);

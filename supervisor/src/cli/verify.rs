@@ -57,7 +57,7 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let settings = context::settings(flags)?;
     let progress = Progress::default();
     let report = context::block_on(async {
-        let store = context::open(&settings).await?;
+        let store = context::open_to_read(&settings).await?;
         let report = progress
             .show("verifying", verify(args, &settings, &*store, &progress))
             .await?;

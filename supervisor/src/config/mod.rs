@@ -28,6 +28,7 @@ pub use model::{
     RestartSettings, RestoreOwner, RestoreSettings, Secret, Settings, StopSettings, StoreChoice,
     StoreSettings, SyncSettings, Unreachable, WebhookSettings,
 };
+pub(crate) use paths::as_path;
 pub use problem::{ConfigErrors, Problem};
 pub use proxies::TrustedProxies;
 pub use reference::page as reference;

@@ -4,6 +4,11 @@ use std::path::PathBuf;
 
 use super::problem::Invalid;
 
+/// As [`path`], for what is no setting; the error says what is wrong and what to write.
+pub(crate) fn as_path(text: &str) -> Result<PathBuf, String> {
+    path(text).map_err(|Invalid { reason, remedy }| format!("{reason}; {remedy}"))
+}
+
 /// Reads a path. It is taken as it is, so that what only a shell expands is refused: it would be the name of
 /// a new directory.
 pub(super) fn path(text: &str) -> Result<PathBuf, Invalid> {
@@ -12,6 +17,13 @@ pub(super) fn path(text: &str) -> Result<PathBuf, Invalid> {
         return refused(
             "begins with `~`, which only a shell makes a home directory of",
             "write the path in full, such as `/data/session`",
+        );
+    }
+    let is_quoted = |quote| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
+    if is_quoted('"') || is_quoted('\'') {
+        return refused(
+            "begins and ends with a quote, which would be part of the name",
+            "write it without quotes",
         );
     }
     if text.starts_with('$') || text.contains("${") || text.contains("$(") {
@@ -61,6 +73,8 @@ mod tests {
             "c:\\data",
             "..\\data",
             "/data/a\nb",
+            "\"/data/a\"",
+            "'keep.db'",
         ] {
             path(text).expect_err(text);
         }

@@ -469,6 +469,17 @@ impl Given {
             let text = text.trim();
             notes.push(relative(format!("dir ({source})"), text, &cwd.join(text)));
         }
+        if let (StoreChoice::Sqlite(file), Some(Text { source, .. })) =
+            (&settings.store.choice, texts.get("store.url"))
+            && file.is_relative()
+        {
+            let text = file.display().to_string();
+            notes.push(relative(
+                format!("store.url ({source})"),
+                &text,
+                &cwd.join(file),
+            ));
+        }
         checks::make_absolute(&mut settings, cwd);
         let choice = is_given("store.url").then(|| settings.store.choice.clone());
         if !wrong.contains(&"store.url") && !self.switch_is_wrong {

@@ -135,8 +135,7 @@ fn check_with(settings: &Settings, program: Option<&Path>) -> Result<(), PlaceEr
         });
     }
     if let StoreChoice::Sqlite(file) = &settings.store.choice {
-        // A link of its own that leads nowhere is for the store to tell.
-        let store = resolve(file).unwrap_or_else(|_| file.clone());
+        let store = resolve_to_be_made(file);
         if store.starts_with(&real) {
             return Err(PlaceError::HoldsStore { dir: dir(), store });
         }
@@ -171,6 +170,27 @@ fn resolve(dir: &Path) -> Result<PathBuf, PlaceError> {
         }
     }
     Ok(dir.to_owned())
+}
+
+/// The same for a file that may still have to be made: where a link leads nowhere, it will be made there.
+fn resolve_to_be_made(file: &Path) -> PathBuf {
+    const LINKS_MAX: usize = 40;
+    let mut path = file.to_owned();
+    for _ in 0..LINKS_MAX {
+        match resolve(&path) {
+            Ok(real) => return real,
+            Err(PlaceError::DanglingLink { link, target, .. }) => {
+                let rest = path.strip_prefix(&link).unwrap_or(Path::new("")).to_owned();
+                let above = link.parent().unwrap_or(Path::new("/"));
+                path = above.join(target);
+                if !rest.as_os_str().is_empty() {
+                    path.push(rest);
+                }
+            }
+            Err(_) => break,
+        }
+    }
+    path
 }
 
 fn is_systems(real: &Path) -> bool {
@@ -313,5 +333,13 @@ mod tests {
         assert!(error.to_string().contains("keep.db"), "{error}");
         settings.dir = app.join("session");
         check(&settings).expect("beside it");
+        // Links to where it is still to be made.
+        fs::create_dir(&settings.dir).expect("mkdir");
+        for (name, target) in [("later.db", "session/later.db"), ("more.db", "later.db")] {
+            symlink(target, app.join(name)).expect("link");
+            settings.store.choice = StoreChoice::Sqlite(app.join(name));
+            let error = check(&settings).expect_err("it will hold the store");
+            assert!(error.to_string().contains("session/later.db"), "{error}");
+        }
     }
 }

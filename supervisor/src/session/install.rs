@@ -288,6 +288,22 @@ pub(super) fn recover_with(state: &StateDir, step: Step<'_>) -> Result<Recovered
     }
 }
 
+/// Whether an interrupted restore waits for the next start to finish it.
+///
+/// # Errors
+/// [`StageError`] where that start will not understand it.
+pub fn is_interrupted(state: &StateDir) -> Result<bool, StageError> {
+    let path = state.path().join(JOURNAL);
+    match state.read(JOURNAL, JOURNAL_MAX) {
+        Ok(None) => Ok(false),
+        Ok(Some(bytes)) => match Journal::decode(&bytes) {
+            Ok(_) => Ok(true),
+            Err(source) => Err(StageError::Journal { path, source }),
+        },
+        Err(error) => Err(StageError::io("read", path.display())(error)),
+    }
+}
+
 fn remove_staging(state: &StateDir) -> Result<(), StageError> {
     let removed = state.remove_tree(STAGING);
     removed.map_err(StageError::io(

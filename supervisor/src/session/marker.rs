@@ -60,7 +60,10 @@ pub struct Marker {
 #[derive(Debug, thiserror::Error)]
 pub enum MarkerError {
     /// It is there and cannot be read.
-    #[error("failed to read the marker `{}`", path.display())]
+    #[error(
+        "failed to read the marker `{}`; make it readable for this user, or delete it: what is in the directory is then set aside where the store has a session",
+        path.display()
+    )]
     Unreadable {
         /// Where it is.
         path: PathBuf,

@@ -68,7 +68,7 @@ pub use follow::NotFollowed;
 pub use freeze::{Freezer, ProcessFreezer};
 pub use frozen::{clear_scratch, snapshot_frozen};
 pub use identity::Login;
-pub use install::{Installed, Recovered, recover};
+pub use install::{Installed, Recovered, is_interrupted, recover};
 pub use json_form::Reader as JsonReader;
 pub use marker::{Marker, MarkerError, Mode};
 pub use profile::{Exclusion, Profile};

@@ -110,7 +110,7 @@ pub enum StageError {
     },
     /// An interrupted restore left a journal that cannot be understood.
     #[error(
-        "failed to understand the journal `{}` of an interrupted restore; the old content is below `.sessionkeep/replaced`, the new below `.sessionkeep/staging`",
+        "failed to understand the journal `{}` of an interrupted restore; the old content is below `.sessionkeep/replaced`, the new below `.sessionkeep/staging`. Start the version that wrote it, if that is newer; else move everything out of the session directory, `.sessionkeep` too, and the next start restores what the store has",
         path.display()
     )]
     Journal {

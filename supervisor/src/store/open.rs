@@ -17,6 +17,12 @@ const APP_NAME: &str = concat!("sessionkeep/", env!("CARGO_PKG_VERSION"));
 pub fn open(choice: &StoreChoice, timeout: Duration) -> Result<Arc<dyn Store>> {
     match choice {
         StoreChoice::Mongo(url) => Ok(Arc::new(MongoStore::connect(url, timeout, APP_NAME)?)),
+        // It will not become a file by being waited for.
+        StoreChoice::Sqlite(path) if path.is_dir() => Err(StoreError::Address(format!(
+            "the store's file `{}` is a directory; name a file in it, such as `sqlite:{}`",
+            path.display(),
+            path.join("archive.db").display()
+        ))),
         StoreChoice::Sqlite(path) => Ok(Arc::new(SqliteStore::open(path, timeout))),
         StoreChoice::None => Err(StoreError::Address(
             "in file mode there is no store: the session directory itself is the storage"
