@@ -107,6 +107,8 @@ mod sidecar;
 mod sidecar_defects;
 #[path = "faults/sizes.rs"]
 mod sizes;
+#[path = "faults/sqlcipher.rs"]
+mod sqlcipher;
 #[path = "faults/tamper.rs"]
 mod tamper;
 #[path = "faults/tls.rs"]

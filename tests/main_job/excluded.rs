@@ -1,13 +1,15 @@
 //! What is not saved is told: named in the log, counted in the status, listed by a command.
 
+use rusqlite::Connection;
+
 use super::keeper::{IDLE, World, free_port, wait_until};
 
-/// By their names alone, which say too little of what they are.
+/// By their names alone, which say too little of what they are; and what lies beside a database.
 const LEFT_OUT: [&str; 5] = [
     "media/picture.tmp",
     "media/SingletonPattern",
-    "photo-journal",
-    "media/tidal-wal",
+    "media/store.db-shm",
+    "media/store.db-wal",
     "media/GPUCache",
 ];
 
@@ -15,8 +17,17 @@ const LEFT_OUT: [&str; 5] = [
 fn what_the_profile_leaves_out_is_named_once_counted_and_listed() {
     let world = World::sqlite();
     world.write("creds.json", "{}");
+    std::fs::create_dir(world.dir().join("media")).expect("mkdir");
+    let database = Connection::open(world.dir().join("media/store.db")).expect("open");
+    database
+        .execute_batch("PRAGMA journal_mode = wal; CREATE TABLE t (n)")
+        .expect("make");
+    // Files like any others, beside nothing, or what is no database.
+    world.write("photo-journal", "a photo's");
+    world.write("media/tidal-wal", "a wall of water");
     for name in LEFT_OUT {
         match name {
+            "media/store.db-shm" | "media/store.db-wal" => {}
             "media/GPUCache" => world.write("media/GPUCache/data_0", "cache"),
             name => world.write(name, "not what it seems"),
         }
@@ -54,6 +65,7 @@ fn what_the_profile_leaves_out_is_named_once_counted_and_listed() {
     world.write("new.tmp", "x");
     life.wait_for_count("entry is left out by the profile", LEFT_OUT.len() + 1);
     let ended = life.stop();
+    drop(database);
     assert_eq!(ended.code, 0, "{}", ended.log);
     let named = ended
         .log

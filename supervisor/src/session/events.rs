@@ -1,7 +1,7 @@
 //! inotify, as hints where to look. Nothing is concluded from an event but that a look is due, so
 //! that what is lost, merged or out of order costs time and never truth.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -58,6 +58,8 @@ pub struct Events {
     inotify: Result<Inotify, String>,
     /// `None` is the session directory itself.
     watched: HashMap<WatchDescriptor, Option<RelPath>>,
+    /// What is known to be a database of SQLite's.
+    databases: HashSet<RelPath>,
 }
 
 impl Events {
@@ -74,6 +76,7 @@ impl Events {
         Self {
             inotify,
             watched: HashMap::new(),
+            databases: HashSet::new(),
         }
     }
 
@@ -136,6 +139,16 @@ impl Events {
         }
     }
 
+    /// Takes note of whether this is a database of SQLite's. What lies beside one only tells of the
+    /// database, and is not reported itself; beside anything else it is.
+    pub fn note_database(&mut self, path: &RelPath, is_one: bool) {
+        if !is_one {
+            self.databases.remove(path);
+        } else if !self.databases.contains(path) {
+            self.databases.insert(path.clone());
+        }
+    }
+
     /// How many directories are watched.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -177,9 +190,23 @@ impl Events {
             };
             for event in events {
                 left = left.saturating_sub(size_of_event(&event));
-                if let Some(hint) = self.hint(dir.profile, &event) {
-                    each(hint);
+                let Some(hint) = self.hint(dir.profile, &event) else {
+                    continue;
+                };
+                if let Hint::Closed(path) | Hint::Touched(path) = &hint
+                    && let Some(database) = Profile::database_of(path)
+                {
+                    let is_known = self.databases.contains(&database);
+                    // Shared memory holds nothing that a reader of the database needs.
+                    let tells = !(is_known && path.name().ends_with(b"-shm"));
+                    if tells && !dir.profile.skips(&database, false) {
+                        each(Hint::Touched(database));
+                    }
+                    if is_known {
+                        continue;
+                    }
                 }
+                each(hint);
             }
         }
         Ok(())
@@ -215,11 +242,6 @@ impl Events {
         let path = RelPath::join(above, name.as_bytes()).ok()?;
         if is(AddWatchFlags::IN_ISDIR) {
             return self.directory_hint(profile, event.mask, path);
-        }
-        if let Some(database) = Profile::database_of(&path) {
-            // Shared memory holds nothing that a reader of the database needs.
-            let tells = !path.name().ends_with(b"-shm") && !profile.skips(&database, false);
-            return tells.then_some(Hint::Touched(database));
         }
         if profile.skips(&path, false) {
             return None;

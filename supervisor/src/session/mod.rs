@@ -17,6 +17,7 @@
 //! | [`stable`], [`json`] | reading a file that may be being written |
 //! | [`sqlite`], [`frozen`], [`freeze`] | a consistent image of a live database |
 //! | [`unlocked`] | reading one with a rollback journal in no writer's way |
+//! | [`together`] | copies of files that belong together |
 //! | `soundness` | what is damage, and what is only odd |
 //! | `wal` | which of its pages changed since the last one |
 //! | [`follow`] | one that was deleted and made anew |
@@ -55,6 +56,7 @@ pub mod stable;
 pub mod stage;
 mod staged;
 pub mod state_dir;
+pub mod together;
 pub mod unlocked;
 pub(crate) mod wal;
 mod walk;

@@ -10,7 +10,8 @@ use super::reserved;
 use super::state_dir::STATE_DIR;
 
 /// Suffixes of the files that SQLite keeps beside a database. They mean nothing without the
-/// database's own moment, and a snapshot already holds what they say.
+/// database's own moment, and a snapshot already holds what they say. Beside anything else they are
+/// files like any others.
 const SIDECARS: [&[u8]; 3] = [b"-wal", b"-shm", b"-journal"];
 
 /// Directories that Chrome refills by itself, under names that nothing else uses.
@@ -78,7 +79,6 @@ impl fmt::Display for Exclusion {
 /// - `.sessionkeep` and a directory `lost+found` at the top: ours, and the file system's;
 /// - files named `Singleton*`: Chrome's lock, which names a host that is gone, so that Chrome exits;
 /// - files named `*.tmp`: not yet what they will be called;
-/// - files named `*-wal`, `*-shm`, `*-journal`: see [`Profile::database_of`];
 /// - Chrome's caches.
 ///
 /// Chrome user data directories are reduced to `Default/IndexedDB` and `Default/Local Storage`
@@ -134,8 +134,6 @@ impl Profile {
             return Some(Exclusion::BrowserLock);
         } else if name.ends_with(b".tmp") {
             return Some(Exclusion::Temporary);
-        } else if sidecar_stem(name).is_some() {
-            return Some(Exclusion::DatabaseLog);
         }
         self.is_chrome_ballast(path, is_dir)
             .then_some(Exclusion::BrowserProfile)
@@ -146,6 +144,15 @@ impl Profile {
     pub fn database_of(path: &RelPath) -> Option<RelPath> {
         let stem = sidecar_stem(path.name())?;
         RelPath::join(path.split().0, stem).ok()
+    }
+
+    /// The files that SQLite would keep beside the database `path`.
+    pub fn sidecars_of(path: &RelPath) -> impl Iterator<Item = RelPath> {
+        let (dir, name) = path.split();
+        SIDECARS.iter().filter_map(move |suffix| {
+            let name = [name, suffix].concat();
+            RelPath::join(dir, &name).ok()
+        })
     }
 
     /// Whether `path` is inside a Chrome user data directory and no part of what is kept of it.
@@ -215,7 +222,7 @@ fn kept_of_default(rest: &[u8], is_dir: bool) -> bool {
 }
 
 /// The name without a sidecar's suffix, where it has one and something before it.
-fn sidecar_stem(name: &[u8]) -> Option<&[u8]> {
+pub(super) fn sidecar_stem(name: &[u8]) -> Option<&[u8]> {
     SIDECARS
         .iter()
         .find_map(|suffix| name.strip_suffix(*suffix))
@@ -257,9 +264,6 @@ mod tests {
                 "lost+found/",
                 "a/SingletonLock",
                 "creds.json.tmp",
-                "a/gows.db-wal",
-                "a/gows.db-shm",
-                "a/gows.db-journal",
                 "a/GPUCache/",
                 "a/GPUCache/data_0",
                 "x/Default/Cache/",
@@ -277,6 +281,7 @@ mod tests {
                 "CacheStorage/x",
                 "-wal",
                 "gows.db",
+                "gows.db-wal",
                 "waha.sqlite3",
             ] {
                 assert!(!skips(profile, kept), "{kept} is left out of {profile:?}");

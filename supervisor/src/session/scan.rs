@@ -19,6 +19,7 @@ use crate::entry::{Meta, Owner, RelPath, symlink_stays_inside};
 
 use super::beneath::{self, OPEN_DIR};
 use super::profile::{Exclusion, Profile};
+use super::sqlite::is_beside_a_database;
 use super::walk::Walk;
 
 /// At most this many skipped paths are named in a report; the rest is counted.
@@ -219,6 +220,17 @@ impl Directory {
         })
     }
 
+    /// The directory that is open as `fd`, whose path is `root`, with the same rules of what is left out.
+    pub(super) fn elsewhere(&self, root: PathBuf, fd: OwnedFd) -> io::Result<Self> {
+        let stat = fstat(&fd)?;
+        Ok(Self {
+            root,
+            fd: Arc::new(fd),
+            identity: (stat.st_dev, stat.st_ino),
+            ..self.clone()
+        })
+    }
+
     /// The directory's absolute path, without links.
     #[must_use]
     pub fn root(&self) -> &Path {
@@ -335,7 +347,8 @@ impl Directory {
             Err(Errno::ENOENT) => return Look::Absent,
             Err(error) => return Look::Unreadable(error.into()),
         };
-        if self.profile.skips(path, kind_bits(&stat) == SFlag::S_IFDIR) {
+        let is_dir = kind_bits(&stat) == SFlag::S_IFDIR;
+        if self.profile.skips(path, is_dir) || (!is_dir && is_beside_a_database(fd, name)) {
             return Look::Skipped(SkipReason::Profile);
         }
         let look = examine(fd, name, path, &stat);

@@ -33,6 +33,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Row, ffi};
 
 use super::beneath::{self, Place};
 use super::identity::Login;
+use super::profile::sidecar_stem;
 use super::soundness::{self, Verdict};
 use super::sqlite_vfs;
 use super::unlocked::Quiet;
@@ -111,6 +112,15 @@ pub fn has_magic(dir: BorrowedFd<'_>, path: &[u8]) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Whether the file `name` in `dir` is what SQLite keeps beside a database of its own: of that, a
+/// snapshot holds all. Beside an encrypted one, or none, it is a file like any other.
+///
+/// It opens and closes the database, as [`has_magic`] does.
+#[must_use]
+pub fn is_beside_a_database(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
+    sidecar_stem(name).is_some_and(|stem| matches!(has_magic(dir, stem), Ok(true)))
 }
 
 /// Hands every page of the database at `place` to `each`, in order, with its offset, all as of one

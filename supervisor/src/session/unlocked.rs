@@ -161,7 +161,8 @@ fn is_locked(file: &File, start: libc::off_t, len: libc::off_t) -> io::Result<bo
     Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
 }
 
-fn may_hide_a_write(print: &Fingerprint) -> bool {
+/// Whether a write that comes now could leave the very same fingerprint.
+pub(super) fn may_hide_a_write(print: &Fingerprint) -> bool {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

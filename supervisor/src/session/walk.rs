@@ -14,8 +14,9 @@ use nix::sys::stat::{Mode, SFlag, fstatat};
 use crate::entry::RelPath;
 
 use super::beneath::OPEN_DIR;
-use super::profile::Profile;
+use super::profile::{Exclusion, Profile};
 use super::scan::{Found, FoundKind, Look, ScanReport, SkipReason, examine, kind_bits, sidecars};
+use super::sqlite::is_beside_a_database;
 
 /// The names of one directory, in one allocation, sorted.
 struct Listing {
@@ -182,7 +183,11 @@ impl<'a> Walk<'a> {
             }
         };
         let is_dir = kind_bits(&stat) == SFlag::S_IFDIR;
-        if let Some(why) = self.profile.exclusion(&self.path, is_dir) {
+        let why = self.profile.exclusion(&self.path, is_dir).or_else(|| {
+            let is_log = !is_dir && is_beside_a_database(fd.as_fd(), name.to_bytes());
+            is_log.then_some(Exclusion::DatabaseLog)
+        });
+        if let Some(why) = why {
             self.report.exclude(&self.path, why);
             return ControlFlow::Continue(None);
         }

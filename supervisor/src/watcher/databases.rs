@@ -118,6 +118,11 @@ impl Databases {
         self.gateway = pid;
     }
 
+    /// The gateway's main process, where it is known.
+    pub(super) fn gateway(&self) -> Option<i32> {
+        self.gateway
+    }
+
     /// Whether this was found to be a database.
     pub(super) fn contains(&self, path: &RelPath) -> bool {
         self.paces.contains_key(path)
@@ -301,6 +306,15 @@ enum Way {
     FrozenWhileHeld,
 }
 
+/// Holds a gateway still, and neither us nor PID 1.
+pub(super) fn freezer_of(gateway: i32) -> ProcessFreezer {
+    let keep = [
+        std::process::id().cast_signed(),
+        nix::unistd::getppid().as_raw(),
+    ];
+    ProcessFreezer::new(gateway, &keep)
+}
+
 /// One database on its way into a commit.
 struct Reading<'a> {
     place: &'a Place,
@@ -354,11 +368,7 @@ impl<'a> Reading<'a> {
         if self.way == Way::Beside {
             self.way = Way::FrozenWhileHeld;
         }
-        let keep = [
-            std::process::id().cast_signed(),
-            nix::unistd::getppid().as_raw(),
-        ];
-        let freezer = ProcessFreezer::new(gateway, &keep);
+        let freezer = freezer_of(gateway);
         let (place, check) = (self.place, self.check());
         self.all(None, &mut |each| {
             snapshot_frozen(place, state, &freezer, check, each).map(drop)

@@ -9,6 +9,7 @@ use super::json_gate::{Before, JsonGate};
 use super::large::{Large, Read};
 use super::outcome::{FileOutcome, Later, RETRY};
 use super::restless::Restless;
+use super::sets::Sets;
 use crate::archive::Result;
 use crate::archive::blocks::{BlockMap, LARGE_BLOCK};
 use crate::archive::builder::Builder;
@@ -28,6 +29,7 @@ pub(super) struct Files {
     databases: Databases,
     restless: Restless,
     json: JsonGate,
+    pub(super) sets: Sets,
 }
 
 impl Files {
@@ -37,11 +39,17 @@ impl Files {
             databases: Databases::new(state),
             restless: Restless::default(),
             json: JsonGate::default(),
+            sets: Sets::default(),
         }
     }
 
     pub(super) fn set_gateway(&mut self, pid: Option<i32>) {
         self.databases.set_gateway(pid);
+    }
+
+    /// See [`Databases::gateway`].
+    pub(super) fn gateway(&self) -> Option<i32> {
+        self.databases.gateway()
     }
 
     /// Whether this was found to be a database.
@@ -65,9 +73,10 @@ impl Files {
     }
 
     /// Whether it is not waited for that this stands still together with others: a database, whose
-    /// snapshots are each of one moment, or a large file that never does.
+    /// snapshots are each of one moment, a large file that never does, or one of a set that is of one moment
+    /// by itself.
     pub(super) fn stands_apart(&self, path: &RelPath) -> bool {
-        self.databases.contains(path) || self.restless.contains(path)
+        self.databases.contains(path) || self.restless.contains(path) || self.sets.contains(path)
     }
 
     /// Whether an unchanged fingerprint proves that this is an unchanged database. Taking a

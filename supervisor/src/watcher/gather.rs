@@ -55,6 +55,7 @@ impl Replica {
             let again = || Gather::begin(sink, pass, progress);
             self.look_at_one_moment(work, &mut gather, again)?;
         }
+        self.look_at_sets(&mut gather)?;
         self.sort_out_removals(&mut gather);
         let (edits, tree) = (&gather.out.edits, &self.tree);
         let refusal = guard::check(&self.directory, &self.state, tree, &self.files, edits);
@@ -216,6 +217,10 @@ impl Replica {
             Look::Found(found) => self.found(found, Trust::Nothing, None, gather),
             // Left out by the profile, and archived all the same: by another profile.
             Look::Absent | Look::Skipped(SkipReason::Profile) => {
+                if self.is_of_a_set(path) {
+                    return Ok(());
+                }
+                self.is_no_database(path);
                 if self.tree.get(path).is_some() {
                     gather.removed.push(path.clone());
                 }
@@ -292,7 +297,7 @@ impl Replica {
 
     /// Whether an edit fits to those before it. One that does not is looked at again, with what is above
     /// it: what stood there was exchanged in between.
-    fn admits(&self, path: &RelPath, becomes: Becomes, gather: &mut Gather) -> bool {
+    pub(super) fn admits(&self, path: &RelPath, becomes: Becomes, gather: &mut Gather) -> bool {
         if gather.shape.admit(&self.tree, path, becomes) {
             return true;
         }
@@ -312,18 +317,41 @@ impl Replica {
         read: Option<Stable>,
         gather: &mut Gather,
     ) -> Result<()> {
-        let path = found.path.clone();
-        let known = self.tree.get(&path);
+        match self.belongs_to_a_set(&found) {
+            true => Ok(()),
+            false => self.read_file(found, read, gather),
+        }
+    }
+
+    /// Reads a file and adds to the commit what differs.
+    pub(super) fn read_file(
+        &mut self,
+        found: Found,
+        read: Option<Stable>,
+        gather: &mut Gather,
+    ) -> Result<()> {
+        let path = &found.path;
+        let known = self.tree.get(path);
         gather.progress.add(1, found.print.size);
         let outcome = self.files.read(
             &self.directory,
             &found,
             read,
             known,
-            self.blocks.get(&path),
+            self.blocks.get(path),
             gather.pass,
             &mut gather.builder,
         )?;
+        if self.files.is_database(path) {
+            self.is_database_by_itself(&found.path, gather);
+        }
+        self.take_outcome(found, outcome, gather);
+        Ok(())
+    }
+
+    pub(super) fn take_outcome(&mut self, found: Found, outcome: FileOutcome, gather: &mut Gather) {
+        let path = found.path;
+        let known = self.tree.get(&path);
         if matches!(
             outcome,
             FileOutcome::Changed { .. } | FileOutcome::Same { .. }
@@ -402,11 +430,10 @@ impl Replica {
                 }
             }
         }
-        Ok(())
     }
 
     /// What to keep of a fingerprint: nothing where a write could hide behind it.
-    fn seen(&self, print: crate::session::Fingerprint) -> Seen {
+    pub(super) fn seen(&self, print: crate::session::Fingerprint) -> Seen {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -596,9 +623,9 @@ pub(super) enum Trust {
 }
 
 pub(super) struct Gather {
-    builder: Builder,
+    pub(super) builder: Builder,
     shape: Shape,
-    pass: Pass,
+    pub(super) pass: Pass,
     pub(super) out: Gathered,
     pub(super) removed: Vec<RelPath>,
     pub(super) progress: Progress,

@@ -38,6 +38,7 @@ mod remade;
 mod replica;
 mod replicator;
 mod restless;
+mod sets;
 mod shape;
 #[cfg(test)]
 mod tests;

@@ -63,6 +63,7 @@ fn what_is_left_out_gives_no_hint_and_a_sidecar_speaks_for_its_database() {
     let dir = tempfile::tempdir().expect("tempdir");
     let root = dir.path();
     let mut watched = Watched::new(root);
+    watched.events.note_database(&rel("gows.db"), true);
     fs::create_dir(root.join(".sessionkeep")).expect("mkdir");
     fs::write(root.join("x.tmp"), "x").expect("write");
     fs::write(root.join("SingletonLock"), "x").expect("write");
@@ -75,6 +76,16 @@ fn what_is_left_out_gives_no_hint_and_a_sidecar_speaks_for_its_database() {
     assert_eq!(watched.hints(), [Hint::Touched(rel("gows.db"))]);
     fs::rename(root.join("x.tmp"), root.join("x")).expect("rename");
     assert_eq!(watched.hints(), [Hint::Closed(rel("x"))]);
+    // Beside what is not known to be a database it may be a file like any other.
+    watched.events.note_database(&rel("gows.db"), false);
+    for name in ["gows.db-shm", "other-journal"] {
+        fs::write(root.join(name), "x").expect("write");
+        let hints = watched.hints();
+        let beside = rel(name.rsplit_once('-').expect("a sidecar's name").0);
+        for hint in [Hint::Touched(beside), Hint::Closed(rel(name))] {
+            assert!(hints.contains(&hint), "{hint:?}: {hints:?}");
+        }
+    }
 }
 
 #[test]

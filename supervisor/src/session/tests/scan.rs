@@ -106,7 +106,7 @@ fn a_sidecar_changes_its_database_and_no_other_file() {
     let dir = tempfile::tempdir().expect("tempdir");
     let root = dir.path();
     for file in ["gows.db", "gows.db2", "other"] {
-        fs::write(root.join(file), "x").expect("write");
+        fs::write(root.join(file), b"SQLite format 3\0").expect("write");
     }
     let dir = opened(root);
     let prints = || {
