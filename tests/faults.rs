@@ -89,6 +89,8 @@ mod modes;
 mod mutate;
 #[path = "faults/network.rs"]
 mod network;
+#[path = "faults/never_still.rs"]
+mod never_still;
 #[path = "faults/random_damage.rs"]
 mod random_damage;
 #[path = "faults/refused.rs"]
@@ -117,5 +119,7 @@ mod tls;
 mod tree_shapes;
 #[path = "faults/types.rs"]
 mod types;
+#[path = "faults/unheard.rs"]
+mod unheard;
 #[path = "faults/vanished.rs"]
 mod vanished;

@@ -16,6 +16,8 @@ mod place;
 mod baileys;
 #[path = "gateways_suite/baileys_crash.rs"]
 mod baileys_crash;
+#[path = "gateways_suite/baileys_unpaused.rs"]
+mod baileys_unpaused;
 #[path = "gateways_suite/baileys_versions.rs"]
 mod baileys_versions;
 #[path = "gateways_suite/waha_tree.rs"]

@@ -69,7 +69,7 @@ fn after_a_kill_at_any_moment_both_sides_of_every_conversation_go_on() {
 }
 
 /// A moment that nobody chose.
-fn random_pause() -> Duration {
+pub(crate) fn random_pause() -> Duration {
     let mut bytes = [0; 2];
     getrandom::fill(&mut bytes).expect("random bytes");
     Duration::from_millis(50 + u64::from(u16::from_le_bytes(bytes)) % 1150)

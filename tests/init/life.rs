@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use crate::terminal::Pty;
 use sessionkeep::config::{
-    AlarmSettings, Conflict, GatewaySettings, HeartbeatSettings, HistorySettings, HttpSettings,
-    LeaseSettings, LogFormat, LogLevel, LogSettings, ProfileName, RestartPolicy, RestartSettings,
-    RestoreOwner, RestoreSettings, Settings, StopSettings, StoreChoice, StoreSettings,
-    SyncSettings, Unreachable, WebhookSettings,
+    AlarmSettings, Conflict, FreezePolicy, GatewaySettings, HeartbeatSettings, HistorySettings,
+    HttpSettings, LeaseSettings, LogFormat, LogLevel, LogSettings, ProfileName, RestartPolicy,
+    RestartSettings, RestoreOwner, RestoreSettings, Settings, StopSettings, StoreChoice,
+    StoreSettings, SyncSettings, Unreachable, WebhookSettings,
 };
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
@@ -85,6 +85,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
             max_delay: Duration::from_secs(1),
             rescan: Duration::from_secs(60),
             check: Duration::from_secs(60),
+            freeze: FreezePolicy::Auto,
         },
         stop: StopSettings {
             total: Duration::from_secs(25),

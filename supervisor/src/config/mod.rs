@@ -23,10 +23,10 @@ mod values;
 pub use flags::Flags;
 pub(crate) use flags::is_secret_argument;
 pub use model::{
-    AlarmSettings, Conflict, GatewaySettings, HeartbeatSettings, HistorySettings, HttpSettings,
-    LeaseSettings, LogFormat, LogLevel, LogSettings, OutagePolicy, ProfileName, RestartPolicy,
-    RestartSettings, RestoreOwner, RestoreSettings, Secret, Settings, StopSettings, StoreChoice,
-    StoreSettings, SyncSettings, Unreachable, WebhookSettings,
+    AlarmSettings, Conflict, FreezePolicy, GatewaySettings, HeartbeatSettings, HistorySettings,
+    HttpSettings, LeaseSettings, LogFormat, LogLevel, LogSettings, OutagePolicy, ProfileName,
+    RestartPolicy, RestartSettings, RestoreOwner, RestoreSettings, Secret, Settings, StopSettings,
+    StoreChoice, StoreSettings, SyncSettings, Unreachable, WebhookSettings,
 };
 pub(crate) use paths::as_path;
 pub use problem::{ConfigErrors, Problem};

@@ -96,6 +96,16 @@ pub enum OutagePolicy {
     Stop,
 }
 
+/// Whether the gateway's processes may be stopped for the milliseconds that reading its files takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FreezePolicy {
+    /// Where there is no other way to a consistent version.
+    Auto,
+    /// Never.
+    Never,
+}
+
 /// Whether a gateway that ended by itself is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -190,6 +200,8 @@ pub struct SyncSettings {
     pub rescan: Duration,
     /// How often it is seen whether all that was committed is still in the store.
     pub check: Duration,
+    /// Whether the gateway may be stopped for a consistent version.
+    pub freeze: FreezePolicy,
 }
 
 /// `stop.*`

@@ -4,16 +4,16 @@
 use std::time::Duration;
 
 use super::model::{
-    AlarmSettings, Conflict, GatewaySettings, HeartbeatSettings, HistorySettings, HttpSettings,
-    LeaseSettings, LogFormat, LogLevel, LogSettings, OutagePolicy, ProfileName, RestartPolicy,
-    RestartSettings, RestoreOwner, RestoreSettings, Settings, StopSettings, StoreChoice,
-    StoreSettings, SyncSettings, Unreachable, WebhookSettings,
+    AlarmSettings, Conflict, FreezePolicy, GatewaySettings, HeartbeatSettings, HistorySettings,
+    HttpSettings, LeaseSettings, LogFormat, LogLevel, LogSettings, OutagePolicy, ProfileName,
+    RestartPolicy, RestartSettings, RestoreOwner, RestoreSettings, Settings, StopSettings,
+    StoreChoice, StoreSettings, SyncSettings, Unreachable, WebhookSettings,
 };
 use super::paths::path;
 use super::problem::Invalid;
 use super::values::{
-    CONFLICT, FORMATS, LEVELS, OUTAGE, PROFILES, RESTART, UNREACHABLE, address, choice, hidden,
-    name_of, number, owner, owners, owners_shown, probe, probe_shown, secret, span,
+    CONFLICT, FORMATS, FREEZE, LEVELS, OUTAGE, PROFILES, RESTART, UNREACHABLE, address, choice,
+    hidden, name_of, number, owner, owners, owners_shown, probe, probe_shown, secret, span,
 };
 use super::{TrustedProxies, duration, store_url};
 
@@ -275,6 +275,16 @@ pub(super) const ALL: &[Setting] = &[
         meaning: "how often it is seen whether all that was saved is still in the store; before the end always",
         set: |s, v| span(v, Duration::from_millis(100)).map(|v| s.sync.check = v),
         show: |s| duration::show(s.sync.check),
+        ..ROW
+    },
+    Setting {
+        key: "sync.freeze",
+        env: "SESSIONKEEP_SYNC_FREEZE",
+        takes: "`auto` or `never`",
+        default: Default::Is("auto"),
+        meaning: "whether a gateway that writes without a pause is stopped for up to 10 ms, at most once a second, so that all files of a version are of one moment; `never` also leaves a database unsaved while its writer shares no lock",
+        set: |s, v| choice(FREEZE, v).map(|v| s.sync.freeze = v),
+        show: |s| name_of(FREEZE, s.sync.freeze),
         ..ROW
     },
     Setting {
@@ -587,6 +597,7 @@ pub(crate) fn defaults() -> Settings {
             max_delay: Duration::ZERO,
             rescan: Duration::ZERO,
             check: Duration::ZERO,
+            freeze: FreezePolicy::Auto,
         },
         stop: StopSettings {
             total: Duration::ZERO,

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::model::{
-    Conflict, LogFormat, LogLevel, OutagePolicy, ProfileName, RestartPolicy, RestoreOwner, Secret,
-    Unreachable,
+    Conflict, FreezePolicy, LogFormat, LogLevel, OutagePolicy, ProfileName, RestartPolicy,
+    RestoreOwner, Secret, Unreachable,
 };
 use super::problem::Invalid;
 use super::{duration, suggest};
@@ -22,6 +22,8 @@ pub(super) const PROFILES: Names<ProfileName> = &[
 ];
 pub(super) const UNREACHABLE: Names<Unreachable> =
     &[("fail", Unreachable::Fail), ("local", Unreachable::Local)];
+pub(super) const FREEZE: Names<FreezePolicy> =
+    &[("auto", FreezePolicy::Auto), ("never", FreezePolicy::Never)];
 pub(super) const OUTAGE: Names<OutagePolicy> = &[
     ("keep-running", OutagePolicy::KeepRunning),
     ("stop", OutagePolicy::Stop),

@@ -27,6 +27,9 @@ const MASK: AddWatchFlags = AddWatchFlags::IN_CLOSE_WRITE
     .union(AddWatchFlags::IN_ONLYDIR)
     .union(AddWatchFlags::IN_DONT_FOLLOW);
 
+/// Not more names are remembered.
+const GONE_MAX: usize = 256;
+
 const ROOT_MASK: AddWatchFlags = MASK
     .union(AddWatchFlags::IN_DELETE_SELF)
     .union(AddWatchFlags::IN_MOVE_SELF);
@@ -60,6 +63,10 @@ pub struct Events {
     watched: HashMap<WatchDescriptor, Option<RelPath>>,
     /// What is known to be a database of SQLite's.
     databases: HashSet<RelPath>,
+    /// Names that were taken away lately.
+    gone: HashSet<RelPath>,
+    /// See [`Events::take_astray`].
+    astray: bool,
 }
 
 impl Events {
@@ -77,6 +84,38 @@ impl Events {
             inotify,
             watched: HashMap::new(),
             databases: HashSet::new(),
+            gone: HashSet::new(),
+            astray: false,
+        }
+    }
+
+    /// Whether something was written under a name that is gone, since this was last asked: a file is
+    /// reported under the name by which it was opened, though it may have another one by now.
+    pub fn take_astray(&mut self) -> bool {
+        std::mem::take(&mut self.astray)
+    }
+
+    /// As [`Events::take_astray`], which is left to be asked again.
+    #[must_use]
+    pub fn is_astray(&self) -> bool {
+        self.astray
+    }
+
+    /// Takes note of a name that goes or comes, or of a write under one that is gone. That of a file that
+    /// was made without a name is its number.
+    fn note_name(&mut self, mask: AddWatchFlags, path: &RelPath) {
+        let is = |flag| mask.intersects(flag);
+        if is(AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM) {
+            if self.gone.len() >= GONE_MAX {
+                self.gone.clear();
+            }
+            self.gone.insert(path.clone());
+        } else if is(AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO) {
+            self.gone.remove(path);
+        } else if is(AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CLOSE_WRITE) {
+            let is_number = |name: &[u8]| name.iter().all(u8::is_ascii_digit);
+            let is_nameless = path.name().strip_prefix(b"#").is_some_and(is_number);
+            self.astray |= is_nameless || self.gone.contains(path);
         }
     }
 
@@ -240,6 +279,7 @@ impl Events {
         };
         let above = watched.as_ref().map_or(&[][..], RelPath::as_bytes);
         let path = RelPath::join(above, name.as_bytes()).ok()?;
+        self.note_name(event.mask, &path);
         if is(AddWatchFlags::IN_ISDIR) {
             return self.directory_hint(profile, event.mask, path);
         }

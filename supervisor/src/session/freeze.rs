@@ -1,25 +1,32 @@
-//! Holding a gateway's processes still for the milliseconds that copying a database takes.
+//! Holding a gateway's processes still for the milliseconds that reading its files takes.
+//!
+//! Parents are stopped before their children and go on after them, so that no parent is ever there to
+//! see a child of its stopped: a shell with job control would take that for the end of its foreground
+//! job, and go on with its script.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// How long the processes may take until all of them stand still. One that is in the middle of a
 /// write finishes it first.
-const BUDGET: Duration = Duration::from_millis(50);
-const POLL: Duration = Duration::from_micros(300);
+const BUDGET: Duration = Duration::from_millis(100);
+/// Between two looks whether they stand still: shorter than the kernel's own slack.
+const POLL: Duration = Duration::from_micros(50);
 
 /// Holds the writers of a file still.
 pub trait Freezer {
     /// Returns once none of them runs.
     ///
     /// # Errors
-    /// Where that could not be reached; some may stand still: call [`Freezer::thaw`] all the same.
+    /// Where that could not be reached, [`io::ErrorKind::PermissionDenied`] where one of them may not be
+    /// stopped by us; some may stand still: call [`Freezer::thaw`] all the same.
     fn freeze(&self) -> io::Result<()>;
     /// Lets all of them go on. Does nothing where none was stopped.
     fn thaw(&self);
@@ -33,6 +40,9 @@ pub struct ProcessFreezer {
     /// The process that adopts the gateway's orphans, where it is one of those we were told of.
     init: Option<i32>,
     keep: HashSet<i32>,
+    /// How long they may take to stand still.
+    budget: Duration,
+    /// In the order in which they were stopped: a parent before its children.
     stopped: Mutex<Vec<i32>>,
 }
 
@@ -54,67 +64,125 @@ impl ProcessFreezer {
             gateway: gateway_pid,
             init,
             keep,
+            budget: BUDGET,
             stopped: Mutex::default(),
         }
     }
 
-    /// All processes to be stopped, as of now.
-    fn targets(&self) -> io::Result<Vec<i32>> {
-        let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
-        let mut all = HashSet::new();
-        for entry in fs::read_dir("/proc")? {
-            let Some(pid) = entry?
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-            else {
-                continue;
-            };
-            if let Some(process) = Proc::read(pid) {
-                children.entry(process.parent).or_default().push(pid);
-                all.insert(pid);
-            }
+    /// As [`ProcessFreezer::new`], for the gateway of the init that started us.
+    #[must_use]
+    pub fn of_gateway(gateway_pid: i32) -> Self {
+        Self::new(gateway_pid, &[nix::unistd::getppid().as_raw()])
+    }
+
+    /// With another limit on how long the processes may take to stand still than 100 ms.
+    #[must_use]
+    pub fn within(mut self, budget: Duration) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// The gateway's processes, as of now.
+    ///
+    /// # Errors
+    /// Where `/proc` cannot be read.
+    pub fn processes(&self) -> io::Result<Vec<i32>> {
+        let mut seen = Seen::default();
+        seen.look()?;
+        Ok(self.targets(&seen))
+    }
+
+    /// All processes to be stopped, parents before their children.
+    fn targets(&self, seen: &Seen) -> Vec<i32> {
+        let mut todo: VecDeque<i32> = VecDeque::new();
+        if seen.parents.contains_key(&self.gateway) {
+            todo.push_back(self.gateway);
         }
-        let mut todo: Vec<i32> = Vec::new();
-        if all.contains(&self.gateway) {
-            todo.push(self.gateway);
-        }
-        if let Some(adopted) = self.init.and_then(|init| children.get(&init)) {
+        if let Some(adopted) = self.init.and_then(|init| seen.children.get(&init)) {
             todo.extend(adopted);
         }
         let mut targets = Vec::new();
-        let mut seen = self.keep.clone();
-        while let Some(pid) = todo.pop() {
-            if seen.insert(pid) {
+        let mut met = self.keep.clone();
+        while let Some(pid) = todo.pop_front() {
+            if met.insert(pid) {
                 targets.push(pid);
-                todo.extend(children.get(&pid).into_iter().flatten());
+                todo.extend(seen.children.get(&pid).into_iter().flatten());
             }
         }
-        Ok(targets)
+        targets
+    }
+}
+
+/// The processes there are, as they were when they were first seen: what is looked up while a gateway
+/// stands still is only what it has started since.
+#[derive(Debug, Default)]
+struct Seen {
+    parents: HashMap<i32, i32>,
+    children: HashMap<i32, Vec<i32>>,
+}
+
+impl Seen {
+    fn look(&mut self) -> io::Result<()> {
+        for entry in fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            if self.parents.contains_key(&pid) {
+                continue;
+            }
+            if let Some(process) = Proc::read(pid) {
+                self.parents.insert(pid, process.parent);
+                self.children.entry(process.parent).or_default().push(pid);
+            }
+        }
+        Ok(())
     }
 }
 
 impl Freezer for ProcessFreezer {
     fn freeze(&self) -> io::Result<()> {
-        let deadline = Instant::now() + BUDGET;
         let mut stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = Seen::default();
+        // Most of the looking comes before anything is stopped.
+        seen.look()?;
+        if !seen.parents.contains_key(&self.gateway) {
+            // Gone, or hidden from us by the way `/proc` is mounted: then it would go on unseen.
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the gateway's main process cannot be seen",
+            ));
+        }
+        let deadline = Instant::now() + self.budget;
+        // Those that need not be looked at again: nobody else lets them go on.
+        let mut still: HashSet<i32> = HashSet::new();
         loop {
-            // Looked up anew in each round, since who is not stopped yet may start another.
-            let targets = self.targets()?;
-            let mut still = true;
-            for pid in targets {
-                if stands_still(pid) {
+            let mut all_still = true;
+            for pid in self.targets(&seen) {
+                if still.contains(&pid) {
                     continue;
                 }
-                still = false;
-                if !stopped.contains(&pid) {
-                    stopped.push(pid);
-                    // One that is gone by now writes nothing; one that may not be signalled will
-                    // be found running until the budget is spent.
-                    let _ = kill(Pid::from_raw(pid), Signal::SIGSTOP);
+                if stands_still(pid) {
+                    still.insert(pid);
+                    continue;
+                }
+                all_still = false;
+                // One that runs may still be there to see its child stopped.
+                let runs = |parent: &i32| stopped.contains(parent) && !still.contains(parent);
+                if stopped.contains(&pid) || seen.parents.get(&pid).is_some_and(runs) {
+                    continue;
+                }
+                stopped.push(pid);
+                match kill(Pid::from_raw(pid), Signal::SIGSTOP) {
+                    // One that is gone by now writes nothing.
+                    Ok(()) | Err(Errno::ESRCH) => {}
+                    Err(errno) => return Err(errno.into()),
                 }
             }
-            if still {
+            // Who was not stopped yet may have started another.
+            let known = seen.parents.len();
+            seen.look()?;
+            if all_still && seen.parents.len() == known {
                 return Ok(());
             }
             if Instant::now() >= deadline {
@@ -123,15 +191,27 @@ impl Freezer for ProcessFreezer {
                     "the gateway's processes did not stand still in time",
                 ));
             }
-            std::thread::sleep(POLL);
+            if !all_still {
+                std::thread::sleep(POLL);
+            }
         }
     }
 
     fn thaw(&self) {
         let mut stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
-        for pid in stopped.drain(..) {
+        for pid in stopped.drain(..).rev() {
             let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
         }
+    }
+}
+
+/// Lets the processes go on when it is dropped, whatever happens until then.
+#[derive(Debug)]
+pub struct Thaw<'a, F: Freezer + ?Sized>(pub &'a F);
+
+impl<F: Freezer + ?Sized> Drop for Thaw<'_, F> {
+    fn drop(&mut self) {
+        self.0.thaw();
     }
 }
 
@@ -215,17 +295,10 @@ mod tests {
         kill_at_end.0.push(busy);
         let runs = |pid| Proc::read(pid).expect("alive").state != b'T';
 
-        let freezer = ProcessFreezer::new(main, &[]);
-        // On a busy machine it may take longer than a freeze may last.
-        let freeze = |freezer: &ProcessFreezer| {
-            let deadline = Instant::now() + Duration::from_secs(20);
-            while let Err(error) = freezer.freeze() {
-                freezer.thaw();
-                assert!(Instant::now() < deadline, "{error}");
-            }
-        };
+        // On a busy machine they take their time.
+        let freezer = ProcessFreezer::new(main, &[]).within(Duration::from_secs(10));
         for _ in 0..20 {
-            freeze(&freezer);
+            freezer.freeze().expect("freeze");
             assert!(!runs(main) && !runs(busy));
             freezer.thaw();
             let deadline = Instant::now() + Duration::from_secs(5);
@@ -233,7 +306,7 @@ mod tests {
                 assert!(Instant::now() < deadline, "they do not go on");
             }
         }
-        freeze(&freezer);
+        freezer.freeze().expect("freeze");
         drop(freezer);
         let deadline = Instant::now() + Duration::from_secs(5);
         while !(runs(main) && runs(busy)) {
@@ -243,14 +316,54 @@ mod tests {
         shell.wait().expect("wait");
     }
 
+    /// A shell that sees its foreground job stop goes on with its script.
+    #[test]
+    fn a_shell_with_job_control_does_not_see_its_job_stop() {
+        let script = "(while :; do :; done); echo it went on";
+        let Ok(mut shell) = Command::new("bash")
+            .args(["-m", "-c", script])
+            .stdout(Stdio::piped())
+            .spawn()
+        else {
+            eprintln!("there is no bash; this proves nothing");
+            return;
+        };
+        let main = shell.id().cast_signed();
+        let mut kill_at_end = KillAtEnd(vec![main]);
+        let freezer = ProcessFreezer::new(main, &[]);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let job = loop {
+            let processes = freezer.processes().expect("processes");
+            if let [_, job, ..] = processes[..] {
+                break job;
+            }
+            assert!(Instant::now() < deadline, "it starts no job");
+        };
+        kill_at_end.0.push(job);
+        for _ in 0..200 {
+            // On a busy machine it may take longer than is waited for.
+            let _ = freezer.freeze();
+            freezer.thaw();
+        }
+        assert!(matches!(shell.try_wait(), Ok(None)), "its script went on");
+        drop(kill_at_end);
+        let mut said = String::new();
+        let mut output = shell.stdout.take().expect("piped");
+        std::io::Read::read_to_string(&mut output, &mut said).expect("read");
+        assert_eq!(said, "");
+        shell.wait().expect("wait");
+    }
+
     #[test]
     fn ourselves_and_what_we_started_are_never_stopped() {
         let me = std::process::id().cast_signed();
         let freezer = ProcessFreezer::new(me, &[me]);
         assert_eq!(freezer.init, None);
-        assert_eq!(freezer.targets().expect("targets"), Vec::<i32>::new());
+        let mut seen = Seen::default();
+        seen.look().expect("look");
+        assert_eq!(freezer.targets(&seen), Vec::<i32>::new());
         let gone = ProcessFreezer::new(i32::MAX, &[me, 1]);
         assert_eq!(gone.init, None, "a gateway that is gone names no init");
-        assert_eq!(gone.targets().expect("targets"), Vec::<i32>::new());
+        assert_eq!(gone.targets(&seen), Vec::<i32>::new());
     }
 }

@@ -12,7 +12,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
 use super::beneath::{self, Place};
-use super::freeze::Freezer;
+use super::freeze::{Freezer, Thaw};
 use super::sqlite::{Check, Image, SnapshotError, snapshot};
 use super::state_dir::StateDir;
 
@@ -121,14 +121,6 @@ fn open_file(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<File> {
         return Err(Errno::EINVAL.into());
     }
     Ok(file)
-}
-
-pub(super) struct Thaw<'a>(pub(super) &'a dyn Freezer);
-
-impl Drop for Thaw<'_> {
-    fn drop(&mut self) {
-        self.0.thaw();
-    }
 }
 
 struct Remove<'a>(&'a StateDir);

@@ -67,7 +67,7 @@ mod tests;
 pub use beneath::Place;
 pub use events::{Events, Hint};
 pub use follow::NotFollowed;
-pub use freeze::{Freezer, ProcessFreezer};
+pub use freeze::{Freezer, ProcessFreezer, Thaw};
 pub use frozen::{clear_scratch, snapshot_frozen};
 pub use identity::Login;
 pub use install::{Installed, Recovered, is_interrupted, recover};

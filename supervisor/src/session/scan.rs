@@ -112,6 +112,8 @@ pub struct Found {
     pub meta: Meta,
     /// What tells that it changed.
     pub print: Fingerprint,
+    /// How many names it has, here and elsewhere. A directory's count says something else.
+    pub links: u64,
 }
 
 /// What is at one path.
@@ -404,6 +406,7 @@ pub(super) fn examine<N: ?Sized + nix::NixPath>(
         kind,
         meta: meta_of(stat),
         print: Fingerprint::of(stat),
+        links: stat.st_nlink,
     })
 }
 

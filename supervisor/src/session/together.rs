@@ -10,8 +10,8 @@ use nix::errno::Errno;
 use crate::entry::RelPath;
 
 use super::beneath::Place;
-use super::freeze::Freezer;
-use super::frozen::{SCRATCH, Thaw, clear_scratch, copy_file};
+use super::freeze::{Freezer, Thaw};
+use super::frozen::{SCRATCH, clear_scratch, copy_file};
 use super::profile::Profile;
 use super::scan::{Directory, Fingerprint, Found, FoundKind, Look};
 use super::state_dir::{StateDir, own_dir};

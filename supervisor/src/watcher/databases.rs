@@ -306,15 +306,6 @@ enum Way {
     FrozenWhileHeld,
 }
 
-/// Holds a gateway still, and neither us nor PID 1.
-pub(super) fn freezer_of(gateway: i32) -> ProcessFreezer {
-    let keep = [
-        std::process::id().cast_signed(),
-        nix::unistd::getppid().as_raw(),
-    ];
-    ProcessFreezer::new(gateway, &keep)
-}
-
 /// One database on its way into a commit.
 struct Reading<'a> {
     place: &'a Place,
@@ -368,7 +359,7 @@ impl<'a> Reading<'a> {
         if self.way == Way::Beside {
             self.way = Way::FrozenWhileHeld;
         }
-        let freezer = freezer_of(gateway);
+        let freezer = ProcessFreezer::of_gateway(gateway);
         let (place, check) = (self.place, self.check());
         self.all(None, &mut |each| {
             snapshot_frozen(place, state, &freezer, check, each).map(drop)

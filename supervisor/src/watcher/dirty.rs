@@ -187,6 +187,15 @@ impl Dirty {
         earlier(self.first, self.later_since)
     }
 
+    /// The single paths that are waiting.
+    pub fn paths(&self) -> impl Iterator<Item = RelPath> {
+        self.work
+            .paths
+            .iter()
+            .chain(self.later.values().flatten())
+            .cloned()
+    }
+
     /// How many paths are waiting; `None` where it is everything.
     #[must_use]
     pub fn count(&self) -> Option<usize> {

@@ -22,6 +22,10 @@ const SHOWN_BYTES: u64 = 8 << 20;
 const ONE_MOMENT_FILES: usize = 1000;
 /// A look at everything costs at most one part in so many of a core: 0.03 %.
 const RESCAN_PACE: u32 = 3000;
+/// One that has a reason costs at most one part in so many: 0.3 %.
+const ASTRAY_PACE: u32 = 300;
+/// And does not come sooner after the last one.
+const ASTRAY_MIN: Duration = Duration::from_secs(1);
 /// But it comes this often at least, whatever it costs.
 const RESCAN_MAX: Duration = Duration::from_secs(3600);
 
@@ -35,6 +39,12 @@ pub(super) struct Scan {
 }
 
 impl Scan {
+    /// As [`Scan::pause`], where something has changed of which it is not known under what name.
+    pub(super) fn short_pause(self, every: Duration) -> Duration {
+        self.pause(every)
+            .min((self.cost * ASTRAY_PACE).max(ASTRAY_MIN))
+    }
+
     /// How long after it the next one comes, if `every` is how often they are wanted. Where hints
     /// tell of all changes, it is a safeguard, and what it costs must not grow with the directory.
     pub(super) fn pause(self, every: Duration) -> Duration {
@@ -56,6 +66,11 @@ impl Replica {
         let mut fresh = Vec::new();
         let (tree, keyed, events) = (&mut self.tree, &self.keyed, &self.events);
         let (files, directory, limits) = (&self.files, &self.directory, &self.limits);
+        let unheard = &mut self.unheard;
+        events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take_astray();
         let mut watch_failure = None;
         let begun = cpu_time();
         let report = directory.scan(
@@ -67,6 +82,7 @@ impl Replica {
                 }
             },
             &mut |found| {
+                unheard.note(&found);
                 let same = tree
                     .get(&found.path)
                     .is_some_and(|leaf| is_as_committed(leaf, &found, keyed, limits))

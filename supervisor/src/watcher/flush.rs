@@ -30,6 +30,12 @@ impl Watcher {
         self.look_after_state();
         // Whoever ends it from outside leaves no time to say so.
         Past::note_flush_begun(&self.state);
+        // A file that somebody had mapped into memory is reported when its writer ends, and its time does
+        // not tell.
+        self.read_hints();
+        if let Some(replica) = self.replicator.replica() {
+            replica.doubt(self.dirty.paths());
+        }
         let left = deadline
             .until(MonotonicMs::now())
             .saturating_sub(FLUSH_MARGIN);

@@ -13,7 +13,7 @@ use super::dirty::Work;
 use super::gathered::{Edit, Gathered, Pass, Seen};
 use super::guard::{self, Refusal};
 use super::outcome::{FileOutcome, Later, RETRY};
-use super::read_ahead::ReadAhead;
+use super::read_ahead::Taken;
 use super::replica::Replica;
 use super::shape::{Becomes, Shape};
 use crate::archive::Result;
@@ -21,14 +21,7 @@ use crate::archive::builder::{Builder, PackSink};
 use crate::archive::tree::Leaf;
 use crate::entry::{Kind, Meta, RelPath};
 use crate::progress::Progress;
-use crate::session::{Found, FoundKind, Hint, Limits, Look, ScanReport, SkipReason, Stable};
-
-/// How long a moment is waited for in which nothing was written while the changed files were read.
-/// A gateway that never pauses for that long is committed as it is.
-const ONE_MOMENT_WITHIN: Duration = Duration::from_millis(150);
-
-/// How long is waited before the changed files are read again.
-const READ_AGAIN_AFTER: Duration = Duration::from_millis(2);
+use crate::session::{Found, FoundKind, Limits, Look, ScanReport, SkipReason, Stable};
 
 impl Replica {
     /// One look of [`Replica::gather`].
@@ -79,99 +72,7 @@ impl Replica {
         Ok(out)
     }
 
-    /// Looks at `work` until nothing was written meanwhile: keys that belong together lie in several
-    /// files, and a commit that holds one of before a message and another of after it restores to
-    /// a conversation that does not go on.
-    ///
-    /// Files are read ahead where they are few and small, and looked at closer only when that was
-    /// one moment: the shorter the reading takes, the smaller a pause of the gateway's will do.
-    ///
-    /// Databases come last, and once: each is of one moment by itself, and a snapshot is both
-    /// paced and, to the kernel, a change. So do large files that never stand still.
-    fn look_at_one_moment(
-        &mut self,
-        mut work: Work,
-        gather: &mut Gather,
-        begin: impl Fn() -> Result<Gather>,
-    ) -> Result<()> {
-        let begun = Instant::now();
-        // Found by the scan, which is not done again.
-        let unread = gather.out.unread.take();
-        loop {
-            let mut ahead = ReadAhead::of(&work, &self.directory, &self.files);
-            let mut moved = self.overhear();
-            let mut is_one_moment = moved.is_empty()
-                && ahead
-                    .as_ref()
-                    .is_some_and(|ahead| ahead.is_whole(&self.tree));
-            let ends = moved.everything || begun.elapsed() >= ONE_MOMENT_WITHIN;
-            if is_one_moment || ends || ahead.is_none() {
-                for path in &work.subtrees {
-                    self.look_below(path, gather)?;
-                }
-                for path in &work.paths {
-                    if !self.files.stands_apart(path) {
-                        let read = ahead.as_mut().and_then(|ahead| ahead.take(path));
-                        self.look_at(path, read, gather)?;
-                    }
-                }
-                if ahead.is_none() {
-                    moved.add(self.overhear());
-                    let torn = |(path, _): &(RelPath, Instant)| !self.files.stands_apart(path);
-                    is_one_moment = moved.is_empty() && !gather.out.later.iter().any(torn);
-                }
-                if is_one_moment || moved.everything {
-                    break;
-                }
-                // Where the reading itself took so long, it is not done twice.
-                if ends || begun.elapsed() >= ONE_MOMENT_WITHIN {
-                    debug!(target: "sync", "files never stood still; they are committed as they were read");
-                    break;
-                }
-                *gather = begin()?;
-            }
-            // A writer that is in the middle of a file needs a moment to end it.
-            std::thread::sleep(READ_AGAIN_AFTER);
-            work.add(moved);
-        }
-        for path in &work.paths {
-            if self.files.stands_apart(path) {
-                self.look_at(path, None, gather)?;
-            }
-        }
-        gather.out.unread = unread.or(gather.out.unread.take());
-        Ok(())
-    }
-
-    /// What else has changed by now, leaving aside what stands apart.
-    fn overhear(&mut self) -> Work {
-        let mut moved = Work::default();
-        let (overheard, files) = (&mut self.overheard, &self.files);
-        let read = self
-            .events
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .read(&self.directory, &mut |hint| {
-                overheard.add(Work::of(hint.clone()));
-                let aside = matches!(&hint, Hint::Closed(path) | Hint::Touched(path) if files.stands_apart(path));
-                if !aside {
-                    moved.add(Work::of(hint));
-                }
-            });
-        if let Err(error) = read {
-            warn!(target: "sync", %error, "change notices cannot be read; looking at everything");
-            overheard.add(Work::everything());
-        }
-        moved
-    }
-
-    /// Hints that came during the last gather. They are to be looked at again, whether or not the
-    /// commit came about.
-    pub(super) fn take_overheard(&mut self) -> Work {
-        std::mem::take(&mut self.overheard)
-    }
-
-    fn look_below(&mut self, dir: &RelPath, gather: &mut Gather) -> Result<()> {
+    pub(super) fn look_below(&mut self, dir: &RelPath, gather: &mut Gather) -> Result<()> {
         self.look_at(dir, None, gather)?;
         let mut fresh = Vec::new();
         let (events, directory) = (&self.events, &self.directory);
@@ -204,16 +105,20 @@ impl Replica {
     }
 
     /// Looks at `path`, unless it was `read` already.
-    fn look_at(
+    pub(super) fn look_at(
         &mut self,
         path: &RelPath,
-        read: Option<(Found, Stable)>,
+        read: Option<Taken>,
         gather: &mut Gather,
     ) -> Result<()> {
-        if let Some((found, read)) = read {
-            return self.found(found, Trust::Nothing, Some(read), gather);
-        }
-        match self.directory.look(path) {
+        let look = match read {
+            Some(Taken::File(found, read)) => {
+                return self.found(found, Trust::Nothing, Some(read), gather);
+            }
+            Some(Taken::Nothing) => Look::Absent,
+            None => self.directory.look(path),
+        };
+        match look {
             Look::Found(found) => self.found(found, Trust::Nothing, None, gather),
             // Left out by the profile, and archived all the same: by another profile.
             Look::Absent | Look::Skipped(SkipReason::Profile) => {
@@ -245,6 +150,7 @@ impl Replica {
         read: Option<Stable>,
         gather: &mut Gather,
     ) -> Result<()> {
+        self.unheard.note(&found);
         let known = self.tree.get(&found.path);
         let kind = match &found.kind {
             FoundKind::File => {
@@ -642,7 +548,11 @@ pub(super) fn cpu_time() -> Duration {
 impl Gather {
     /// A new one over the same sink. Packs of one that was given up stay behind in the store, and
     /// are collected as what nothing refers to.
-    fn begin(sink: &Arc<Mutex<PackSink>>, pass: Pass, progress: &Progress) -> Result<Self> {
+    pub(super) fn begin(
+        sink: &Arc<Mutex<PackSink>>,
+        pass: Pass,
+        progress: &Progress,
+    ) -> Result<Self> {
         let sink = sink.clone();
         let sink: PackSink = Box::new(move |id, content| {
             let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
@@ -665,6 +575,7 @@ impl Gather {
                 unasked: Vec::new(),
                 unread: None,
                 refused: None,
+                delayed: None,
             },
             removed: Vec::new(),
             progress: progress.clone(),

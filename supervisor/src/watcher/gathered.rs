@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::dirty::Work;
 use super::guard::Refusal;
 use crate::archive::blocks::BlockMap;
 use crate::archive::builder::Built;
@@ -30,6 +31,11 @@ impl Seen {
     /// The same, as the scan of this generation saw it.
     pub(super) fn seen_again(self, generation: bool) -> Self {
         Self(self.0 & !1 | u64::from(generation))
+    }
+
+    /// The same, with nothing that tells whether it has changed.
+    pub(super) fn doubted(self) -> Self {
+        Self(self.0 & !Self::PRINT)
     }
 
     pub(super) fn print(self) -> u64 {
@@ -125,4 +131,14 @@ pub(super) struct Gathered {
     pub unread: Option<(RelPath, String)>,
     /// Why nothing may be committed, where that is so.
     pub refused: Option<Refusal>,
+    /// What was not taken, since it could not be read as of one moment yet.
+    pub(super) delayed: Option<Delayed>,
+}
+
+/// Changes that wait for a moment in which all of them can be read.
+#[derive(Debug)]
+pub(super) struct Delayed {
+    pub(super) work: Work,
+    /// When to try again.
+    pub(super) until: Instant,
 }

@@ -29,6 +29,7 @@ mod lease;
 pub mod link;
 mod logins;
 mod mounts;
+mod one_moment;
 mod outcome;
 mod probe;
 mod pulse;
@@ -40,8 +41,10 @@ mod replicator;
 mod restless;
 mod sets;
 mod shape;
+mod standstill;
 #[cfg(test)]
 mod tests;
+mod unheard;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -131,7 +134,8 @@ pub async fn watch(
     let fd = events.fd().map(|fd| fd.try_clone_to_owned());
     let hints = Hints::new(fd.transpose()?)?;
     let events = Arc::new(Mutex::new(events));
-    let replica = Replica::new(directory.clone(), state.clone(), events.clone());
+    let replica = Replica::new(directory.clone(), state.clone(), events.clone())
+        .freezing(settings.sync.freeze);
     let mut watcher = Watcher {
         settings: settings.clone(),
         state,
@@ -227,7 +231,7 @@ impl Watcher {
         let mut rest: Option<Instant> = None;
         loop {
             let due = self.next_step();
-            let rescan = scanned + self.rescan_pause();
+            let (rescan, unheard) = (scanned + self.rescan_pause(), self.unheard());
             let mut standing = self.replicator.keeper().map(LeaseKeeper::standing);
             tokio::select! {
                 biased;
@@ -257,6 +261,10 @@ impl Watcher {
                 () = until(Some(rescan)) => {
                     scanned = Instant::now();
                     self.dirty.add(Work::everything(), scanned);
+                }
+                () = until(unheard) => {
+                    let changed = self.replicator.replica().map(Replica::look_at_unheard);
+                    self.dirty.add(changed.unwrap_or_default(), Instant::now());
                 }
                 () = until(due) => {
                     if let Err(reason) = self.step().await {
@@ -294,7 +302,17 @@ impl Watcher {
     fn rescan_pause(&mut self) -> Duration {
         let every = self.settings.sync.rescan;
         let replica = self.replicator.replica();
-        replica.map_or(every, |replica| replica.scan.pause(every))
+        replica.map_or(every, |replica| match replica.is_astray() {
+            true => replica.scan.short_pause(every),
+            false => replica.scan.pause(every),
+        })
+    }
+
+    /// When it is to be looked at what may have changed without an event.
+    fn unheard(&mut self) -> Option<Instant> {
+        let is_attached = self.replicator.is_attached();
+        let replica = self.replicator.replica().filter(|_| is_attached);
+        replica.and_then(|replica| replica.unheard.next())
     }
 
     /// When something is to be done next.
@@ -393,7 +411,7 @@ impl Watcher {
             self.put_off();
         }
         self.note_followed().await;
-        let committed = match outcome {
+        let mut committed = match outcome {
             Ok(committed) => committed,
             Err(error) => {
                 self.dirty.put_back(work, since);
@@ -412,7 +430,12 @@ impl Watcher {
             self.dirty.look_later(path.clone(), *when, since);
         }
         self.show(&committed, work.everything, since);
-        if !self.announced {
+        let is_delayed = committed.delayed.is_some();
+        if let Some(delayed) = committed.delayed.take() {
+            self.dirty.put_back(delayed.work, since);
+            self.blocked_until = Some(delayed.until);
+        }
+        if !self.announced && !is_delayed {
             self.announced = true;
             info!(target: "sync", "ready for changes");
             if Past::take_broken_flush(&self.state) {

@@ -4,7 +4,7 @@
 //! no parsing, no compressing. Whether that was one moment is for the caller to find out. The many
 //! of a first upload beside the looking ([`in_batches`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::Scope;
@@ -18,6 +18,8 @@ use crate::session::{Directory, Found, FoundKind, Look, ReadError, Stable, benea
 
 /// More than this is not kept in memory at once.
 const FILES_MAX: usize = 1000;
+/// Names that are looked up, most of which are gone.
+const PATHS_MAX: usize = 5000;
 /// See [`FILES_MAX`].
 const BYTES_MAX: u64 = 4 << 20;
 
@@ -77,65 +79,132 @@ fn read_in(
     stable::read_once(fd.as_fd(), name, WHOLE_MAX).ok()
 }
 
-/// Files that were read.
+/// What was at a path.
 #[derive(Debug)]
+pub(super) enum Taken {
+    /// A small file.
+    File(Found, Stable),
+    /// Nothing.
+    Nothing,
+}
+
+/// What becomes of files that are too large to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Large {
+    /// With one of them, nothing is read ahead.
+    Prevent,
+    /// They are left aside, as databases are.
+    Apart,
+}
+
+/// Files that were read.
+#[derive(Debug, Default)]
 pub(super) struct ReadAhead {
-    read: HashMap<RelPath, (Found, Stable)>,
-    /// One of them was being written.
-    torn: bool,
+    taken: HashMap<RelPath, Taken>,
+    /// Of the files, and how many they are.
+    bytes: u64,
+    files: usize,
+    /// Those that were being written.
+    changing: HashSet<RelPath>,
 }
 
 impl ReadAhead {
     /// Reads the files among `work`, without what stands apart; `None` where there is too much of it, or a
     /// directory, which has to be listed first.
-    pub(super) fn of(work: &Work, directory: &Directory, files: &Files) -> Option<Self> {
-        if work.everything || !work.subtrees.is_empty() || work.paths.len() > FILES_MAX {
+    pub(super) fn of(
+        work: &Work,
+        directory: &Directory,
+        files: &Files,
+        large: Large,
+    ) -> Option<Self> {
+        // What was made and deleted meanwhile takes no time to speak of.
+        let paths_max = match large {
+            Large::Prevent => FILES_MAX,
+            Large::Apart => PATHS_MAX,
+        };
+        if work.everything || !work.subtrees.is_empty() || work.paths.len() > paths_max {
             return None;
         }
-        let mut ahead = Self {
-            read: HashMap::new(),
-            torn: false,
-        };
-        let mut bytes = 0;
+        let mut ahead = Self::default();
         for path in work.paths.iter().filter(|path| !files.stands_apart(path)) {
-            // What is gone, or is no file, is looked at by name again, which takes no time.
-            let Look::Found(found) = directory.look(path) else {
-                continue;
-            };
-            if found.kind != FoundKind::File {
-                continue;
-            }
-            bytes += found.print.size;
-            if found.print.size > WHOLE_MAX || bytes > BYTES_MAX {
+            if !ahead.read(directory, path, large) {
                 return None;
-            }
-            match stable::read_once(directory.fd(), path.as_bytes(), WHOLE_MAX) {
-                Ok(stable) => {
-                    ahead.read.insert(path.clone(), (found, stable));
-                }
-                Err(ReadError::Changed | ReadError::Vanished) => ahead.torn = true,
-                // Waiting does not help; whoever looks closer reports it.
-                Err(ReadError::NotAFile | ReadError::Io(_)) => {}
             }
         }
         Some(ahead)
     }
 
+    /// Reads what is at `path`, anew where it was read before. `false`: it is too much.
+    pub(super) fn read(&mut self, directory: &Directory, path: &RelPath, large: Large) -> bool {
+        self.changing.remove(path);
+        if let Some(Taken::File(found, _)) = self.taken.remove(path) {
+            self.bytes -= found.print.size;
+            self.files -= 1;
+        }
+        let found = match directory.look(path) {
+            Look::Found(found) if found.kind == FoundKind::File => found,
+            Look::Absent => {
+                self.taken.insert(path.clone(), Taken::Nothing);
+                return true;
+            }
+            // What is no file is looked at by name again, which takes no time.
+            _ => return true,
+        };
+        let size = found.print.size;
+        if size > WHOLE_MAX {
+            return large == Large::Apart;
+        }
+        if self.bytes + size > BYTES_MAX || self.files >= FILES_MAX {
+            return false;
+        }
+        match stable::read_once(directory.fd(), path.as_bytes(), WHOLE_MAX) {
+            Ok(stable) => {
+                self.bytes += size;
+                self.files += 1;
+                let file = Taken::File(found, stable);
+                self.taken.insert(path.clone(), file);
+            }
+            Err(ReadError::Changed | ReadError::Vanished) => {
+                self.changing.insert(path.clone());
+            }
+            // Waiting does not help; whoever looks closer reports it.
+            Err(ReadError::NotAFile | ReadError::Io(_)) => {}
+        }
+        true
+    }
+
+    /// Those that changed while they were read.
+    pub(super) fn changing(&self) -> &HashSet<RelPath> {
+        &self.changing
+    }
+
     /// Whether each file was read at one time, and is whole as far as can be seen from itself, and from
     /// what is `committed`.
     pub(super) fn is_whole(&self, committed: &Tree<Seen>) -> bool {
+        self.changing.is_empty() && self.torn(committed).next().is_none()
+    }
+
+    /// Those whose content shows that they are not whole, with the time of their last write.
+    pub(super) fn torn<'a>(
+        &'a self,
+        committed: &'a Tree<Seen>,
+    ) -> impl Iterator<Item = (&'a RelPath, i64)> {
         let never_was = |path| {
             let leaf = committed.get(path);
             leaf.is_some_and(|leaf| leaf.extra.is_whole() == Some(false))
         };
-        !self.torn
-            && self.read.iter().all(|(path, (_, stable))| {
-                !json::is_json_name(path) || json::is_whole(&stable.bytes) || never_was(path)
-            })
+        self.taken.iter().filter_map(move |(path, taken)| {
+            let Taken::File(_, stable) = taken else {
+                return None;
+            };
+            let is_torn =
+                json::is_json_name(path) && !json::is_whole(&stable.bytes) && !never_was(path);
+            is_torn.then_some((path, stable.meta.mtime_ns))
+        })
     }
 
-    /// Takes a file out; `None` where it could not be read.
-    pub(super) fn take(&mut self, path: &RelPath) -> Option<(Found, Stable)> {
-        self.read.remove(path)
+    /// Takes out what was at a path; `None` where it could not be read, or was left aside.
+    pub(super) fn take(&mut self, path: &RelPath) -> Option<Taken> {
+        self.taken.remove(path)
     }
 }

@@ -17,11 +17,13 @@ use super::excluded::Excluded;
 use super::files::Files;
 use super::gathered::{Blocks, Edit, Gathered, Seen};
 use super::mounts::MountGuard;
+use super::standstill::Standstill;
+use super::unheard::Unheard;
 use crate::archive::ArchiveError;
 use crate::archive::tree::{Leaf, Tree};
 use crate::archive::writer::Summary;
 use crate::boot::survey::CREDENTIALS;
-use crate::config::{ProfileName, RestoreOwner};
+use crate::config::{FreezePolicy, ProfileName, RestoreOwner};
 use crate::entry::{Kind, Meta, Owner, RelPath};
 use crate::session::json::Form;
 use crate::session::{Directory, Events, Limits, Login, StateDir};
@@ -54,6 +56,8 @@ pub(super) struct Replica {
     pub(super) limits: Limits,
     /// What is mounted below the directory.
     pub(super) mounts: MountGuard,
+    pub(super) standstill: Standstill,
+    pub(super) unheard: Unheard,
 }
 
 impl Replica {
@@ -78,7 +82,16 @@ impl Replica {
             excluded: Excluded::default(),
             overheard: Work::default(),
             limits: Limits::default(),
+            standstill: Standstill::new(FreezePolicy::Never),
+            unheard: Unheard::default(),
         }
+    }
+
+    /// With a gateway that may be stopped for a consistent version, where the policy says so.
+    #[must_use]
+    pub(super) fn freezing(self, policy: FreezePolicy) -> Self {
+        let standstill = Standstill::new(policy);
+        Self { standstill, ..self }
     }
 
     /// Takes `tree`, and `own` of the session directory itself, as what is committed. Every file will be read once to learn its fingerprint.
@@ -141,9 +154,11 @@ impl Replica {
         self.files.take_logins()
     }
 
-    /// The gateway's main process, for databases that only a freeze can copy.
+    /// The gateway's main process, for what only a freeze can read.
     pub(super) fn set_gateway(&mut self, pid: Option<i32>) {
-        self.files.set_gateway(pid);
+        self.unheard.set_gateway(pid);
+        self.standstill.set_gateway(pid);
+        self.files.set_gateway(self.standstill.gateway());
     }
 
     /// Whether this was found to be a database.
@@ -156,6 +171,13 @@ impl Replica {
     #[must_use]
     pub(super) fn too_soon(&self, path: &RelPath, now: Instant) -> Option<Instant> {
         self.files.too_soon(path, now)
+    }
+
+    /// Whether something was written under a name that is gone.
+    #[must_use]
+    pub(super) fn is_astray(&self) -> bool {
+        let events = self.events.lock();
+        events.unwrap_or_else(PoisonError::into_inner).is_astray()
     }
 
     /// What is committed, session by session.

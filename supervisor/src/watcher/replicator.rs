@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
 use super::dirty::Work;
-use super::gathered::{Edit, Gathered, Pass};
+use super::gathered::{Delayed, Edit, Gathered, Pass};
 use super::guard::Refusal;
 use super::pulse::Pulse;
 use super::remade::{Accepted, Remade};
@@ -71,6 +71,8 @@ pub(super) struct Committed {
     pub unread: Option<(RelPath, String)>,
     /// Why nothing may be committed, where that is so.
     pub refused: Option<Refusal>,
+    /// What is not in it, since it could not be read as of one moment yet.
+    pub delayed: Option<Delayed>,
     /// Which sessions it changes; none where it changes very much.
     pub sessions: BTreeSet<String>,
     /// Credentials that it changes, and what it removes.
@@ -388,6 +390,7 @@ impl Replicator {
             unasked: std::mem::take(&mut gathered.unasked),
             unread: gathered.unread.take(),
             refused: gathered.refused.take(),
+            delayed: gathered.delayed.take(),
             ..Committed::default()
         };
         if committed.refused.is_some() {

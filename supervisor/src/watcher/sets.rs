@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use tracing::debug;
 
-use super::databases::freezer_of;
 use super::files::WHOLE_MAX;
 use super::gather::Gather;
 use super::gathered::{Blocks, Edit, Pass};
@@ -21,7 +20,9 @@ use crate::archive::builder::Builder;
 use crate::archive::{ArchiveError, Result};
 use crate::entry::{Digest, Kind, Meta, RelPath};
 use crate::session::together::{Copies, copy_in_a_still_moment, copy_while_frozen, members};
-use crate::session::{Directory, Fingerprint, Found, FoundKind, Look, Profile, sqlite, stable};
+use crate::session::{
+    Directory, Fingerprint, Found, FoundKind, Look, ProcessFreezer, Profile, sqlite, stable,
+};
 
 /// A set that took `t` to copy and read is not read again for `t` times this: 4 % of a core.
 const PACE: u32 = 25;
@@ -160,7 +161,7 @@ impl Replica {
             if let Some(next) = next_freeze.filter(|next| now < *next) {
                 when = next;
             } else {
-                let freezer = freezer_of(gateway);
+                let freezer = ProcessFreezer::of_gateway(gateway);
                 copied = copy_while_frozen(directory, state, stem, &wanted, &freezer);
                 if let Some(set) = self.files.sets.known.get_mut(stem) {
                     set.next_freeze = Some(Instant::now() + FREEZE_EVERY);
