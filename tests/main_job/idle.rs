@@ -45,21 +45,18 @@ fn a_database_in_wal_mode_that_nobody_writes_to_comes_to_rest() {
     };
     wait_until("all is saved", saved);
     let head = world.head();
-    // Being at rest, it stays there: each look would find something waiting otherwise.
-    let (begun, used, mut looks) = (Instant::now(), ticks(life.process("watcher")), 0);
-    while begun.elapsed() < Duration::from_secs(5) {
-        looks += usize::from(!saved());
-        thread::sleep(Duration::from_millis(50));
-    }
-    let used = ticks(life.process("watcher")) - used;
-    assert!(
-        looks <= 2,
-        "something was waiting at {looks} of some 100 looks"
-    );
-    assert!(
-        used <= 25,
-        "{used} hundredths of a second of processor time in 5 s"
-    );
+    // Being at rest, it stays there: each look would find something waiting otherwise, or a snapshot that
+    // costs a tenth of a core.
+    let watcher = life.process("watcher");
+    wait_until("it stays at rest", || {
+        let (begun, used) = (Instant::now(), ticks(watcher));
+        let mut is_at_rest = true;
+        while is_at_rest && begun.elapsed() < Duration::from_secs(5) {
+            is_at_rest = saved();
+            thread::sleep(Duration::from_millis(50));
+        }
+        is_at_rest && ticks(watcher) - used <= 25
+    });
     assert_eq!(world.head(), head);
     assert_eq!(life.stop().code, 0);
 }

@@ -370,6 +370,7 @@ impl Setup<'_> {
             child: command.spawn().expect("start sessionkeep"),
             log_path,
             ended: None,
+            told: false,
         }
     }
 
@@ -398,6 +399,8 @@ pub(crate) struct Life {
     child: Child,
     log_path: PathBuf,
     ended: Option<i32>,
+    /// Its log was handed on.
+    told: bool,
 }
 
 /// How a life ended.
@@ -409,6 +412,7 @@ pub(crate) struct Ended {
     pub(crate) log: String,
     /// How long the end was waited for.
     pub(crate) took: Duration,
+    _said: SaidWhereATestFails,
 }
 
 impl Life {
@@ -493,11 +497,14 @@ impl Life {
     #[track_caller]
     pub(crate) fn end(mut self) -> Ended {
         let begun = Instant::now();
-        Ended {
+        let ended = Ended {
             code: self.code(),
             log: self.log(),
             took: begun.elapsed(),
-        }
+            _said: SaidWhereATestFails(self.log()),
+        };
+        self.told = true;
+        ended
     }
 
     /// Waits for its end, and gives its exit code.
@@ -552,6 +559,23 @@ impl Drop for Life {
     fn drop(&mut self) {
         if !self.has_ended() {
             self.kill_all();
+        }
+        // One whose end was handed on says it there.
+        if !self.told {
+            drop(SaidWhereATestFails(self.log()));
+        }
+    }
+}
+
+/// A log that goes to the test's output where the test fails: whoever reads of that on another machine
+/// has nothing else.
+#[derive(Debug)]
+struct SaidWhereATestFails(String);
+
+impl Drop for SaidWhereATestFails {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("what it said:\n{}", self.0);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -62,6 +62,7 @@ const LATER_TABLES: &str = "
 ";
 
 /// What a piece of work ended with, before it is told to the caller.
+#[derive(Debug)]
 pub(super) enum Fault {
     Sqlite(rusqlite::Error),
     Io(std::io::Error),
@@ -325,38 +326,6 @@ impl Shared {
             drop(open);
         });
         let _ = tokio::time::timeout(Duration::from_secs(2), closing).await;
-    }
-}
-
-/// Finds a file that was cut while it is in use. SQLite goes on with what it has in memory and in its
-/// log, and the file is good for nothing once that ends.
-///
-/// # Errors
-/// [`StoreError::Damaged`] where the file is shorter than its own header says.
-pub(super) fn check_length(file: &File) -> Result<(), Fault> {
-    let mut tries = 0;
-    loop {
-        let mut head = [0; 32];
-        let length = file.metadata()?.len();
-        let whole = file.read_exact_at(&mut head, 0).is_ok() && {
-            let page = u64::from(u16::from_be_bytes([head[16], head[17]]));
-            // The one size that two bytes cannot hold.
-            let page = if page == 1 { 65_536 } else { page };
-            let pages = u32::from_be_bytes([head[28], head[29], head[30], head[31]]);
-            page > 0 && length >= page * u64::from(pages)
-        };
-        if whole {
-            return Ok(());
-        }
-        // Somebody else may just be bringing the log into it, the header first.
-        tries += 1;
-        if tries == 20 {
-            return Err(Fault::Store(StoreError::Damaged {
-                what: "the store's SQLite file".to_owned(),
-                why: format!("it has been cut to {length} bytes"),
-            }));
-        }
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod commits;
 mod connection;
 mod examine;
 pub(crate) mod lease;
+mod length;
 mod packs;
 
 use std::fmt;
@@ -127,7 +128,7 @@ impl Store for SqliteStore {
         let archive = archive.clone();
         let shared = Arc::clone(&self.shared);
         let listed = shared.run_beside("list commits", move |db, file| {
-            connection::check_length(file)?;
+            length::check(db, file)?;
             commits::numbers(db, &archive, from, to)
         });
         listed.await
