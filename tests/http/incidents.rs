@@ -235,6 +235,35 @@ fn a_flush_that_failed_is_told_by_the_next_life_where_this_one_could_not() {
 }
 
 #[test]
+fn a_flush_that_was_killed_is_told_by_the_next_life() {
+    let world = World::mongo();
+    let line = Line::to(&world);
+    let life = world
+        .script(IDLE)
+        .env("MONGO_URL", line.url.clone())
+        .set("stop.total=60s")
+        .set("stop.flush=50s");
+    let life = life.ready();
+    line.set(Mode::BlackHole);
+    world.write("creds.json", LOGIN);
+    life.signal(libc::SIGTERM);
+    wait_until("the flush has begun", || {
+        world.dir().join(".sessionkeep/flushing").exists()
+    });
+    life.kill_tree();
+    let hook = Hook::start(0);
+    let life = world
+        .script(IDLE)
+        .env("SESSIONKEEP_WEBHOOK_URL", at(&hook))
+        .ready();
+    wait_until("both are told", || {
+        hook.events("flush_failed") == ["incident.opened", "incident.closed"]
+    });
+    assert_eq!(life.stop().code, 0);
+    assert!(!world.dir().join(".sessionkeep/flushing").exists());
+}
+
+#[test]
 fn a_damaged_commit_that_was_passed_over_is_told() {
     let world = World::sqlite();
     let life = world.script(IDLE).ready();

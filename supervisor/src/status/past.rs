@@ -10,6 +10,8 @@ use crate::session::StateDir;
 
 const FILE: &str = "past.json";
 const FILE_MAX: u64 = 4096;
+/// There while a final flush is under way.
+const FLUSHING: &str = "flushing";
 
 /// Durations of late.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,8 +45,27 @@ impl Past {
         .write(state);
     }
 
-    /// Notes how long the final flush took.
+    /// Notes that a final flush begins. It is for those who live on when this process is killed, and not
+    /// for a machine that loses its power: the flush does not wait for the disk.
+    pub fn note_flush_begun(state: &StateDir) {
+        if let Err(error) = state.create(FLUSHING) {
+            debug!(target: "sync", %error, "it cannot be noted that the flush has begun");
+        }
+    }
+
+    /// Whether a final flush had begun that is not known to have saved everything; it is forgotten then.
+    #[must_use]
+    pub fn take_broken_flush(state: &StateDir) -> bool {
+        let is_there = matches!(state.read(FLUSHING, FILE_MAX), Ok(Some(_)));
+        if is_there {
+            forget_flush(state);
+        }
+        is_there
+    }
+
+    /// Notes how long the final flush took that saved everything.
     pub fn note_flush(state: &StateDir, took: Duration) {
+        forget_flush(state);
         Self {
             flush_ms: Some(millis(took)),
             ..Self::read(state)
@@ -57,6 +78,12 @@ impl Past {
         if let Err(error) = state.write(FILE, &bytes) {
             debug!(target: "sync", %error, "durations cannot be noted");
         }
+    }
+}
+
+fn forget_flush(state: &StateDir) {
+    if let Err(error) = state.remove(FLUSHING) {
+        debug!(target: "sync", %error, "it cannot be noted how the flush ended");
     }
 }
 
@@ -83,5 +110,19 @@ mod tests {
         assert_eq!(Past::read(&state), past);
         Past::note_restore(&state, Duration::from_secs(1), 0);
         assert_eq!(Past::read(&state).restore_ms, None);
+    }
+
+    #[test]
+    fn a_flush_without_an_end_is_known_once() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let state = StateDir::open(dir.path()).expect("open");
+        assert!(!Past::take_broken_flush(&state));
+        Past::note_flush_begun(&state);
+        Past::note_flush(&state, Duration::from_millis(12));
+        assert!(!Past::take_broken_flush(&state));
+        Past::note_flush_begun(&state);
+        Past::note_flush_begun(&state);
+        assert!(Past::take_broken_flush(&state));
+        assert!(!Past::take_broken_flush(&state));
     }
 }

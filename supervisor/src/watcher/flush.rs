@@ -27,6 +27,8 @@ impl Watcher {
     pub(super) async fn flush(&mut self, deadline: MonotonicMs) -> End {
         let begun = Instant::now();
         self.look_after_state();
+        // Whoever ends it from outside leaves no time to say so.
+        Past::note_flush_begun(&self.state);
         let left = deadline
             .until(MonotonicMs::now())
             .saturating_sub(FLUSH_MARGIN);

@@ -49,7 +49,7 @@ use crate::human::{Chain, Took};
 use crate::memory::give_back;
 use crate::session::{Directory, Events, Hint, Presence, Profile, StateDir};
 use crate::status::incidents::Kind;
-use crate::status::{self, ErrorKind, Shared, ShownCommit};
+use crate::status::{self, ErrorKind, Past, Shared, ShownCommit};
 use crate::store::keeper::LeaseKeeper;
 use crate::store::retry::Backoff;
 use crate::store::{InstanceId, Store};
@@ -405,6 +405,10 @@ impl Watcher {
             self.announced = true;
             info!(target: "sync", "ready for changes");
             // Whatever was left unsaved or damaged before is in the store now.
+            if Past::take_broken_flush(&self.state) {
+                let detail = "it was ended before it could say what it came to";
+                self.shared.incident(Kind::FlushFailed, "", detail);
+            }
             self.shared.over(Kind::FlushFailed, "");
             self.shared.over(Kind::DamagedHead, "");
             if !self.mending {
