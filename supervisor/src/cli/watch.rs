@@ -88,7 +88,9 @@ fn watch(settings: Settings, instance: InstanceId, start: Start) -> anyhow::Resu
         }
         let (link, http, lock) = match start {
             Start::Init { control, http, .. } => {
-                let link = Link::new(control).context("failed to take up the channel to init")?;
+                let noting = (!settings.is_file_mode()).then(|| own.clone());
+                let link =
+                    Link::new(control, noting).context("failed to take up the channel to init")?;
                 (link, http, None)
             }
             Start::Alone(lock) => (

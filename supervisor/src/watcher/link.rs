@@ -11,6 +11,8 @@ use tokio::sync::{Mutex, mpsc};
 use tracing::warn;
 
 use crate::control::{Decoder, ToInit, ToWatcher, encode};
+use crate::session::StateDir;
+use crate::status::Past;
 
 /// A channel to init; or none, where the process was started by hand.
 #[derive(Debug)]
@@ -36,11 +38,12 @@ impl Speaker {
 }
 
 impl Link {
-    /// The channel that init handed over.
+    /// The channel that init handed over. That a flush was asked for is noted in `state` at once, where
+    /// there is one: a commit that waits for a silent store may leave no time to begin it.
     ///
     /// # Errors
     /// If the descriptor is no socket.
-    pub fn new(fd: OwnedFd) -> std::io::Result<Self> {
+    pub fn new(fd: OwnedFd, state: Option<StateDir>) -> std::io::Result<Self> {
         let (send, receive) = mpsc::channel(16);
         let (ask, asked) = mpsc::channel(1);
         let stream = StdUnixStream::from(fd);
@@ -57,6 +60,9 @@ impl Link {
                     match message {
                         Ok(message) => {
                             if matches!(message, ToWatcher::Flush { .. }) {
+                                if let Some(state) = &state {
+                                    Past::note_flush_begun(state);
+                                }
                                 // A commit may be under way, which the loop waits for.
                                 let _ = ask.try_send(());
                             }
