@@ -207,6 +207,19 @@ fn a_fenced_instance_says_so_before_it_ends() {
     assert_eq!(hook.events("fenced"), ["incident.opened"]);
 }
 
+/// Starts it once more on the same directory, and expects that it tells of the flush before, and of its end.
+fn assert_told_by_the_next_life(world: &World) {
+    let hook = Hook::start(0);
+    let life = world
+        .script(IDLE)
+        .env("SESSIONKEEP_WEBHOOK_URL", at(&hook))
+        .ready();
+    wait_until("both are told", || {
+        hook.events("flush_failed") == ["incident.opened", "incident.closed"]
+    });
+    assert_eq!(life.stop().code, 0);
+}
+
 #[test]
 fn a_flush_that_failed_is_told_by_the_next_life_where_this_one_could_not() {
     let world = World::mongo();
@@ -223,15 +236,7 @@ fn a_flush_that_failed_is_told_by_the_next_life_where_this_one_could_not() {
     line.set(Mode::BlackHole);
     let ended = life.stop();
     assert_eq!(ended.code, 74, "{}", ended.log);
-    let hook = Hook::start(0);
-    let life = world
-        .script(IDLE)
-        .env("SESSIONKEEP_WEBHOOK_URL", at(&hook))
-        .ready();
-    wait_until("both are told", || {
-        hook.events("flush_failed") == ["incident.opened", "incident.closed"]
-    });
-    assert_eq!(life.stop().code, 0);
+    assert_told_by_the_next_life(&world);
 }
 
 #[test]
@@ -251,15 +256,7 @@ fn a_flush_that_was_killed_is_told_by_the_next_life() {
         world.dir().join(".sessionkeep/flushing").exists()
     });
     life.kill_tree();
-    let hook = Hook::start(0);
-    let life = world
-        .script(IDLE)
-        .env("SESSIONKEEP_WEBHOOK_URL", at(&hook))
-        .ready();
-    wait_until("both are told", || {
-        hook.events("flush_failed") == ["incident.opened", "incident.closed"]
-    });
-    assert_eq!(life.stop().code, 0);
+    assert_told_by_the_next_life(&world);
     assert!(!world.dir().join(".sessionkeep/flushing").exists());
 }
 

@@ -120,16 +120,24 @@ fn what_ends_a_lease_ends_its_queue_and_says_so() {
         return;
     };
     let stage = &clocked.stage;
-    // A place is kept for three seconds, which a busy machine may need for less than this.
+    // A place is kept for three seconds after it was last asked for. A round that took so long proves
+    // nothing; any other one must tell.
     let is_told = (0..10).any(|_| {
         let owner = stage.instance("a").ready();
         let mut waiter = patient(stage, "w").start();
         waiter.wait_for("waiting for the session");
+        let killed = Instant::now();
         waiter.kill_tree();
         assert_eq!(owner.stop().code, 0);
         let broken = stage.world.command(&["lease", "--break"]);
         assert!(broken.status.success(), "{broken:?}");
-        String::from_utf8_lossy(&broken.stdout).contains("ended the queue, with 1 in it")
+        let told = String::from_utf8_lossy(&broken.stdout).into_owned();
+        let is_told = told.contains("ended the queue, with 1 in it");
+        assert!(
+            is_told || killed.elapsed() > Duration::from_secs(1),
+            "{told}"
+        );
+        is_told
     });
     assert!(is_told, "it never says that it ended the queue");
     let lease = &stage.world.json(&["lease", "--json"])["lease"];

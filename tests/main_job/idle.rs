@@ -36,6 +36,9 @@ fn a_database_in_wal_mode_that_nobody_writes_to_comes_to_rest() {
     let life = world
         .gateway(&words)
         .set(&format!("http.port={port}"))
+        // What renewals cost is measured elsewhere, and is much in a development build.
+        .set("lease.ttl=90s")
+        .set("lease.renew=30s")
         .ready();
     wait_until("the gateway answers", || {
         http("POST", gateway_port, "/send?n=5").is_some()
@@ -46,19 +49,18 @@ fn a_database_in_wal_mode_that_nobody_writes_to_comes_to_rest() {
     wait_until("all is saved", saved);
     let head = world.head();
     // Being at rest, it stays there: each look would find something waiting otherwise. A scan, as it comes
-    // now and then, is found by a few.
+    // now and then, is found by one or two.
     let watcher = life.process("watcher");
     wait_until("it stays at rest", || {
-        let (begun, mut looks, mut busy) = (Instant::now(), 0, 0);
+        let (begun, mut busy) = (Instant::now(), 0);
         while begun.elapsed() < Duration::from_secs(5) {
-            looks += 1;
             busy += usize::from(!saved());
             thread::sleep(Duration::from_millis(50));
         }
         // A snapshot that causes the next costs a tenth of a core, and so may answering so many looks.
         let used = ticks(watcher);
         thread::sleep(Duration::from_secs(5));
-        busy * 20 <= looks && ticks(watcher) - used <= 25
+        busy <= 2 && ticks(watcher) - used <= 25
     });
     assert_eq!(world.head(), head);
     assert_eq!(life.stop().code, 0);
