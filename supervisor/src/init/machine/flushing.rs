@@ -84,6 +84,13 @@ impl Flushing {
         matches!(self.aim, Aim::MakeWay(_))
     }
 
+    /// Its lease ends meanwhile: what cannot be saved is no reason to take the session back.
+    pub(super) fn make_way(&mut self, why: Why) {
+        if self.makes_way() && why != Why::Asked {
+            self.aim = Aim::MakeWay(why);
+        }
+    }
+
     /// Another instance has the session already: what could not be saved stays in the directory.
     pub(super) fn fenced(&mut self, reason: String, now: MonotonicMs) {
         self.aim = Aim::MakeWay(Why::LeaseEnds(now));

@@ -26,6 +26,17 @@ pub(super) enum Why {
     LeaseEnds(MonotonicMs),
 }
 
+impl Why {
+    /// The reason that holds where there was another one: who asks does not make the lease last. A
+    /// session that cannot be saved would be taken back, and its gateway run beyond the lease.
+    fn after(self, before: Then) -> Self {
+        match before {
+            Then::MakeWay(before @ Self::LeaseEnds(_)) if self == Self::Asked => before,
+            _ => self,
+        }
+    }
+}
+
 impl Machine {
     /// Whether this life has made way, so that the restorer waits its turn, and asks nobody.
     #[must_use]
@@ -54,7 +65,7 @@ impl Machine {
             let last = now.after(by.until(now).saturating_sub(KILL_SHOWS));
             (kill_at, end_at) = (kill_at.min(last), end_at.min(by));
         }
-        match &self.state {
+        match &mut self.state {
             State::Up { .. } => {
                 let ending = Ending::new(Then::MakeWay(why), None, kill_at, end_at);
                 self.transition(State::Ending(ending), cause);
@@ -62,7 +73,8 @@ impl Machine {
                 self.resume();
             }
             State::Ending(ending) if ending.leads_to_a_start() => {
-                let ending = ending.redirected(Then::MakeWay(why), kill_at, end_at);
+                let ending =
+                    ending.redirected(Then::MakeWay(why.after(ending.then)), kill_at, end_at);
                 self.transition(State::Ending(ending), cause);
             }
             // It is told to stop already, and may take no longer than the lease runs.
@@ -72,6 +84,7 @@ impl Machine {
                     self.transition(State::Ending(ending), cause);
                 }
             }
+            State::Flushing(flushing) => flushing.make_way(why),
             State::Backoff { last, .. } => {
                 // Where the gateway was not started at all, the watcher still has to let go.
                 let last = last.unwrap_or(Ended::Killed(libc::SIGTERM));

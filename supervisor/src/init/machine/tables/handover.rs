@@ -146,6 +146,38 @@ fn before_a_lease_ends_the_gateway_is_gone_and_nothing_that_is_unsaved_holds_it_
 }
 
 #[test]
+fn who_asks_while_the_lease_ends_does_not_make_it_last() {
+    let mut bench = Bench::running(Plan {
+        lease_margin: Some(Duration::from_secs(2)),
+        ..plan()
+    });
+    let by = bench.now.after(Duration::from_secs(4));
+    bench.step(alive_until(u64::MAX, Some(by.0)));
+    let (waited, actions) = bench.wait();
+    assert_eq!(
+        (waited, &actions[..]),
+        (2000, &[Action::SignalMain(TERM)][..])
+    );
+    bench.step(asked());
+    bench.steps([exited(Role::Gateway, 0), Event::DescendantsGone]);
+    bench.step(failed());
+    let actions = watcher_ends(&mut bench, 74);
+    assert_eq!(actions, [Action::Spawn(Role::Restorer)]);
+    bench.is(Lifecycle::Standby);
+}
+
+#[test]
+fn a_lease_that_ends_over_the_flush_of_a_handover_ends_the_gateways_claim() {
+    let mut bench = asked_and_ended(plan());
+    let by = bench.now.after(Duration::from_secs(1));
+    bench.step(Event::Control(ToInit::LeaseEnding { by }));
+    bench.step(failed());
+    let actions = watcher_ends(&mut bench, 74);
+    assert_eq!(actions, [Action::Spawn(Role::Restorer)]);
+    bench.is(Lifecycle::Standby);
+}
+
+#[test]
 fn who_is_fenced_while_making_way_waits_all_the_same() {
     let lost = || Event::Control(ToInit::LeaseLost { reason: "b".into() });
     for said in [true, false] {
