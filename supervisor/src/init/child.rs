@@ -13,6 +13,9 @@ use super::terminal::Placement;
 /// What our variables begin with.
 const OUR_PREFIX: &[u8] = b"SESSIONKEEP_";
 
+/// What a variable's name ends with that names the file of a secret.
+const NAMES_A_FILE: &[u8] = b"_FILE";
+
 /// Variables without our prefix that are ours: store and admin credentials under the names that
 /// people already use, and the descriptor-passing convention of whoever started us, which was
 /// meant for this process. (A gateway that found a MongoDB URL would switch on a storage of its
@@ -41,7 +44,8 @@ pub fn scrub(
 
 /// Whether a variable of this name is ours, and no business of the gateway.
 pub(super) fn is_ours(name: &[u8]) -> bool {
-    OURS.iter().any(|ours| ours.as_bytes() == name) || name.starts_with(OUR_PREFIX)
+    let plain = name.strip_suffix(NAMES_A_FILE).unwrap_or(name);
+    OURS.iter().any(|ours| ours.as_bytes() == plain) || name.starts_with(OUR_PREFIX)
 }
 
 /// The gateway: own process group, our stdio, the scrubbed environment.
@@ -95,6 +99,7 @@ mod tests {
             "SESSIONKEEP_STORE",
             "SESSIONKEEP_",
             "MONGO_URL",
+            "MONGO_URL_FILE",
             "MONGO_ENABLED",
             "WHATSAPP_SESSIONS_MONGO_URL",
             "ADMIN_TOKEN",
@@ -110,6 +115,7 @@ mod tests {
             pair(b"PORT", b"3000"),
             pair(b"MY_SESSIONKEEP_X", b"1"),
             pair(b"MONGO_URL_X", b"1"),
+            pair(b"WAHA_API_KEY_FILE", b"/k"),
             pair(b"BYTES", b"\xff\xfe=\n"),
             pair(b"EMPTY", b""),
         ];

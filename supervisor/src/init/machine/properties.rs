@@ -183,7 +183,7 @@ struct World {
     stopped: Option<MonotonicMs>,
     /// When it has to be heard of again, as it said itself or init assumes.
     heard_by: MonotonicMs,
-    /// How many watchers were killed: each may have doubled the patience with the next.
+    /// How many helpers were killed: each may have doubled the patience with the next.
     kills: u32,
     /// Until when nobody else can have the session, as the watcher said last.
     lease_ends: Option<MonotonicMs>,
@@ -310,11 +310,12 @@ impl World {
                 }
             }
             Action::SignalHelper(Role::Watcher, libc::SIGCONT) => self.stopped = None,
+            // Said of each kill, also where the helper was about to end by itself.
+            Action::Note(Note::HelperKilled(_)) => self.kills += 1,
             Action::SignalHelper(Role::Watcher, libc::SIGKILL)
                 if self.watcher && self.nature != Nature::Stuck =>
             {
                 self.watcher = false;
-                self.kills += 1;
                 self.child_exited(Role::Watcher, Ended::Killed(libc::SIGKILL));
             }
             Action::CountDescendants => self.events.push_back(match self.descendants() {
