@@ -28,7 +28,7 @@ pub(super) struct Entry {
     pub(super) line: Option<usize>,
 }
 
-/// Reads the file that is `named`, or else the first of [`PLACES`] (below `cwd`) that exists.
+/// Reads the file that is `named`, which may be another than one of settings, or else the first of [`PLACES`] (below `cwd`) that exists.
 pub(super) fn read(
     named: Option<(&str, &Path)>,
     cwd: &Path,
@@ -36,7 +36,7 @@ pub(super) fn read(
     let failed = |name: String, path: Option<&Path>, error: &std::io::Error| Problem {
         name,
         value: path.map(|path| shown(&path.to_string_lossy())),
-        reason: format!("the settings file cannot be read ({})", error.kind()),
+        reason: format!("the file cannot be read ({})", error.kind()),
         remedy: "check that it is there and that this user may read it".to_owned(),
     };
     if let Some((by, path)) = named {

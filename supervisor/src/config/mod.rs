@@ -15,6 +15,7 @@ pub(crate) mod problem;
 mod proxies;
 mod reference;
 pub(crate) mod registry;
+mod secret_files;
 pub(crate) mod sources;
 pub(crate) mod store_url;
 mod suggest;

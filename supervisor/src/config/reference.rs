@@ -50,6 +50,13 @@ Further variables:
   reads them as well, so `SESSIONKEEP_LOG_LEVEL` and `SESSIONKEEP_LOG_FORMAT` win over them.
 - Variables that Kubernetes makes for a service named like `sessionkeep` are passed over.
 
+A secret can be in a file of its own, which a variable names: `MONGO_URL_FILE=/run/secrets/mongo_url`
+in place of `MONGO_URL`, and so for each variable of `store.url`, `http.token`, `http.password`,
+`gateway.api_key`, `webhook.url`, `webhook.secret` and `heartbeat.url`. Both at once are an error. The
+file is read at the start. It has to be readable for the user that `run` is started as, and should not be
+for the gateway's, where that is another. What the gateway reads itself, as WAHA does `WAHA_API_KEY`, it
+reads from its own variable, and knows nothing of such a file.
+
 Blanks and line breaks around a value are no part of it. Quotes are: `docker run --env-file` and the
 forms of many hosts pass them on as they are, so a value that begins and ends with the same quote is
 refused, and where it is a secret, to which quotes may belong, warned of. A secret loses the line break

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use super::problem::{ConfigErrors, Problem, shown, shown_name};
 use super::registry::{self, Default, Setting, Sharing};
+use super::secret_files::SecretFiles;
 use super::store_url::Switch;
 use super::values::is_quoted;
 use super::{
-    Flags, ProfileName, Settings, StoreChoice, checks, file, mongo_options, store_url, suggest,
+    Flags, ProfileName, Settings, StoreChoice, checks, file, mongo_options, secret_files,
+    store_url, suggest,
 };
 
 /// Names the settings file in the environment.
@@ -41,6 +43,8 @@ pub enum Source {
     Flag(&'static str),
     /// An environment variable.
     Env(&'static str),
+    /// The file that a variable names in place of this one.
+    EnvFile(&'static str),
     /// The settings file, and the line where it is known.
     File(String, Option<usize>),
     /// Nobody set it.
@@ -52,6 +56,7 @@ impl fmt::Display for Source {
         match self {
             Self::Flag(flag) => f.write_str(flag),
             Self::Env(name) => f.write_str(name),
+            Self::EnvFile(name) => f.write_str(&secret_files::name_of(name)),
             Self::File(path, Some(line)) => write!(f, "{path} line {line}"),
             Self::File(path, None) => f.write_str(path),
             Self::Default => f.write_str("default"),
@@ -142,7 +147,10 @@ pub(crate) fn resolve_init_only(
     let others = registry::ALL.iter().filter(|s| !INIT_ONLY.contains(&s.key));
     let names = others.flat_map(registry::env_names);
     let dropped: Vec<&str> = names.chain([Switch::NAME, PORT_ENV]).collect();
-    env.retain(|(name, _)| !dropped.iter().any(|other| name == other));
+    env.retain(|(name, _)| {
+        let is_secrets_file = || name.to_str().and_then(secret_files::stands_for).is_some();
+        !dropped.iter().any(|other| name == other) && !is_secrets_file()
+    });
     let (mut given, env) = Given::collect(env, flags, cwd, read_file);
     given.variables(&env, None);
     given.flags(flags);
@@ -202,13 +210,14 @@ struct Text {
 struct Given {
     texts: BTreeMap<&'static str, Text>,
     problems: Vec<Problem>,
+    files: SecretFiles,
     /// Whether `MONGO_ENABLED` was given and could not be read: then nothing more is said about
     /// the store, since nobody knows what was meant.
     switch_is_wrong: bool,
 }
 
 /// The environment as far as it concerns us, without empty values.
-type Env = BTreeMap<String, String>;
+pub(super) type Env = BTreeMap<String, String>;
 
 impl Given {
     /// What the settings file says, and the environment as far as it concerns us.
@@ -219,7 +228,8 @@ impl Given {
         read_file: ReadFile,
     ) -> (Self, Env) {
         let mut given = Self::default();
-        let env = given.environment(env);
+        let mut env = given.environment(env);
+        given.files = secret_files::read(&mut env, cwd, read_file, &mut given.problems);
         let named = flags
             .config
             .as_deref()
@@ -262,7 +272,7 @@ impl Given {
             if value.as_ref().is_ok_and(|value| injected(name, value)) {
                 continue;
             }
-            if known.contains(&name) {
+            if known.contains(&name) || secret_files::stands_for(name).is_some() {
                 match value {
                     Ok(value) if value.trim().is_empty() => {}
                     Ok(value) => drop(ours.insert(name.to_owned(), value)),
@@ -270,9 +280,13 @@ impl Given {
                 }
             } else if let Some(rest) = name.strip_prefix(PREFIX) {
                 let candidates = known.iter().filter_map(|name| name.strip_prefix(PREFIX));
-                let remedy = suggest::nearest(rest, candidates).map_or_else(
+                let (plain, end) = secret_files::split(rest);
+                let remedy = suggest::nearest(plain, candidates).map_or_else(
                     || "see `sessionkeep config --reference`".to_owned(),
-                    |near| format!("did you mean `{PREFIX}{near}`?"),
+                    |near| match secret_files::stands_for(&format!("{PREFIX}{near}{end}")) {
+                        Some(_) => format!("did you mean `{PREFIX}{near}{end}`?"),
+                        None => format!("did you mean `{PREFIX}{near}`?"),
+                    },
                 );
                 let name = shown_name(name).unwrap_or("a variable that begins with SESSIONKEEP_");
                 self.complain(name, None, "is no known setting", remedy);
@@ -329,7 +343,10 @@ impl Given {
                     "keep one of them",
                 );
             }
-            let source = Source::Env(name);
+            let source = match self.files.read.contains(name) {
+                true => Source::EnvFile(name),
+                false => Source::Env(name),
+            };
             let text = text.clone();
             self.texts.insert(setting.key, Text { text, source });
         }
@@ -409,7 +426,11 @@ impl Given {
     ) -> Result<Loaded, ConfigErrors> {
         let mut settings = registry::defaults();
         let texts = std::mem::take(&mut self.texts);
-        let mut wrong: Vec<&'static str> = Vec::new();
+        let is_unread = |name: &&str| self.files.unread.contains(name);
+        let unread = registry::ALL
+            .iter()
+            .filter(|setting| registry::env_names(setting).any(|name| is_unread(&name)));
+        let mut wrong: Vec<&'static str> = unread.map(|setting| setting.key).collect();
         let mut notes = Vec::new();
         for setting in registry::ALL {
             let Some(Text { text, source }) = texts.get(setting.key) else {

@@ -12,6 +12,7 @@
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
+use std::thread::sleep;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -23,7 +24,8 @@ use serde_json::Value;
 use crate::entry::RelPath;
 
 use super::beneath::Place;
-use super::sqlite::{self, Snapshot};
+use super::sqlite::{self, Snapshot, SnapshotError};
+use super::unlocked::{Quiet, Stillness};
 use super::{Directory, ReadError, stable};
 
 /// The file that is a Baileys login.
@@ -34,6 +36,9 @@ const DATABASES: [&[u8]; 3] = [b".db", b".sqlite", b".sqlite3"];
 const CREDENTIALS_MAX: u64 = 256 << 10;
 /// How long a database's lock is waited for.
 const BUSY: Duration = Duration::from_millis(500);
+/// How often, and how far apart, it is looked whether nobody writes a database.
+const LOOKS: usize = 10;
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// More rows than this are not looked at: nobody keeps so many logins in one database.
 const ROWS_MAX: usize = 1000;
 
@@ -202,11 +207,10 @@ pub fn read(directory: &Directory, path: &RelPath) -> Result<Login, NotRead> {
 pub fn read_at(place: &Place, path: &RelPath) -> Result<Login, NotRead> {
     if path.name() != CREDENTIALS {
         return match sqlite::has_magic(place.dir(), place.name()) {
-            Ok(true) => {
-                let snapshot = Snapshot::begin(place, BUSY).map_err(|_| NotRead::NotNow)?;
-                let login = snapshot.login().map_err(|_| NotRead::NotNow)?;
-                login.ok_or(NotRead::NoLogin)
-            }
+            Ok(true) => match login_of(place) {
+                Ok(login) => login.ok_or(NotRead::NoLogin),
+                Err(_) => Err(NotRead::NotNow),
+            },
             _ => Err(NotRead::NoLogin),
         };
     }
@@ -217,8 +221,31 @@ pub fn read_at(place: &Place, path: &RelPath) -> Result<Login, NotRead> {
     }
 }
 
+/// What the database at `place` says. A lock would fail its writer, so one is taken only where no quiet
+/// moment comes: of a database that is read at once after it was written, or holds what a writer that
+/// died left.
+fn login_of(place: &Place) -> Result<Option<Login>, SnapshotError> {
+    for _ in 0..LOOKS {
+        match Quiet::look(place) {
+            Ok(Stillness::Quiet(quiet)) => {
+                match Snapshot::unlocked(place, quiet).and_then(|snapshot| snapshot.login()) {
+                    Err(SnapshotError::Moved) => {}
+                    read => return read,
+                }
+            }
+            Ok(Stillness::Written | Stillness::Held) => sleep(LOOK_AGAIN),
+            Ok(Stillness::Left(_) | Stillness::Other) | Err(_) => break,
+        }
+    }
+    Snapshot::begin(place, BUSY)?.login()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use nix::fcntl::{FcntlArg, fcntl};
+
     use super::*;
 
     fn of(text: &str) -> Login {
@@ -273,6 +300,22 @@ mod tests {
         assert!(read_at(&place, &path).expect("a login").is_same(&first));
         run("UPDATE whatsmeow_device SET noise_key = x'0103'");
         assert!(!read_at(&place, &path).expect("a login").is_same(&first));
+
+        // A lock on its first byte keeps every reader away that asks for one, as a writer's does that
+        // waits for the readers to go. Those of open files are told apart in one process too.
+        const PENDING: libc::off_t = 0x4000_0000;
+        let locked = fs::OpenOptions::new().write(true).open(&file);
+        let locked = locked.expect("open");
+        let lock = libc::flock {
+            l_type: libc::F_WRLCK as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: PENDING,
+            l_len: 1,
+            l_pid: 0,
+        };
+        fcntl(&locked, FcntlArg::F_OFD_SETLK(&lock)).expect("lock");
+        assert!(read_at(&place, &path).is_ok(), "it took a lock");
+        drop(locked);
 
         let file = dir.path().join("auth.db");
         let place = Place::of(&file).expect("a place");
