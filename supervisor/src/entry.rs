@@ -113,6 +113,11 @@ impl RelPath {
         (!dir.is_empty()).then(|| Self(dir.into()))
     }
 
+    /// The path itself, the directory it is in, and so on up to the top.
+    pub fn ancestors(&self) -> impl Iterator<Item = RelPath> {
+        std::iter::successors(Some(self.clone()), RelPath::parent)
+    }
+
     /// The path of `name` inside directory `dir`, where an empty `dir` is the top.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
@@ -90,6 +90,60 @@ fn a_write_through_a_link_elsewhere_is_saved_and_both_links_are_of_one_moment() 
         assert_eq!(read("one.json"), read("two.json"), "version {seq}");
         fs::remove_dir_all(&to).expect("remove the copy");
     }
+}
+
+#[test]
+fn a_file_with_several_names_comes_back_as_one_and_names_that_parted_as_two() {
+    let number = |world: &World, name: &str| {
+        let stat = fs::metadata(world.dir().join(name)).expect("stat");
+        (stat.ino(), stat.nlink())
+    };
+    let link = |world: &World, to: &str| {
+        fs::create_dir_all(world.dir().join("keys")).expect("make");
+        fs::hard_link(world.dir().join("one.json"), world.dir().join(to)).expect("link");
+    };
+    let world = World::sqlite();
+    world.write("one.json", "[1]");
+    world.write("big", vec![7; 3 << 20]);
+    link(&world, "keys/two.json");
+    link(&world, "three.json");
+    fs::hard_link(world.dir().join("big"), world.dir().join("keys/big")).expect("link");
+    let life = world.script(IDLE).set(NO_RESCAN).ready();
+    world.wait_until_saved();
+    assert_eq!(life.stop().code, 0);
+
+    world.wipe();
+    let commits = world.changes().len();
+    let life = world.script(IDLE).set(NO_RESCAN).ready();
+    assert_eq!(number(&world, "one.json").1, 3);
+    for name in ["keys/two.json", "three.json"] {
+        assert_eq!(number(&world, name), number(&world, "one.json"));
+    }
+    assert_eq!(number(&world, "keys/big"), number(&world, "big"));
+    world.wait_until_saved();
+    assert_eq!(world.changes().len(), commits, "nothing has changed");
+    // One of them becomes a file of its own, alike in all but that; and one goes.
+    let three = world.dir().join("three.json");
+    fs::copy(world.dir().join("one.json"), world.path("copy")).expect("copy");
+    let time = fs::metadata(&three)
+        .expect("stat")
+        .modified()
+        .expect("a time");
+    let copy = fs::File::options().write(true).open(world.path("copy"));
+    copy.expect("open").set_modified(time).expect("set");
+    fs::rename(world.path("copy"), &three).expect("rename");
+    fs::remove_file(world.dir().join("keys/big")).expect("remove");
+    world.wait_until_saved();
+    assert_eq!(life.stop().code, 0);
+
+    world.wipe();
+    let life = world.script(IDLE).ready();
+    assert_eq!(world.read("three.json"), "[1]");
+    assert_eq!(number(&world, "three.json").1, 1, "it is linked again");
+    assert_eq!(number(&world, "keys/two.json"), number(&world, "one.json"));
+    assert_eq!(number(&world, "one.json").1, 2);
+    assert_eq!(number(&world, "big").1, 1);
+    assert_eq!(life.stop().code, 0);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use super::aside::Aside;
 use super::blocks::{BlockChange, BlockMap, BlockReader};
 use super::compress::{Frames, Job};
 use super::error::{ArchiveError, Result};
@@ -12,7 +13,7 @@ use super::format::{
     Body, Change, Extent, FRAME_MAX, FRAME_TARGET, INLINE_MAX, LISTING_INLINE_MAX, Listing,
     PACK_TARGET, Piece, Place,
 };
-use super::own;
+use super::links::Links;
 use crate::entry::{Digest, Kind, Meta, RelPath};
 use crate::store::PackId;
 
@@ -67,8 +68,7 @@ pub struct Builder {
     bytes: u64,
     /// Bytes of the packs that went to the sink.
     stored: u64,
-    /// Of the session directory itself.
-    own: Option<Meta>,
+    aside: Aside,
 }
 
 impl std::fmt::Debug for Builder {
@@ -102,7 +102,7 @@ impl Builder {
             in_pack: Vec::new(),
             bytes: 0,
             stored: 0,
-            own: None,
+            aside: Aside::default(),
         })
     }
 
@@ -115,12 +115,22 @@ impl Builder {
     /// Whether nothing has been put in yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.own.is_none() && self.changes.iter().all(Option::is_none)
+        self.aside.is_empty() && self.changes.iter().all(Option::is_none)
     }
 
     /// Notes the metadata of the session directory itself.
     pub fn set_own(&mut self, meta: Meta) {
-        self.own = Some(meta);
+        self.aside.own = Some(meta);
+    }
+
+    /// Notes all that is known besides the entries.
+    pub(super) fn set_aside(&mut self, aside: Aside) {
+        self.aside = aside;
+    }
+
+    /// Notes which files are one file under several names.
+    pub fn set_links(&mut self, links: Links) {
+        self.aside.links = Some(links);
     }
 
     /// Puts a whole file in, and gives its hash.
@@ -484,10 +494,12 @@ impl Builder {
         self.in_pack.retain(|loose| loose.change != at);
     }
 
-    /// Puts the frame of the session directory itself before what travels inside the commit.
-    fn put_own_first(&mut self) {
-        let Some(meta) = self.own else { return };
-        let mut content = own::encode(&meta);
+    /// Puts what the commit says besides its entries before what travels inside it.
+    fn put_aside_first(&mut self) {
+        if self.aside.is_empty() {
+            return;
+        }
+        let mut content = self.aside.encode();
         let moved_by = content.len() as u32;
         content.append(&mut self.pack);
         self.pack = content;
@@ -508,7 +520,7 @@ impl Builder {
         if self.pack.len() > INLINE_MAX {
             self.close_pack()?;
         }
-        self.put_own_first();
+        self.put_aside_first();
         let changes: Vec<Change> = std::mem::take(&mut self.changes)
             .into_iter()
             .flatten()

@@ -146,9 +146,7 @@ pub async fn write_version(
         builder: Builder::new(sink)?,
         changes: Vec::new(),
     };
-    if let Some(own) = version.own {
-        mover.builder.set_own(own);
-    }
+    mover.builder.set_aside(version.aside.clone());
     let fetch = Fetch::plan_pieces(
         &mut version,
         |_| true,

@@ -14,6 +14,7 @@
 //! What is refused when reading: anything whose hash, root, length or shape is not what its writer
 //! said it was. Every length is bounded before it is believed.
 
+mod aside;
 pub mod blocks;
 pub mod builder;
 pub mod checkpoint;
@@ -24,6 +25,7 @@ mod error;
 pub mod fetch;
 mod folder;
 pub mod format;
+mod links;
 mod own;
 pub(crate) mod pieces;
 pub mod presence;
@@ -37,5 +39,6 @@ pub mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use aside::Aside;
 pub use error::{ArchiveError, Result};
-pub(crate) use own::decode as own_meta;
+pub use links::Links;

@@ -3,9 +3,10 @@
 
 use std::collections::VecDeque;
 
+use super::aside::Aside;
 use super::format::{BodyView, PlaceView};
-use super::own;
-use crate::entry::{Digest, Meta};
+use super::links::Links;
+use crate::entry::Digest;
 use crate::store::{Record, RecordKind, Seq};
 
 /// Listings are kept up to this much, compressed; of a longer chain the newer part. They are a
@@ -20,14 +21,15 @@ pub(super) struct Kept {
     pub(super) parent: Digest,
     /// Length of the listing before compression, and the listing; `None` for a barrier.
     pub(super) listing: Option<(u64, Box<[u8]>)>,
-    /// What it says of the session directory itself.
-    pub(super) own: Option<Meta>,
+    /// What it says besides its entries.
+    pub(super) aside: Aside,
 }
 
 impl Kept {
     fn size(&self) -> usize {
         let listing = self.listing.as_ref().map_or(0, |(_, packed)| packed.len());
-        size_of::<Self>() + listing
+        let links = self.aside.links.as_ref().map_or(0, Links::size);
+        size_of::<Self>() + listing + links
     }
 }
 
@@ -51,15 +53,15 @@ impl Recent {
     /// Takes note of a commit that is in the store now.
     pub(super) fn note(&mut self, record: &Record) {
         let header = &record.header;
-        let (listing, own) = match header.kind {
+        let (listing, aside) = match header.kind {
             RecordKind::Checkpoint => return self.forget(),
-            RecordKind::Barrier => (None, None),
+            RecordKind::Barrier => (None, Aside::default()),
             RecordKind::Change => match BodyView::decode(&record.body) {
                 Ok(BodyView {
                     listing: PlaceView::Here { raw_len, packed },
                     content,
-                }) => match own::decode(content) {
-                    Ok(own) => (Some((raw_len, packed.into())), own),
+                }) => match Aside::decode(content) {
+                    Ok(aside) => (Some((raw_len, packed.into())), aside),
                     Err(_) => return self.forget(),
                 },
                 // One so long that it is in a pack; what comes after it can be kept again.
@@ -70,7 +72,7 @@ impl Recent {
             seq: header.seq,
             parent: header.parent,
             listing,
-            own,
+            aside,
         };
         self.bytes += commit.size();
         self.commits.push_back(commit);

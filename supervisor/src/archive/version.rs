@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
+use super::aside::Aside;
 use super::error::{ArchiveError, Result};
 use super::format::{
     Body, BodyView, Change, Extent, Listing, ListingReader, Piece, Place, PlaceView,
 };
-use super::own;
 use super::recent::Recent;
 use super::tree::{Leaf, Tree};
-use crate::entry::{Kind, Meta, RelPath};
+use crate::entry::{Kind, RelPath};
 use crate::store::{
     ArchiveName, FORMAT, Header, PackId, Record, RecordKind, Seq, Store, StoreError,
 };
@@ -47,8 +47,8 @@ pub struct Version {
     /// All packs that a restore of it needs, those of listings included; none of the commits that were
     /// known and not read.
     pub packs: Vec<PackId>,
-    /// The session directory's own metadata, where it is archived.
-    pub own: Option<Meta>,
+    /// What is known besides the entries.
+    pub aside: Aside,
     /// Contents of commits that were kept while folding.
     pub(super) kept: HashMap<Seq, Vec<u8>>,
 }
@@ -149,7 +149,7 @@ impl Version {
             tree: Tree::new(),
             sources: Vec::new(),
             packs: Vec::new(),
-            own: None,
+            aside: Aside::default(),
             kept: HashMap::new(),
         }
     }
@@ -264,10 +264,10 @@ impl Version {
             self.packs.clear();
             self.kept.clear();
             *kept_bytes = 0;
-            self.own = None;
+            self.aside = Aside::default();
         }
-        let own = own::decode(body.content).map_err(|why| damaged(&why))?;
-        self.own = own.or(self.own);
+        let aside = Aside::decode(body.content).map_err(|why| damaged(&why))?;
+        self.aside.update(&aside);
         if self.packs.len() + header.packs.len() > PACKS_MAX {
             return Err(damaged("it needs more packs than any tree has"));
         }
@@ -298,7 +298,7 @@ impl Version {
             let Some((raw_len, packed)) = &commit.listing else {
                 continue;
             };
-            self.own = commit.own.or(self.own);
+            self.aside.update(&commit.aside);
             ListingReader::open(packed, *raw_len)
                 .and_then(|listing| self.apply(commit.seq, listing))
                 .map_err(|why| ArchiveError::DamagedCommit {

@@ -1,6 +1,6 @@
 //! Builds a version of the tree beside the session directory, verified, ready to be put in place.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tracing::warn;
 
@@ -239,7 +239,12 @@ async fn stage_version(
     store.warm_up(requests as usize).await;
     let loaded = Version::load(store, header).await;
     let mut version = loaded.map_err(|e| Failure::Archive(e, None))?;
-    let fetch = Fetch::plan(&mut version, |_| true);
+    let mut stage = Stage::begin(place.state, place.owners)?;
+    let links = match version.aside.links.take() {
+        Some(links) if !links.is_empty() && stage.can_link() => links.within(&version.tree),
+        _ => BTreeMap::new(),
+    };
+    let fetch = Fetch::plan(&mut version, |path| !links.contains_key(path));
     if let Some(source) = fetch.sources().iter().find(|source| lost.contains(source)) {
         let why = format!("it needs {source:?}, which is damaged");
         let seq = version.header.seq;
@@ -249,9 +254,11 @@ async fn stage_version(
         ));
     }
     progress.begin(version.tree.files(), version.tree.bytes());
-    let mut stage = Stage::begin(place.state, place.owners)?;
-    if let (Own::Archived(owner), Some(own)) = (place.own, version.own) {
+    if let (Own::Archived(owner), Some(own)) = (place.own, version.aside.own) {
         stage.set_own_meta(own, owner)?;
+    }
+    for (name, file) in &links {
+        stage.link(file, name.clone())?;
     }
     let mut metas = Vec::with_capacity(fetch.files());
     let mut wanted = 0;
@@ -270,6 +277,8 @@ async fn stage_version(
                 }
                 stage.symlink(&path, target, &leaf.meta)?;
             }
+            // It comes with the file that it is a name of.
+            Kind::File { .. } if links.contains_key(&path) => {}
             Kind::File { size: 0, .. } => {
                 metas.push(leaf.meta);
                 stage.file(&path, &leaf.meta, &[])?;

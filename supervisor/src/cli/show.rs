@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::archive::format::Change;
-use crate::archive::own_meta;
 use crate::archive::version::{check_record, read_listing};
+use crate::archive::{Aside, Links};
 use crate::config::Flags;
-use crate::entry::Kind;
+use crate::entry::{Kind, RelPath};
 use crate::human::{Bytes, Moment};
 use crate::store::{RecordKind, Seq};
 
@@ -29,7 +29,7 @@ pub(super) struct Args {
 
 pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let settings = context::settings(flags)?;
-    let (header, changes, own) = context::block_on(async {
+    let (header, changes, aside) = context::block_on(async {
         let store = context::open_to_read(&settings).await?;
         context::header(&*store, &settings, Some(args.seq)).await?;
         let mut records = store.records(&settings.archive, args.seq, args.seq).await?;
@@ -37,16 +37,16 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
             .pop()
             .ok_or_else(|| anyhow::anyhow!("commit {} has just been collected", args.seq))?;
         check_record(&record)?;
-        let (changes, own) = match record.header.kind {
-            RecordKind::Barrier => (Vec::new(), None),
+        let (changes, aside) = match record.header.kind {
+            RecordKind::Barrier => (Vec::new(), Aside::default()),
             _ => {
                 let (listing, content) = read_listing(&*store, &record).await?;
-                let own = own_meta(&content).map_err(anyhow::Error::msg)?;
-                (listing.changes, own)
+                let aside = Aside::decode(&content).map_err(anyhow::Error::msg)?;
+                (listing.changes, aside)
             }
         };
         store.close().await;
-        anyhow::Ok((record.header, changes, own))
+        anyhow::Ok((record.header, changes, aside))
     })??;
     if args.json {
         let changes: Vec<_> = changes
@@ -55,9 +55,14 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
             .collect();
         let mut shown = log::as_json(&header);
         shown["changed"] = changes.into();
-        if let Some(own) = own {
+        if let Some(own) = aside.own {
             shown["dir"] =
                 json!({ "mode": format!("{:04o}", own.mode), "owner": own.owner.to_string() });
+        }
+        if let Some(links) = aside.links {
+            let names = |group: &[RelPath]| group.iter().map(RelPath::to_string).collect();
+            let groups: Vec<Vec<String>> = links.groups().map(names).collect();
+            shown["links"] = groups.into();
         }
         super::print_json(&shown)?;
         return Ok(ExitCode::SUCCESS);
@@ -73,12 +78,16 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
         Bytes(header.live_bytes),
         header.root,
     );
-    if let Some(own) = own {
+    if let Some(own) = aside.own {
         let _ = writeln!(
             text,
             "the directory itself: mode {:04o}, owner {}",
             own.mode, own.owner
         );
+    }
+    for names in aside.links.iter().flat_map(Links::groups) {
+        let names: Vec<String> = names.iter().map(RelPath::to_string).collect();
+        let _ = writeln!(text, "one file: {}", names.join(", "));
     }
     for change in &changes {
         let size = size(change)

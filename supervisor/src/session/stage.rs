@@ -4,16 +4,16 @@
 //! the way can lead out. The kernel is asked only for what is not so already: a restore of many
 //! small files shall cost hardly more than writing them. [`Stage::install`] puts it in place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
-use nix::unistd::{ftruncate, symlinkat};
+use nix::unistd::{UnlinkatFlags, ftruncate, linkat, symlinkat, unlinkat};
 
 use crate::config::RestoreOwner;
 use crate::entry::{Meta, Owner, RelPath, symlink_stays_inside};
@@ -211,6 +211,8 @@ pub struct Stage {
     open: BTreeMap<Box<[u8]>, OwnedFd>,
     dirs: Vec<(RelPath, Meta)>,
     creation: Creation,
+    /// The further names that files get when they are created.
+    names: HashMap<RelPath, Vec<RelPath>>,
     pub(super) refusals: Refusals,
     /// What the session directory itself is to get.
     pub(super) own: Option<Meta>,
@@ -247,6 +249,7 @@ impl Stage {
             open: BTreeMap::new(),
             dirs: Vec::new(),
             creation,
+            names: HashMap::new(),
             refusals: Refusals::default(),
             own: None,
             keep: false,
@@ -273,6 +276,28 @@ impl Stage {
         self.opened(path.as_bytes())
             .map(drop)
             .map_err(|errno| self.failed("create the directory", path, 4096, errno))
+    }
+
+    /// Whether files can have several names here: some file systems know no hard links.
+    #[must_use]
+    pub fn can_link(&self) -> bool {
+        let linked = openat(&self.fd, "probe", CREATE | OFlag::O_WRONLY, Mode::S_IRUSR)
+            .and_then(|_| linkat(&self.fd, "probe", &self.fd, "probe-link", AtFlags::empty()));
+        for name in ["probe", "probe-link"] {
+            let _ = unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir);
+        }
+        linked.is_ok()
+    }
+
+    /// Lets the file `path`, which is to be created after this, have the name `other`, too. It gets it
+    /// while it is new, and ours: a file of another owner cannot be linked by everybody.
+    ///
+    /// # Errors
+    /// [`StageError::Refused`] where no archive may bring that path.
+    pub fn link(&mut self, path: &RelPath, other: RelPath) -> Result<(), StageError> {
+        admit(&other, false)?;
+        self.names.entry(path.clone()).or_default().push(other);
+        Ok(())
     }
 
     /// Creates a file with its whole content.
@@ -445,9 +470,23 @@ impl Stage {
 
     fn create(&mut self, path: &RelPath, access: OFlag, mode: u32) -> nix::Result<File> {
         let (dir, name) = path.split();
-        let dir = self.opened(dir)?;
         let mode = Mode::from_bits_truncate(mode);
-        openat(dir, name, CREATE | access, mode).map(File::from)
+        let others = match self.names.is_empty() {
+            true => Vec::new(),
+            false => self.names.remove(path).unwrap_or_default(),
+        };
+        let dir = self.opened(dir)?;
+        let file = openat(dir, name, CREATE | access, mode).map(File::from)?;
+        if others.is_empty() {
+            return Ok(file);
+        }
+        let dir = dir.try_clone().map_err(|_| Errno::last())?;
+        for other in others {
+            let (other_dir, other_name) = other.split();
+            let other_dir = self.opened(other_dir)?;
+            linkat(&dir, name, other_dir, other_name, AtFlags::empty())?;
+        }
+        Ok(file)
     }
 
     /// The open directory `dir` (empty: the top), created with all above it where it is missing.

@@ -104,6 +104,7 @@ impl Replica {
             gather.out.refused = Some(Refusal::DirectoryGone(error.to_string()));
             return Ok(Work::default());
         }
+        self.unheard.knows_all();
         self.excluded.count = report.excluded_count;
         self.report_passed_over(&report, gather);
         let unreadable: Vec<RelPath> = report

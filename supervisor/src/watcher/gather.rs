@@ -16,9 +16,9 @@ use super::outcome::{FileOutcome, Later, RETRY};
 use super::read_ahead::Taken;
 use super::replica::Replica;
 use super::shape::{Becomes, Shape};
-use crate::archive::Result;
 use crate::archive::builder::{Builder, PackSink};
 use crate::archive::tree::Leaf;
+use crate::archive::{Aside, Result};
 use crate::entry::{Kind, Meta, RelPath};
 use crate::progress::Progress;
 use crate::session::{Found, FoundKind, Limits, Look, ScanReport, SkipReason, Stable};
@@ -58,6 +58,7 @@ impl Replica {
         }
         self.add_touched(&mut gather);
         self.keep_what_cannot_be_had(&mut gather);
+        self.add_links(&mut gather);
         self.add_own(&mut gather);
         let Gather {
             builder,
@@ -450,17 +451,41 @@ impl Replica {
         let Ok(found) = self.directory.own_meta() else {
             return;
         };
-        let meta = match &self.own {
+        let meta = match &self.aside.own {
             Some(known) => self.limits.as_archived(found, known),
             None => found,
         };
-        let is_due = match &self.own {
+        let is_due = match &self.aside.own {
             Some(known) if !same_rights(known, &meta) => true,
             known => !gather.builder.is_empty() && *known != Some(meta),
         };
         if is_due {
             gather.builder.set_own(meta);
-            gather.out.own = Some(meta);
+            gather.out.aside.own = Some(meta);
+        }
+    }
+
+    /// Adds which files are one file under several names, where that has changed: by itself, too, since
+    /// a restore would take files for one that are not any more.
+    fn add_links(&self, gather: &mut Gather) {
+        let known = self.aside.links.clone().unwrap_or_default();
+        if known.is_empty() && !self.unheard.has_links() {
+            return;
+        }
+        let (mut set, mut removed) = (HashSet::new(), HashSet::new());
+        for edit in &gather.out.edits {
+            match edit {
+                Edit::Set(path, _) => set.insert(path),
+                Edit::Remove(path) => removed.insert(path),
+            };
+        }
+        let is_removed = |path: &RelPath| path.ancestors().any(|dir| removed.contains(&dir));
+        let links = self.unheard.links(|path| {
+            set.contains(path) || (self.tree.get(path).is_some() && !is_removed(path))
+        });
+        if let Some(links) = links.filter(|links| *links != known) {
+            gather.builder.set_links(links.clone());
+            gather.out.aside.links = Some(links);
         }
     }
 
@@ -565,7 +590,7 @@ impl Gather {
             out: Gathered {
                 built: None,
                 edits: Vec::new(),
-                own: None,
+                aside: Aside::default(),
                 blocks: Vec::new(),
                 refreshed: Vec::new(),
                 files: 0,

@@ -4,10 +4,11 @@ use std::time::Instant;
 
 use super::dirty::Work;
 use super::guard::Refusal;
+use crate::archive::Aside;
 use crate::archive::blocks::BlockMap;
 use crate::archive::builder::Built;
 use crate::archive::tree::Leaf;
-use crate::entry::{Meta, RelPath};
+use crate::entry::RelPath;
 use crate::session::Moment;
 use crate::session::json::Form;
 
@@ -111,8 +112,8 @@ pub(super) struct Gathered {
     pub built: Option<Built>,
     /// What [`super::replica::Replica::apply`] takes over with it.
     pub(super) edits: Vec<Edit>,
-    /// Of the session directory itself, where the commit holds it.
-    pub(super) own: Option<Meta>,
+    /// What the commit says besides its entries.
+    pub(super) aside: Aside,
     pub(super) blocks: Vec<(RelPath, Blocks)>,
     /// Fingerprints of entries whose content turned out to be as committed.
     pub(super) refreshed: Vec<(RelPath, Seen)>,

@@ -19,12 +19,12 @@ use super::gathered::{Blocks, Edit, Gathered, Seen};
 use super::mounts::MountGuard;
 use super::standstill::Standstill;
 use super::unheard::Unheard;
-use crate::archive::ArchiveError;
 use crate::archive::tree::{Leaf, Tree};
 use crate::archive::writer::Summary;
+use crate::archive::{ArchiveError, Aside};
 use crate::boot::survey::CREDENTIALS;
 use crate::config::{FreezePolicy, ProfileName, RestoreOwner};
-use crate::entry::{Kind, Meta, Owner, RelPath};
+use crate::entry::{Kind, Owner, RelPath};
 use crate::session::json::Form;
 use crate::session::{Directory, Events, Limits, Login, StateDir};
 use crate::status::{ShownSession, group};
@@ -36,8 +36,8 @@ pub(super) struct Replica {
     pub(super) state: StateDir,
     pub(super) events: Arc<Mutex<Events>>,
     pub(super) tree: Tree<Seen>,
-    /// What is committed of the session directory itself.
-    pub(super) own: Option<Meta>,
+    /// What is committed besides the entries.
+    pub(super) aside: Aside,
     pub(super) blocks: HashMap<RelPath, Blocks>,
     pub(super) files: Files,
     /// Entries of which only the time changed: committed with the next change, not by themselves.
@@ -72,7 +72,7 @@ impl Replica {
             state,
             events,
             tree: Tree::new(),
-            own: None,
+            aside: Aside::default(),
             blocks: HashMap::new(),
             touched: BTreeSet::new(),
             generation: false,
@@ -94,9 +94,9 @@ impl Replica {
         Self { standstill, ..self }
     }
 
-    /// Takes `tree`, and `own` of the session directory itself, as what is committed. Every file will be read once to learn its fingerprint.
-    pub(super) fn committed<T>(&mut self, tree: Tree<T>, own: Option<Meta>) {
-        self.own = own;
+    /// Takes `tree`, and `aside` of all else, as what is committed. Every file will be read once to learn its fingerprint.
+    pub(super) fn committed<T>(&mut self, tree: Tree<T>, aside: Aside) {
+        self.aside = aside;
         let generation = self.generation;
         self.tree = tree.map(|_| Seen::new(0, generation));
         self.tree.shrink();
@@ -108,7 +108,7 @@ impl Replica {
     pub(super) fn find_limits(&mut self, owners: RestoreOwner) {
         let mut committed: HashSet<Owner> = HashSet::new();
         committed.extend(self.tree.iter().map(|(_, leaf)| leaf.meta.owner));
-        committed.extend(self.own.map(|meta| meta.owner));
+        committed.extend(self.aside.own.map(|meta| meta.owner));
         match Limits::probe(&self.state, owners, committed.into_iter()) {
             Ok(limits) => {
                 if !limits.is_none() {
@@ -209,7 +209,7 @@ impl Replica {
 
     /// Makes what was gathered the known state.
     pub(super) fn apply(&mut self, gathered: &mut Gathered) {
-        self.own = gathered.own.or(self.own);
+        self.aside.update(&gathered.aside);
         for edit in gathered.edits.drain(..) {
             match edit {
                 Edit::Set(path, leaf) => {

@@ -20,7 +20,7 @@ use super::replica::{Replica, thread_failed};
 use crate::archive::upload::Upload;
 use crate::archive::version::Version;
 use crate::archive::writer::{Outcome, Writer, now_ms};
-use crate::archive::{ArchiveError, checkpoint, collect};
+use crate::archive::{ArchiveError, Aside, checkpoint, collect};
 use crate::boot::attach::{Head, Identity, raise_barrier, take_lease};
 use crate::boot::decide::{Plan, Remote, decide};
 use crate::boot::survey::{CREDENTIALS, survey};
@@ -284,17 +284,17 @@ impl Replicator {
                 (writer.head().cloned(), writer)
             };
         let mut anew = None;
-        let (tree, own) = match head.filter(|head| head.base > 0) {
-            None => (crate::archive::tree::Tree::new(), None),
+        let (tree, aside) = match head.filter(|head| head.base > 0) {
+            None => (crate::archive::tree::Tree::new(), Aside::default()),
             Some(head) => match Version::load(&*store, head).await {
                 Ok(version) => {
                     writer.needs(version.packs);
-                    (version.tree, version.own)
+                    (version.tree, version.aside)
                 }
                 Err(error) if error.is_damage() => {
                     error!(target: "sync", %error, "the archive's chain is damaged; committing the whole directory anew");
                     anew = Some(error.to_string());
-                    (crate::archive::tree::Tree::new(), None)
+                    (crate::archive::tree::Tree::new(), Aside::default())
                 }
                 Err(error) => return Err(error.into()),
             },
@@ -310,7 +310,7 @@ impl Replicator {
             .replica
             .as_mut()
             .expect("no thread has it while attaching");
-        replica.committed(tree, own);
+        replica.committed(tree, aside);
         replica.find_limits(self.settings.restore.owner);
         self.hold = Some(Hold {
             writer,

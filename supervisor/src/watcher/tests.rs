@@ -324,7 +324,7 @@ fn a_tree_that_is_already_stored_is_not_sent_again() {
         site.replicator
             .replica()
             .expect("no thread has it")
-            .committed(version.tree, version.own);
+            .committed(version.tree, version.aside);
         site.settle(Work::everything(), Pass::Live).await;
         assert_eq!(site.memory.calls().writes, writes);
         assert_eq!(

@@ -17,6 +17,7 @@ use tracing::debug;
 use super::dirty::Work;
 use super::gather::is_as_committed;
 use super::replica::Replica;
+use crate::archive::Links;
 use crate::entry::RelPath;
 use crate::session::{Directory, Found, FoundKind, Look, ProcessFreezer};
 
@@ -37,6 +38,7 @@ pub(super) struct Unheard {
     linked: BTreeMap<RelPath, u64>,
     /// Files that a process of the gateway can write to through memory.
     mapped: BTreeSet<RelPath>,
+    looked_everywhere: bool,
     gateway: Option<i32>,
     next_look: Option<Instant>,
     next_read: Option<Instant>,
@@ -53,6 +55,23 @@ impl Unheard {
         } else if !self.linked.is_empty() {
             self.linked.remove(&found.path);
         }
+    }
+
+    /// A whole look has come by every file there is.
+    pub(super) fn knows_all(&mut self) {
+        self.looked_everywhere = true;
+    }
+
+    /// Whether a file with more than one link is known.
+    pub(super) fn has_links(&self) -> bool {
+        !self.linked.is_empty()
+    }
+
+    /// Which of these names are names of one file; `None` as long as not all have been looked at.
+    pub(super) fn links(&self, is_committed: impl Fn(&RelPath) -> bool) -> Option<Links> {
+        let names = self.linked.iter().filter(|(path, _)| is_committed(path));
+        let links = || Links::of(names.map(|(path, file)| (*file, path.clone())));
+        self.looked_everywhere.then(links)
     }
 
     /// The other names of the files among `work`: they are to be read together.

@@ -98,7 +98,11 @@ fn what_the_first_version_wrote_is_restored() {
             .expect("answers")
             .expect("is there");
         let version = Version::load(&store, head.clone()).await.expect("is whole");
-        assert_eq!(version.own, None, "the first version did not know of it");
+        assert_eq!(
+            version.aside,
+            Default::default(),
+            "the first version did not know of it"
+        );
         let files = restored(&store, head)
             .await
             .expect("an old format is restored for ever");

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::archive::{Aside, Links};
 use crate::store::{Faults, RecordKind};
 
 /// Both ways to the head's version, in a form that can be compared.
@@ -21,8 +22,8 @@ async fn both_ways(keeper: &Keeper) -> [Vec<String>; 2] {
                 .collect();
             format!("{path}: {:?} {:?} {places:?}", leaf.meta, leaf.kind)
         };
-        let own = format!("{:?}", version.own);
-        version.tree.iter().map(show).chain([own]).collect()
+        let aside = format!("{:?}", version.aside);
+        version.tree.iter().map(show).chain([aside]).collect()
     })
 }
 
@@ -31,24 +32,31 @@ proptest! {
 
     #[test]
     fn what_is_known_of_a_chain_is_what_is_read_of_it(
-        steps in prop::collection::vec((0u8..8, 0usize..5, 0usize..3000), 1..25),
+        steps in prop::collection::vec((0u8..10, 0usize..5, 0usize..3000), 1..25),
     ) {
         block_on(async {
             let mut keeper = Keeper::new().await;
             keeper.commit(&[("f0", Some(b"first".to_vec()))]).await;
-            let mut own = None;
+            let mut known_aside = Aside::default();
             for (n, (what, file, size)) in steps.into_iter().enumerate() {
                 let name = format!("f{file}");
                 match what {
                     6 => {
-                        own = Some(meta(n as i64));
-                        keeper.own = own;
+                        keeper.aside.own = Some(meta(n as i64));
+                        known_aside.update(&keeper.aside);
                         drop(keeper.commit(&[]).await);
                     }
                     7 => {
-                        own = Some(meta(-(n as i64)));
-                        keeper.own = own;
+                        keeper.aside.own = Some(meta(-(n as i64)));
+                        known_aside.update(&keeper.aside);
                         drop(keeper.commit(&[(&name, Some(noise(n as u64, 300 * size)))]).await);
+                    }
+                    8 | 9 => {
+                        let names = [(1, path("kept")), (1, path(&name)), (2, path("f0"))];
+                        keeper.aside.links = Some(Links::of(names.into_iter().take(size % 3)));
+                        known_aside.update(&keeper.aside);
+                        let content = (what == 8).then(|| noise(n as u64, size));
+                        drop(keeper.commit(&[(&name, content)]).await);
                     }
                     0 => drop(keeper.checkpoint().await),
                     1 => drop(done(keeper.writer.barrier(&*keeper.store).await)),
@@ -57,7 +65,7 @@ proptest! {
                 }
                 let [known, read] = both_ways(&keeper).await;
                 assert_eq!(known, read);
-                assert_eq!(known.last(), Some(&format!("{own:?}")));
+                assert_eq!(known.last(), Some(&format!("{known_aside:?}")));
             }
             assert_eq!(keeper.restored().await.expect("whole"), keeper.files);
         });

@@ -10,6 +10,7 @@ mod transfer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::aside::Aside;
 use super::builder::Builder;
 use super::fetch::{At, Fetch, Sink, Verifier, Wanted};
 use super::tree::{Leaf, Tree};
@@ -58,8 +59,8 @@ pub(super) struct Keeper {
     pub(super) writer: Writer,
     pub(super) tree: Tree<()>,
     pub(super) files: BTreeMap<RelPath, Vec<u8>>,
-    /// Of the directory itself, for the next commit.
-    pub(super) own: Option<Meta>,
+    /// What the next commit says besides its entries.
+    pub(super) aside: Aside,
 }
 
 impl Keeper {
@@ -76,7 +77,7 @@ impl Keeper {
             writer,
             tree: Tree::new(),
             files: BTreeMap::new(),
-            own: None,
+            aside: Aside::default(),
         }
     }
 
@@ -85,12 +86,10 @@ impl Keeper {
         let (sink, upload) = Upload::start(self.store.clone(), archive());
         let changes: Vec<_> = changes.iter().map(|(p, c)| (path(p), c.clone())).collect();
         let given = changes.clone();
-        let own = self.own.take();
+        let aside = std::mem::take(&mut self.aside);
         let built = tokio::task::spawn_blocking(move || {
             let mut builder = Builder::new(sink)?;
-            if let Some(own) = own {
-                builder.set_own(own);
-            }
+            builder.set_aside(aside);
             for (path, content) in &given {
                 match content {
                     Some(content) => {

@@ -93,6 +93,39 @@ fn modes_times_owners_links_and_empty_directories_come_back_exactly() {
 }
 
 #[test]
+fn a_file_with_several_names_is_one_file_with_its_metadata() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut stage = Stage::begin(&state(dir.path()), RestoreOwner::Keep).expect("begin");
+    assert!(stage.can_link());
+    let refused = stage.link(&rel("a"), rel(".sessionkeep/state.json"));
+    assert!(matches!(refused, Err(StageError::Refused { .. })));
+    stage.link(&rel("a"), rel("b")).expect("link");
+    stage.link(&rel("a"), rel("deep/er/c")).expect("link");
+    stage.link(&rel("piece"), rel("deep/piece")).expect("link");
+    let m = meta(0o640, 1);
+    stage.file(&rel("a"), &m, b"one").expect("file");
+    let piece = stage.begin_file(&rel("piece"), 3).expect("begin");
+    piece.write_at(0, b"two").expect("write");
+    stage.finish(piece, &m).expect("finish");
+    stage.dir(&rel("deep")).expect("it is there already");
+    let stat = |name: &str| fs::metadata(stage.path().join(name)).expect("stat");
+    for (names, content) in [
+        (&["a", "b", "deep/er/c"][..], "one"),
+        (&["piece", "deep/piece"], "two"),
+    ] {
+        let (first, links) = (stat(names[0]), names.len() as u64);
+        assert_eq!((first.nlink(), first.mode() & 0o7777), (links, 0o640));
+        for name in names {
+            let read = fs::read_to_string(stage.path().join(name));
+            assert_eq!(read.expect("read"), content, "{name}");
+            assert_eq!(stat(name).ino(), first.ino(), "{name}");
+        }
+    }
+    let left = fs::read_dir(stage.path()).expect("list").count();
+    assert_eq!(left, 4, "nothing of the probing stays");
+}
+
+#[test]
 fn nothing_is_written_through_a_link_or_under_a_reserved_name() {
     let dir = tempfile::tempdir().expect("tempdir");
     let elsewhere = tempfile::tempdir().expect("tempdir");

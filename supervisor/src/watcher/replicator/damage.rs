@@ -7,9 +7,9 @@ use futures_util::future::join;
 use tracing::{debug, error, warn};
 
 use super::{Hold, Replicator, StepError, fenced};
-use crate::archive::ArchiveError;
 use crate::archive::presence::{self, Presence};
 use crate::archive::tree::Tree;
+use crate::archive::{ArchiveError, Aside};
 use crate::store::keeper::{LeaseKeeper, Tenure, why_lost};
 use crate::store::{Leak, LeaksWhen, LeaseClaim, LeaseOutcome, Otherwise, StoreError};
 use crate::waking::WakingInstant;
@@ -29,7 +29,7 @@ impl Replicator {
             hold.anew = Some(error.to_string());
         }
         let replica = self.replica.as_mut().expect("no thread has it");
-        replica.committed(Tree::<()>::new(), None);
+        replica.committed(Tree::<()>::new(), Aside::default());
         StepError::Damaged(error)
     }
 
