@@ -19,6 +19,8 @@ use crate::exit;
 const FENCED_GRACE: Duration = Duration::from_secs(1);
 /// How long a fenced life waits for what KILL does not end.
 const FENCED_END: Duration = Duration::from_secs(3);
+/// How long the watcher of a fenced life may take to tell of it, when the gateway is gone.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How often KILL is repeated. A process may be forked while its siblings are being looked up.
 const KILL_AGAIN: Duration = Duration::from_millis(100);
 
@@ -66,6 +68,8 @@ pub(super) struct Ending {
     pub(super) main: Option<Ended>,
     told: Told,
     kill: Kill,
+    /// Nothing of the gateway is left, and the watcher tells of the end.
+    leaving: bool,
     /// When waiting ends, whatever is still alive.
     end_at: MonotonicMs,
 }
@@ -82,12 +86,14 @@ impl Ending {
             main,
             told: Told::Main,
             kill: Kill::At(kill_at),
+            leaving: false,
             end_at,
         }
     }
 
     pub(super) fn deadline(&self) -> MonotonicMs {
         match self.kill {
+            _ if self.leaving => self.end_at,
             Kill::At(at) => at,
             Kill::Again(at) => at.min(self.end_at),
         }
@@ -106,6 +112,7 @@ impl Ending {
             main: self.main,
             told: self.told,
             kill: self.kill.no_later_than(kill_at),
+            leaving: false,
             end_at: self.end_at.min(end_at),
         }
     }
@@ -247,12 +254,29 @@ impl Machine {
                 self.transition(State::Backoff { until, last }, Cause::AllGone);
             }
             Then::MakeWay(why) => self.save_and_make_way(main, why, now, Cause::AllGone),
-            Then::Fence => self.exit(
-                exit::FENCED,
-                Saved::Not("this instance does not own the session any more".to_owned()),
-                Cause::AllGone,
-            ),
+            Then::Fence => self.leave_fenced(now),
         }
+    }
+
+    /// Ends a fenced life of whose gateway nothing is left: when the watcher has told of it.
+    fn leave_fenced(&mut self, now: MonotonicMs) {
+        if let (true, State::Ending(ending)) = (self.watcher.is_alive(), &mut self.state) {
+            ending.leaving = true;
+            ending.end_at = ending.end_at.min(now.after(LAST_WORDS));
+            return;
+        }
+        self.exit_fenced();
+    }
+
+    pub(super) fn on_watcher_ended_fenced(&mut self) {
+        if matches!(&self.state, State::Ending(ending) if ending.leaving) {
+            self.exit_fenced();
+        }
+    }
+
+    fn exit_fenced(&mut self) {
+        let saved = Saved::Not("this instance does not own the session any more".to_owned());
+        self.exit(exit::FENCED, saved, Cause::AllGone);
     }
 
     fn begin_flush(&mut self, ended: Ended, stop: Stop, now: MonotonicMs, cause: Cause) {
@@ -294,7 +318,11 @@ impl Machine {
         let State::Ending(ending) = &mut self.state else {
             return;
         };
-        if matches!(ending.kill, Kill::Again(_)) && now >= ending.end_at {
+        if ending.leaving {
+            if now >= ending.end_at {
+                self.exit_fenced();
+            }
+        } else if matches!(ending.kill, Kill::Again(_)) && now >= ending.end_at {
             self.give_up();
         } else if now >= ending.kill.at() {
             let first = matches!(ending.kill, Kill::At(_));

@@ -412,6 +412,7 @@ impl Machine {
         self.act(Action::SignalDescendants(libc::SIGCONT));
         if self.lifecycle() == Lifecycle::Fenced {
             self.watcher = Watcher::Unwanted;
+            self.on_watcher_ended_fenced();
             return;
         }
         if matches!(self.state, State::Flushing(_)) {

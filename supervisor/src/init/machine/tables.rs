@@ -511,10 +511,21 @@ fn a_fenced_life_ends_fast_and_saves_nothing() {
             (1000, &Action::SignalDescendants(KILL))
         );
         bench.step(killed(Role::Gateway, KILL));
-        let (code, saved) = exit_of(&bench.step(Event::DescendantsGone));
+        let mut actions = bench.step(Event::DescendantsGone);
+        // A watcher that is still there tells of it first.
+        if actions.is_empty() {
+            actions = bench.step(exited(Role::Watcher, exit::FENCED));
+        }
+        let (code, saved) = exit_of(&actions);
         assert_eq!(code, exit::FENCED);
         assert!(matches!(saved, Saved::Not(_)));
     }
+    // One that does not come to an end is not waited for long.
+    let mut bench = Bench::running(plan());
+    bench.steps([lost(), exited(Role::Gateway, 0)]);
+    assert_eq!(bench.step(Event::DescendantsGone), []);
+    let (waited, actions) = bench.wait();
+    assert_eq!((waited, exit_of(&actions).0), (2000, exit::FENCED));
     let mut bench = Bench::running(plan());
     bench.steps([exited(Role::Gateway, 0), Event::DescendantsGone]);
     bench.is(Lifecycle::Flushing);
