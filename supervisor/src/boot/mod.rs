@@ -17,6 +17,7 @@ mod logins;
 mod mounts;
 pub mod remains;
 pub mod restore;
+mod room;
 pub mod survey;
 mod unowned;
 

@@ -15,6 +15,7 @@ use crate::session::{Stage, StageError, StagedFile, StateDir};
 use crate::store::{ArchiveName, Header, Seq, Store};
 
 use super::error::BootError;
+use super::room;
 use crate::progress::Progress;
 
 /// For at most this many requests at a time connections are opened while the tree is read.
@@ -216,9 +217,23 @@ pub async fn newest_seq(
     Ok(Some(low))
 }
 
-enum Failure {
+pub(super) enum Failure {
     Archive(ArchiveError, Option<Source>),
     Stage(StageError),
+}
+
+impl Failure {
+    /// What reading contents came to. A disk that is full comes through the sink as an I/O error with
+    /// the cause inside.
+    pub(super) fn of_the_sink((error, source): (ArchiveError, Option<Source>)) -> Self {
+        match error {
+            ArchiveError::Io { action, source } => match source.downcast::<StageError>() {
+                Ok(stage) => Self::Stage(stage),
+                Err(source) => Self::Archive(ArchiveError::Io { action, source }, None),
+            },
+            error => Self::Archive(error, source),
+        }
+    }
 }
 
 impl From<StageError> for Failure {
@@ -244,6 +259,8 @@ async fn stage_version(
         Some(links) if !links.is_empty() && stage.can_link() => links.within(&version.tree),
         _ => BTreeMap::new(),
     };
+    let root = place.state.session_path();
+    room::check(store, &mut version, |path| !links.contains_key(path), root).await?;
     let fetch = Fetch::plan(&mut version, |path| !links.contains_key(path));
     if let Some(source) = fetch.sources().iter().find(|source| lost.contains(source)) {
         let why = format!("it needs {source:?}, which is damaged");
@@ -300,25 +317,8 @@ async fn stage_version(
         verifier: Verifier::default(),
         progress: progress.clone(),
     };
-    let sink = match fetch.run(store, sink).await {
-        Ok(sink) => sink,
-        Err((error, source)) => {
-            // A disk that is full comes through the sink as an I/O error with the cause inside.
-            if let ArchiveError::Io { source: cause, .. } = error {
-                return Err(match cause.downcast::<StageError>() {
-                    Ok(stage) => Failure::Stage(stage),
-                    Err(source) => Failure::Archive(
-                        ArchiveError::Io {
-                            action: "restore contents",
-                            source,
-                        },
-                        None,
-                    ),
-                });
-            }
-            return Err(Failure::Archive(error, source));
-        }
-    };
+    let sink = fetch.run(store, sink).await;
+    let sink = sink.map_err(Failure::of_the_sink)?;
     if sink.verifier.verified() != wanted {
         let why = "not all of its files have come".to_owned();
         let seq = header.seq;

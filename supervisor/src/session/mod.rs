@@ -76,6 +76,7 @@ pub use marker::{Marker, MarkerError, Mode};
 pub use profile::{Exclusion, Profile};
 pub use rights::Limits;
 pub use scan::{Directory, Fingerprint, Found, FoundKind, Look, ScanReport, SkipReason};
+pub use sparse::data_len;
 pub use sqlite::{Check, Image, Snapshot, SnapshotError, snapshot};
 pub use stable::{ReadError, Stable};
 pub use stage::{Stage, StageError, StagedFile, free_space};

@@ -25,6 +25,17 @@ pub(super) fn write_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()>
     Ok(())
 }
 
+/// How many of `bytes`, which lie at `offset` in their file, [`write_at`] would write.
+#[must_use]
+pub fn data_len(offset: u64, bytes: &[u8]) -> u64 {
+    let (mut len, mut from) = (0, 0);
+    while let Some(run) = next_run(offset, bytes, from) {
+        len += run.len() as u64;
+        from = run.end;
+    }
+    len
+}
+
 /// Whether [`write_at`] leaves out the end of a file with this content.
 pub(super) fn ends_with_a_hole(content: &[u8]) -> bool {
     content.len() >= BLOCK
