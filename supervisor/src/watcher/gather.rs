@@ -6,22 +6,23 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use nix::unistd::geteuid;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::dirty::Work;
 use super::gathered::{Edit, Gathered, Pass, Seen};
 use super::guard::{self, Refusal};
+use super::metadata::same_rights;
 use super::outcome::{FileOutcome, Later, RETRY};
+use super::passed_over::{may_be_the_gateways, unreadable};
 use super::read_ahead::Taken;
 use super::replica::Replica;
 use super::shape::{Becomes, Shape};
 use crate::archive::builder::{Builder, PackSink};
 use crate::archive::tree::Leaf;
 use crate::archive::{Aside, Result};
-use crate::entry::{Kind, Meta, RelPath};
+use crate::entry::{Kind, RelPath};
 use crate::progress::Progress;
-use crate::session::{Found, FoundKind, Limits, Look, ScanReport, SkipReason, Stable};
+use crate::session::{Found, FoundKind, Limits, Look, SkipReason, Stable};
 
 impl Replica {
     /// One look of [`Replica::gather`].
@@ -377,171 +378,6 @@ impl Replica {
             }
         }
     }
-
-    /// Adds the times that changed without content, and those of the directories around what is
-    /// committed: not worth a commit of their own, except at the end.
-    fn add_touched(&mut self, gather: &mut Gather) {
-        if gather.builder.is_empty() && (gather.pass == Pass::Live || self.touched.is_empty()) {
-            return;
-        }
-        let mut paths = self.touched.clone();
-        let mut edited = HashSet::new();
-        for edit in &gather.out.edits {
-            let path = match edit {
-                Edit::Set(path, _) | Edit::Remove(path) => path,
-            };
-            edited.insert(path.clone());
-            paths.extend(path.parent());
-        }
-        for path in paths {
-            let (false, Some(leaf)) = (edited.contains(&path), self.tree.get(&path)) else {
-                continue;
-            };
-            let Look::Found(found) = self.directory.look(&path) else {
-                continue;
-            };
-            let same_kind = match (&leaf.kind, &found.kind) {
-                (Kind::File { size, .. }, FoundKind::File) => *size == found.print.size,
-                (Kind::Dir, FoundKind::Dir) => true,
-                (Kind::Symlink { target }, FoundKind::Symlink { target: now }) => target == now,
-                _ => false,
-            };
-            let meta = self.limits.as_archived(found.meta, &leaf.meta);
-            let becomes = match found.kind {
-                FoundKind::Dir => Becomes::Dir,
-                _ => Becomes::Other,
-            };
-            if same_kind
-                && leaf.meta != meta
-                && same_rights(&leaf.meta, &meta)
-                && self.admits(&path, becomes, gather)
-            {
-                gather.builder.touch(&path, meta);
-                let leaf = Leaf {
-                    meta,
-                    ..leaf.clone()
-                };
-                gather.out.edits.push(Edit::Set(path, leaf));
-            }
-        }
-    }
-
-    /// Where an archived owner or mode cannot be had in this directory, the archive keeps it.
-    fn keep_what_cannot_be_had(&self, gather: &mut Gather) {
-        if self.limits.is_none() {
-            return;
-        }
-        let kept = |path: &RelPath, meta: &mut Meta| {
-            if let Some(known) = self.tree.get(path) {
-                *meta = self.limits.as_archived(*meta, &known.meta);
-            }
-        };
-        gather.builder.each_meta(kept);
-        for edit in &mut gather.out.edits {
-            if let Edit::Set(path, leaf) = edit {
-                kept(path, &mut leaf.meta);
-            }
-        }
-    }
-
-    /// Adds what changed of the session directory itself: its time, as any directory's, only to what is
-    /// committed anyway. Where nothing is known of it yet, that waits for a commit, too: an archive
-    /// never begins with it, or an empty directory would be content.
-    fn add_own(&self, gather: &mut Gather) {
-        let Ok(found) = self.directory.own_meta() else {
-            return;
-        };
-        let meta = match &self.aside.own {
-            Some(known) => self.limits.as_archived(found, known),
-            None => found,
-        };
-        let is_due = match &self.aside.own {
-            Some(known) if !same_rights(known, &meta) => true,
-            known => !gather.builder.is_empty() && *known != Some(meta),
-        };
-        if is_due {
-            gather.builder.set_own(meta);
-            gather.out.aside.own = Some(meta);
-        }
-    }
-
-    /// Adds which files are one file under several names, where that has changed: by itself, too, since
-    /// a restore would take files for one that are not any more.
-    fn add_links(&self, gather: &mut Gather) {
-        let known = self.aside.links.clone().unwrap_or_default();
-        if known.is_empty() && !self.unheard.has_links() {
-            return;
-        }
-        let (mut set, mut removed) = (HashSet::new(), HashSet::new());
-        for edit in &gather.out.edits {
-            match edit {
-                Edit::Set(path, _) => set.insert(path),
-                Edit::Remove(path) => removed.insert(path),
-            };
-        }
-        let is_removed = |path: &RelPath| path.ancestors().any(|dir| removed.contains(&dir));
-        let links = self.unheard.links(|path| {
-            set.contains(path) || (self.tree.get(path).is_some() && !is_removed(path))
-        });
-        if let Some(links) = links.filter(|links| *links != known) {
-            gather.builder.set_links(links.clone());
-            gather.out.aside.links = Some(links);
-        }
-    }
-
-    fn same_rights(&self, known: &Meta, found: &Meta) -> bool {
-        same_rights(known, &self.limits.as_archived(*found, known))
-    }
-
-    /// Reports what a scan found and could not take.
-    pub(super) fn report_passed_over(&mut self, report: &ScanReport, gather: &mut Gather) {
-        for (path, reason) in &report.skipped {
-            self.report_once(Some(path), "skipped", &reason.to_string());
-        }
-        for (path, why) in &report.unreadable {
-            self.cannot_be_read(path, why, gather);
-        }
-        self.excluded.name(report);
-    }
-
-    /// Reports what could not even be looked at, or into. Where something of it is archived, it may
-    /// have changed since; where nothing is, the gateway may have put something there.
-    fn cannot_be_read(&mut self, path: &RelPath, why: &str, gather: &mut Gather) {
-        let archived = match self.tree.get(path).map(|leaf| &leaf.kind) {
-            Some(Kind::Dir) => !self.tree.below(path).is_empty(),
-            known => known.is_some(),
-        };
-        self.report_once(Some(path), unreadable(archived), why);
-        let made = || match self.directory.look(path) {
-            Look::Found(found) => may_be_the_gateways(&found.meta),
-            _ => false,
-        };
-        if archived || made() {
-            gather
-                .out
-                .unread
-                .get_or_insert_with(|| (path.clone(), why.to_owned()));
-        }
-    }
-
-    pub(super) fn report_once(&mut self, path: Option<&RelPath>, what: &'static str, why: &str) {
-        let key = path
-            .cloned()
-            .unwrap_or_else(|| RelPath::new("session-directory").expect("a path"));
-        // Forgetting now and then is better than remembering without end.
-        if self.reported.len() > 1000 {
-            self.reported.clear();
-        }
-        if self.reported.insert((key.clone(), what)) {
-            warn!(target: "sync", path = %key, why, "{}", match what {
-                "skipped" => "entry is not archived",
-                "unreadable" => "entry cannot be read; its last committed state stays",
-                "never read" => "entry cannot be read, and was never saved",
-                "not whole" => "file is not whole; its last committed version stays",
-                _ => "changes are found by rescans only",
-            });
-        }
-    }
 }
 
 /// Whether a fingerprint may stand for the content.
@@ -636,24 +472,4 @@ pub(super) fn is_as_committed(
         }
         _ => false,
     }
-}
-
-fn same_rights(a: &Meta, b: &Meta) -> bool {
-    a.mode == b.mode && a.owner == b.owner
-}
-
-/// As what it is reported that something cannot be read.
-fn unreadable(is_archived: bool) -> &'static str {
-    match is_archived {
-        true => "unreadable",
-        false => "never read",
-    }
-}
-
-/// Whether the gateway can have made an entry that cannot be read. What belongs to others was there before
-/// (such as a `lost+found` of root's) and is not the gateway's, which cannot be another user than ours
-/// where ours is not root.
-fn may_be_the_gateways(meta: &Meta) -> bool {
-    let user = geteuid();
-    user.is_root() || meta.owner.uid == user.as_raw()
 }
