@@ -154,12 +154,19 @@ fn the_databases_volume_is_full() {
             let life = (waha.started_at(), gateway_pid(&waha));
             let ballast = stack.container("ballast");
             // Until there is no space, which is how `dd` ends here.
-            let filled = ballast.try_exec(&["dd", "if=/dev/zero", "of=/data/db/ballast", "bs=1M"]);
+            let fill = || {
+                let file = "of=/data/db/ballast";
+                let more = ["oflag=append", "conv=notrunc"];
+                ballast.try_exec(&[&["dd", "if=/dev/zero", file, "bs=64K"], &more[..]].concat())
+            };
+            let filled = fill();
             assert!(filled.err.contains("No space left"), "{}", filled.err);
             stack.gateway().load(LOAD);
             // mongod writes into room that it has already, and looks for more every minute: take
-            // that room, and have it look now. What mongosh says of it differs: mongod may die.
+            // that room, and have it look now. What mongosh says of it differs: mongod may die, and
+            // its next start lets go of room, a hundred megabytes of its journal for one.
             until_within(NO_SPACE, "changes cannot be saved", || {
+                let _ = fill();
                 let _ = stack.try_mongo_as_root(TAKE_ALL_ROOM);
                 yes(waha
                     .logs()
