@@ -25,7 +25,8 @@ pub(super) fn write_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()>
     Ok(())
 }
 
-/// How many of `bytes`, which lie at `offset` in their file, [`write_at`] would write.
+/// How many of `bytes`, which lie at `offset` in their file, take room on a disk: all but whole blocks of
+/// zeros.
 #[must_use]
 pub fn data_len(offset: u64, bytes: &[u8]) -> u64 {
     let (mut len, mut from) = (0, 0);
