@@ -32,6 +32,10 @@ fn rows(dir: &Path) -> u64 {
         .stdin(Stdio::null())
         .output()
         .expect("run");
+    // A version of before the table was made is sound, and holds none.
+    if String::from_utf8_lossy(&output.stderr).contains("no such table") {
+        return 0;
+    }
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
     said.trim().parse().expect("a number")
