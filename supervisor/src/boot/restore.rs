@@ -259,8 +259,6 @@ async fn stage_version(
         Some(links) if !links.is_empty() && stage.can_link() => links.within(&version.tree),
         _ => BTreeMap::new(),
     };
-    let root = place.state.session_path();
-    room::check(store, &mut version, |path| !links.contains_key(path), root).await?;
     let fetch = Fetch::plan(&mut version, |path| !links.contains_key(path));
     if let Some(source) = fetch.sources().iter().find(|source| lost.contains(source)) {
         let why = format!("it needs {source:?}, which is damaged");
@@ -270,6 +268,8 @@ async fn stage_version(
             None,
         ));
     }
+    let root = place.state.session_path();
+    room::check(store, &mut version, |path| !links.contains_key(path), root).await?;
     progress.begin(version.tree.files(), version.tree.bytes());
     if let (Own::Archived(owner), Some(own)) = (place.own, version.aside.own) {
         stage.set_own_meta(own, owner)?;
