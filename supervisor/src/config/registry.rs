@@ -282,7 +282,7 @@ pub(super) const ALL: &[Setting] = &[
         env: "SESSIONKEEP_SYNC_FREEZE",
         takes: "`auto` or `never`",
         default: Default::Is("auto"),
-        meaning: "whether a gateway that writes without a pause is stopped for up to 10 ms, at most once a second, so that all files of a version are of one moment; `never` also leaves a database unsaved while its writer shares no lock",
+        meaning: "whether a gateway that writes without a pause is stopped for up to 10 ms a version and a hundredth of the time, so that all files of a version are of one moment; `never` also leaves a database unsaved while its writer shares no lock",
         set: |s, v| choice(FREEZE, v).map(|v| s.sync.freeze = v),
         show: |s| name_of(FREEZE, s.sync.freeze),
         ..ROW

@@ -2,8 +2,9 @@
 //!
 //! The gateway's processes are stopped for as long as it takes to read what they have written since
 //! the files were last read: what did not change in between is not read again. That is a millisecond
-//! or so, and [`STILL_MAX`] in all, at most once in [`PACE`]. A file in the middle of whose writing the
-//! gateway was stopped is not whole; it is let go on then, and stopped again.
+//! or so, [`STILL_MAX`] in all for one version, and a hundredth of the time at most ([`next_after`]). A
+//! file in the middle of whose writing the gateway was stopped is not whole; it is let go on then, and
+//! stopped again.
 
 use std::collections::HashSet;
 use std::io;
@@ -34,8 +35,12 @@ const STOPPED_WITHIN: Duration = Duration::from_millis(20);
 /// So few files are left to be read while the gateway stands still, where that can be reached at all.
 const LITTLE: usize = 8;
 const ROUNDS_MAX: u32 = 4;
-/// From one version that needed it to the next.
-const PACE: Duration = Duration::from_secs(1);
+/// The gateway runs for so many times as long as it was stopped for a version, before it is stopped
+/// for the next.
+const RUNS: u32 = 99;
+/// But it is not waited longer than this for the next version, however long stopping it took: on a
+/// machine that has no core left nothing of the gateway's runs anyway.
+const WAITS_MAX: Duration = Duration::from_secs(1);
 /// How long the gateway goes on between two tries of one version. Different ones, since its own
 /// rhythm would otherwise have it stopped at the same place.
 const BETWEEN: [Duration; 4] = [
@@ -88,6 +93,7 @@ pub(super) struct Standstill {
 }
 
 /// Why files could not be read.
+#[derive(Debug)]
 enum Failure {
     /// There is too much of it.
     TooMuch,
@@ -118,7 +124,7 @@ impl Standstill {
     /// Takes in the gateway's main process.
     pub(super) fn set_gateway(&mut self, pid: Option<i32>) {
         if self.gateway != pid {
-            (self.gateway, self.given_up) = (pid, None);
+            (self.gateway, self.given_up, self.in_vain) = (pid, None, 0);
         }
     }
 
@@ -158,6 +164,15 @@ impl Standstill {
         Standing::Impossible
     }
 
+    /// Notes that there is no such process as the gateway's is thought to be. It was started, or ended and
+    /// started anew, a moment ago, and of that it is told next; or it cannot be seen at all.
+    fn unseen(&mut self, now: Instant) -> Standing {
+        match self.again(now + HELD) {
+            Standing::Impossible => self.give_up(GIVEN_UP),
+            standing => standing,
+        }
+    }
+
     fn give_up(&mut self, pause: Duration) -> Standing {
         self.given_up = Some(Instant::now() + pause);
         Standing::Impossible
@@ -182,19 +197,20 @@ impl Replica {
     /// then, which is added to it.
     pub(super) fn read_at_a_standstill(&mut self, work: &mut Work, moved: Work) -> Standing {
         let mut moved = Some(moved);
-        let Some(gateway) = self.standstill.gateway() else {
-            return Standing::Impossible;
-        };
         let now = Instant::now();
-        if self.standstill.given_up.is_some_and(|until| now < until) {
+        let is_given_up = self.standstill.given_up.is_some_and(|until| now < until);
+        if self.standstill.policy == FreezePolicy::Never || is_given_up {
             return Standing::Impossible;
         }
+        let Some(gateway) = self.standstill.gateway else {
+            return self.standstill.unseen(now);
+        };
         if let Some(next) = self.standstill.next.filter(|next| now < *next) {
             // What has moved was overheard, and is looked at then in any case.
             return Standing::NotYet(next.min(now + HELD));
         }
         let freezer = ProcessFreezer::of_gateway(gateway).within(STOPPED_WITHIN);
-        let mut spent = Duration::ZERO;
+        let (mut spent, mut stopped) = (Duration::ZERO, Duration::ZERO);
         let mut tries = 0;
         let mut torn_each_time: Option<HashSet<RelPath>> = None;
         let mut pauses = BETWEEN.iter().cycle();
@@ -212,7 +228,7 @@ impl Replica {
             let Some(mut ahead) = ahead.filter(|_| listed) else {
                 break Err(Failure::TooMuch);
             };
-            let (tried, still) = self.read_frozen(&freezer, work, &mut ahead);
+            let (tried, still) = self.read_frozen(&freezer, work, &mut ahead, &mut stopped);
             spent += still;
             tries += 1;
             if let Err(failure) = tried {
@@ -236,7 +252,7 @@ impl Replica {
             std::thread::sleep(*pauses.next().expect("they never end"));
         };
         let now = Instant::now();
-        let next = now + PACE;
+        let next = now + next_after(stopped);
         self.standstill.next = Some(next);
         match read {
             Ok(Some(ahead)) => {
@@ -249,7 +265,10 @@ impl Replica {
                 self.standstill.was_torn(torn_each_time.unwrap_or_default());
                 self.standstill.again(next.min(now + HELD))
             }
-            Err(Failure::Overflow | Failure::Late) => self.standstill.again(next.min(now + HELD)),
+            Err(failure @ (Failure::Overflow | Failure::Late)) => {
+                debug!(target: "sync", tries, still = ?spent, ?failure, "files could not be read in time while the gateway stood still");
+                self.standstill.again(next.min(now + HELD))
+            }
             Err(Failure::TooMuch) => {
                 debug!(target: "sync", still = ?spent, "too much changes to be read while the gateway stands still");
                 self.standstill.give_up(TOO_MUCH)
@@ -263,6 +282,7 @@ impl Replica {
                 // On a busy machine it may be quicker the next time.
                 match error.kind() {
                     io::ErrorKind::TimedOut => self.standstill.again(next.min(now + HELD)),
+                    io::ErrorKind::NotFound => self.standstill.unseen(now),
                     _ => self.standstill.give_up(GIVEN_UP),
                 }
             }
@@ -270,18 +290,20 @@ impl Replica {
     }
 
     /// Stops the gateway, and reads what was changed since the rest of `work` was read. Says how long
-    /// the gateway stood still, too.
+    /// all of the gateway stood still, too, and adds to `stopped` how long any of it did.
     fn read_frozen(
         &mut self,
         freezer: &ProcessFreezer,
         work: &mut Work,
         ahead: &mut ReadAhead,
+        stopped: &mut Duration,
     ) -> (Result<(), Failure>, Duration) {
         let mut moved = match self.read_until_little_moves(work, ahead) {
             Ok(moved) => moved,
             Err(failure) => return (Err(failure), Duration::ZERO),
         };
-        let mut begun = Instant::now();
+        let first = Instant::now();
+        let mut begun = first;
         // The guard comes first: a freeze that failed half way has stopped somebody.
         let thaw = Thaw(freezer);
         let read = freezer.freeze().map_err(Failure::Runs).and_then(|()| {
@@ -296,6 +318,7 @@ impl Replica {
         };
         drop(thaw);
         let still = begun.elapsed();
+        *stopped += first.elapsed();
         if !moved.everything {
             work.add(moved);
         }
@@ -372,6 +395,12 @@ impl Replica {
     }
 }
 
+/// How long the gateway runs after it was stopped for so long, until it may be stopped for the next
+/// version.
+fn next_after(stopped: Duration) -> Duration {
+    (stopped * RUNS).min(WAITS_MAX)
+}
+
 /// Whether a file was written only just now, by its own time. One that lies in the future tells
 /// nothing.
 fn is_fresh(mtime_ns: i64) -> bool {
@@ -380,4 +409,35 @@ fn is_fresh(mtime_ns: i64) -> bool {
     SystemTime::now()
         .duration_since(written)
         .is_ok_and(|age| age < AT_REST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_is_stopped_for_a_hundredth_of_the_time_at_most() {
+        let stopped = Duration::from_millis(2);
+        let share = stopped.as_secs_f64() / (stopped + next_after(stopped)).as_secs_f64();
+        assert!((share - 0.01).abs() < 1e-9, "{share}");
+        assert_eq!(next_after(Duration::ZERO), Duration::ZERO);
+        // As many as one version may take, and what a machine without a free core makes of it.
+        assert!(next_after(STILL_MAX) <= WAITS_MAX);
+        assert_eq!(next_after(Duration::from_secs(60)), WAITS_MAX);
+    }
+
+    #[test]
+    fn a_gateway_that_is_not_known_yet_is_waited_for_and_not_for_ever() {
+        let mut standstill = Standstill::new(FreezePolicy::Auto);
+        let now = Instant::now();
+        for _ in 0..IN_VAIN_MAX {
+            assert!(matches!(standstill.unseen(now), Standing::NotYet(_)));
+        }
+        assert!(matches!(standstill.unseen(now), Standing::Impossible));
+        assert!(standstill.given_up.is_some());
+        // One that was started since is another matter.
+        standstill.set_gateway(Some(7));
+        assert!(standstill.given_up.is_none());
+        assert!(matches!(standstill.unseen(now), Standing::NotYet(_)));
+    }
 }
