@@ -115,6 +115,8 @@ mod sqlcipher;
 mod tamper;
 #[path = "faults/tls.rs"]
 mod tls;
+#[path = "faults/torn_databases.rs"]
+mod torn_databases;
 #[path = "faults/tree_shapes.rs"]
 mod tree_shapes;
 #[path = "faults/types.rs"]

@@ -35,7 +35,7 @@ pub const ALL: &[(u8, &str, &str)] = &[
     (
         FLUSH_FAILED,
         "the gateway ended with 0, but its last changes could not be saved",
-        "keep the directory: the next start commits what is left in it",
+        "keep the directory: the next start commits what is whole in it, and puts back what is damaged",
     ),
     (
         FENCED,

@@ -8,7 +8,7 @@ use super::keeper::{IDLE, Tree, World, send, wait_until};
 const LOGIN: &str = r#"{"me":"first"}"#;
 const NOT_WHOLE: &str = "file is not whole; its last committed version stays";
 const PUT_BACK: &str = "a crash had torn this file";
-const HELD_BACK: &str = "a file is not saved, and its last committed version stays";
+const HELD_BACK: &str = "what is not whole is not saved, and its last committed version stays";
 
 /// Files that are called JSON, and are none to a strict reader.
 const FORMATS: [(&str, &[u8]); 10] = [

@@ -32,6 +32,76 @@ fn shown(port: u16, kind: &str) -> Vec<Value> {
 }
 
 #[test]
+fn what_is_not_saved_is_told_everywhere_until_it_is() {
+    let world = World::sqlite();
+    let port = free_port();
+    let life = world
+        .script(IDLE)
+        .set("alarm.lag=1s")
+        .set(&format!("http.port={port}"))
+        .ready();
+    world.write("creds.json", LOGIN);
+    world.write("other.json", "{}");
+    world.wait_until_saved();
+    world.write("creds.json", &LOGIN[..10]);
+    world.write("other.json", "");
+    wait_until("it is an incident", || !shown(port, "not_saved").is_empty());
+    let told = || {
+        let text = world.command(&["status", "--set", &format!("http.port={port}")]);
+        let health = get(port, "/health", &[]);
+        (
+            String::from_utf8(text.stdout).expect("text"),
+            get(port, "/status", &[]).json(),
+            (health.code, health.json()),
+            get(port, "/metrics", &[]).text(),
+        )
+    };
+    let (text, status, (code, health), metrics) = told();
+    assert!(
+        text.contains("running    running, not everything saved"),
+        "{text}"
+    );
+    assert!(
+        text.contains("not saved  creds.json: its JSON does not parse"),
+        "{text}"
+    );
+    let of = (
+        &status["unsaved"],
+        &status["not_whole"],
+        &status["unsaved_paths"][0]["path"],
+    );
+    assert_eq!(of, (&2.into(), &2.into(), &"creds.json".into()), "{status}");
+    // It is no reason to end the gateway, which may write it whole.
+    assert_eq!(code, 200, "{health}");
+    let detail = health.to_string();
+    assert!(
+        detail.contains("not saved as it is: creds.json"),
+        "{detail}"
+    );
+    assert!(
+        metrics.contains("sessionkeep_unsaved_entries 2.0"),
+        "{metrics}"
+    );
+    assert!(shown(port, "not_saved")[0]["until_ms"].is_null());
+    world.write("creds.json", LOGIN);
+    world.write("other.json", "[]");
+    wait_until("it is over", || {
+        shown(port, "not_saved")[0]["until_ms"].is_u64()
+    });
+    let (text, status, _, metrics) = told();
+    assert!(
+        text.contains("running    running, everything saved"),
+        "{text}"
+    );
+    assert_eq!(status["unsaved"], 0, "{status}");
+    assert!(
+        metrics.contains("sessionkeep_unsaved_entries 0.0"),
+        "{metrics}"
+    );
+    assert_eq!(life.stop().code, 0);
+}
+
+#[test]
 fn an_outage_of_the_store_is_told_when_it_begins_and_when_it_is_over() {
     let world = World::mongo();
     let (line, hook, beats) = (Line::to(&world), Hook::start(2), Hook::start(0));

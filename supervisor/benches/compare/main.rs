@@ -7,6 +7,8 @@
 //!
 //! `BENCH` names the sections to run (`BENCH=w2,w4`), whose figures then replace those of an
 //! earlier run; `BENCH=smoke` runs all of it in a minute or two on next to no data, and keeps nothing.
+//! `BENCH_ALONE=1` leaves out what the product is compared with, and keeps nothing either: with
+//! `BENCH_PRODUCT=PATH`, the binary to measure, two builds are compared by turns (W1, W2, W4).
 
 mod cage;
 mod link;
@@ -65,7 +67,8 @@ fn main() -> ExitCode {
     }
     let kept = kept();
     std::fs::create_dir_all(kept.parent().expect("it has one")).expect("create target/bench");
-    let mut results = if smoke {
+    let is_alone = section::is_alone();
+    let mut results = if smoke || is_alone {
         Results::default()
     } else {
         Results::load(&kept)
@@ -83,6 +86,10 @@ fn main() -> ExitCode {
         section(&mut Context::new(scale, &mut results));
         results.end(begun.elapsed().as_secs_f64());
         println!("    ({:.0} s)", begun.elapsed().as_secs_f64());
+    }
+    if is_alone {
+        println!("measured without the others; nothing is kept");
+        return ExitCode::SUCCESS;
     }
     let missing = report::missing(&results);
     if smoke {

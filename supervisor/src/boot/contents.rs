@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
@@ -13,12 +14,14 @@ use nix::sys::stat::Mode;
 use crate::archive::fetch::{At, Sink, Verifier, Wanted};
 use crate::archive::{ArchiveError, Result as ArchiveResult};
 use crate::entry::RelPath;
-use crate::session::json::{self, Form};
-use crate::session::{StateDir, beneath};
+use crate::session::form::read_form;
+use crate::session::{Check, Form, FormReader, Place, StateDir, beneath, json, snapshot, sqlite};
 
 /// Where they are, in our own directory.
 const CONTENTS: &str = "contents";
 const BLOCK: usize = 64 << 10;
+/// Nobody else has them open.
+const BUSY: Duration = Duration::from_millis(200);
 
 /// A [`Sink`] that keeps what it is given.
 #[derive(Debug)]
@@ -77,7 +80,17 @@ impl Contents {
     /// # Errors
     /// What the file system said.
     pub(crate) fn form(&self, content: &Content) -> io::Result<Form> {
-        let read = json::read_form(self.dir(), content.name.as_bytes(), BLOCK);
+        let (dir, name) = (self.dir(), content.name.as_bytes());
+        if !json::is_json_name(&content.path) && sqlite::is_database(dir, name)? {
+            let place = Place::below(dir, name)?;
+            return Ok(
+                match snapshot(&place, BUSY, Check::Quick, &mut |_, _| Ok(())) {
+                    Ok(_) => Form::Database,
+                    Err(_) => Form::Broken,
+                },
+            );
+        }
+        let read = read_form(dir, name, BLOCK, FormReader::of(&content.path));
         read.map(|(form, _)| form).map_err(io::Error::other)
     }
 

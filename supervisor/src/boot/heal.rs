@@ -23,10 +23,10 @@ use crate::archive::version::Version;
 use crate::entry::{Digest, Kind, RelPath};
 use crate::ownership::is_refused;
 use crate::session::beneath::{self, Place};
+use crate::session::form::is_torn;
 use crate::session::install::REPLACED;
-use crate::session::json::{self, Form};
 use crate::session::state_dir::own_dir;
-use crate::session::{Found, FoundKind, JsonReader, ReadError, stable};
+use crate::session::{Form, Found, FoundKind, JsonReader, ReadError, json, stable};
 
 pub(super) use database::heal as heal_databases;
 
@@ -70,7 +70,7 @@ fn put_all_back(
     let mut torn = Vec::new();
     for content in contents.whole() {
         let (before, now) = (contents.form(content)?, suspects.get(&content.path));
-        if now.is_some_and(|now| json::is_torn(&content.path, before, *now)) {
+        if now.is_some_and(|now| is_torn(&content.path, before, *now, false)) {
             torn.push(content);
         }
     }

@@ -1,19 +1,22 @@
 //! `sessionkeep excluded`: what of the session directory is not saved, and why.
 
 use std::fmt::Write as _;
+use std::io;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::config::Flags;
-use crate::session::{Directory, Profile};
+use crate::entry::RelPath;
+use crate::session::{Directory, FoundKind, Profile, sqlite};
 
 use super::context;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A directory is named once, with all below it.
+A directory is named once, with all below it. What a running instance holds back since it
+is damaged stands in `sessionkeep status`.
 
 Example:
   sessionkeep excluded --json")]
@@ -28,7 +31,15 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let opened = Directory::open(&settings.dir, Profile::new(settings.profile));
     let directory =
         opened.with_context(|| format!("failed to open `{}`", settings.dir.display()))?;
-    let report = directory.scan(None, &mut |_, _| {}, &mut |_| {});
+    let mut unopened: Vec<(RelPath, String)> = Vec::new();
+    let report = directory.scan(None, &mut |_, _| {}, &mut |found| {
+        if found.kind == FoundKind::File
+            && let Err(error) = sqlite::read_start(directory.fd(), found.path.as_bytes())
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            unopened.push((found.path, error.to_string()));
+        }
+    });
     if let Some(error) = report.root_unreadable {
         return Err(error).with_context(|| format!("failed to read `{}`", settings.dir.display()));
     }
@@ -43,9 +54,11 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let unreadable = report
         .unreadable
         .iter()
+        .chain(&unopened)
         .map(|(path, why)| (path, format!("it cannot be read: {why}")));
     let all: Vec<_> = by_profile.chain(others).chain(unreadable).collect();
-    let count = report.excluded_count + report.skipped_count + report.unreadable.len() as u64;
+    let unreadable = report.unreadable.len() + unopened.len();
+    let count = report.excluded_count + report.skipped_count + unreadable as u64;
     if args.json {
         let rows: Vec<Value> = all
             .iter()

@@ -23,6 +23,8 @@ pub(super) fn told(status: &Value) -> String {
     let lag = lag(status);
     let saved = if lag > Duration::ZERO {
         format!("changes waiting since {}", Took(lag))
+    } else if status["unsaved"].as_u64().is_some_and(|count| count > 0) {
+        "not everything saved".to_owned()
     } else {
         "everything saved".to_owned()
     };
@@ -31,6 +33,7 @@ pub(super) fn told(status: &Value) -> String {
         "running",
         &format!("{}, {saved}", word(&status["state"])),
     );
+    unsaved(&mut text, status);
     if let Some(restore) = status["restore"].as_object() {
         let of = |key: &str| restore.get(key).and_then(Value::as_u64).unwrap_or_default();
         let how_far = format!(
@@ -89,6 +92,21 @@ pub(super) fn told(status: &Value) -> String {
     }
     incidents(&mut text, status);
     text
+}
+
+/// What is not saved as it is, and why.
+fn unsaved(text: &mut String, status: &Value) {
+    let paths = status["unsaved_paths"].as_array();
+    let mut listed = 0;
+    for path in paths.into_iter().flatten() {
+        let words = format!("{}: {}", word(&path["path"]), word(&path["why"]));
+        line(text, if listed == 0 { "not saved" } else { "" }, &words);
+        listed += 1;
+    }
+    let count = status["unsaved"].as_u64().unwrap_or_default();
+    if listed > 0 && count > listed {
+        line(text, "", &format!("and {} more", count - listed));
+    }
 }
 
 fn session_line(session: &Value) -> String {

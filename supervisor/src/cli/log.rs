@@ -1,6 +1,7 @@
 //! `sessionkeep log`: the newest commits.
 
 use std::fmt::Write as _;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
@@ -18,8 +19,8 @@ Examples:
   sessionkeep log --json")]
 pub(super) struct Args {
     /// How many commits
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    pub(super) limit: usize,
+    #[arg(long, value_name = "N", default_value = "20")]
+    pub(super) limit: NonZeroUsize,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -30,7 +31,7 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let headers = context::block_on(async {
         let store = context::open_to_read(&settings).await?;
         let headers = store
-            .headers(&settings.archive, 1, Seq::MAX, args.limit)
+            .headers(&settings.archive, 1, Seq::MAX, args.limit.get())
             .await?;
         store.close().await;
         anyhow::Ok(headers)

@@ -11,8 +11,8 @@ use crate::archive::blocks::{BlockChange, BlockReader};
 use crate::entry::{Digest, Meta, Owner, RelPath, symlink_stays_inside};
 use crate::init::lock::predecessor_in;
 use crate::session::install::Journal;
-use crate::session::json::{self, Form};
 use crate::session::marker::{Marker, Mode, VERSION};
+use crate::session::{Form, json};
 use crate::session::{JsonReader, wal};
 
 pub(super) const DECODERS: &[Decoder] = &[

@@ -239,6 +239,13 @@ impl Standing {
             None,
             float(status.not_whole),
         )?;
+        gauge(
+            to,
+            "unsaved_entries",
+            "Entries that are not saved as they are: those, and what cannot be read",
+            None,
+            float(status.unsaved),
+        )?;
         let (seq, time) = status
             .head
             .as_ref()

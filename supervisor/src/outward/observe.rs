@@ -38,6 +38,7 @@ pub(crate) async fn observe(settings: Settings, shared: Shared) {
         }
         let status = shared.read();
         watch_lag(&shared, &status, settings.alarm.lag);
+        watch_unsaved(&shared, &status, settings.alarm.lag);
         restarts.watch(&shared, &status, now);
         if shared.ledger().is_unsaved() {
             let ledger = shared.clone();
@@ -82,6 +83,14 @@ fn watch_lag(shared: &Shared, status: &Status, limit: Duration) {
         shared.incident(Kind::Lagging, "", &detail);
     } else {
         shared.over(Kind::Lagging, "");
+    }
+}
+
+fn watch_unsaved(shared: &Shared, status: &Status, limit: Duration) {
+    match status.unsaved_words() {
+        None => shared.over(Kind::NotSaved, ""),
+        Some(words) if status.unsaved_for() > limit => shared.incident(Kind::NotSaved, "", &words),
+        Some(_) => {}
     }
 }
 

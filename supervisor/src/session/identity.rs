@@ -206,7 +206,7 @@ pub fn read(directory: &Directory, path: &RelPath) -> Result<Login, NotRead> {
 /// [`NotRead`].
 pub fn read_at(place: &Place, path: &RelPath) -> Result<Login, NotRead> {
     if path.name() != CREDENTIALS {
-        return match sqlite::has_magic(place.dir(), place.name()) {
+        return match sqlite::is_database(place.dir(), place.name()) {
             Ok(true) => match login_of(place) {
                 Ok(login) => login.ok_or(NotRead::NoLogin),
                 Err(_) => Err(NotRead::NotNow),

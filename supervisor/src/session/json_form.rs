@@ -1,7 +1,7 @@
 //! What form a file has that is called JSON, found out piece by piece in constant memory: a file need
 //! not be in memory for it, and is read once with all else that is done with its bytes.
 
-use super::json::Form;
+use super::form::Form;
 
 /// Containers may be nested so deep; a file in which they are nested deeper counts as no JSON. One bit
 /// each: 8 KiB.

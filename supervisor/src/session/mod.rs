@@ -15,6 +15,7 @@
 //! | [`scan`] | what is there |
 //! | [`events`] | where to look again |
 //! | [`stable`], [`json`] | reading a file that may be being written |
+//! | [`form`] | whether a file may take the place of what is committed under its name |
 //! | [`sqlite`], [`frozen`], [`freeze`] | a consistent image of a live database |
 //! | [`unlocked`] | reading one with a rollback journal in no writer's way |
 //! | [`together`] | copies of files that belong together |
@@ -31,6 +32,7 @@
 pub mod beneath;
 pub mod events;
 pub mod follow;
+pub mod form;
 pub mod freeze;
 pub mod frozen;
 pub mod identity;
@@ -67,6 +69,7 @@ mod tests;
 pub use beneath::Place;
 pub use events::{Events, Hint};
 pub use follow::NotFollowed;
+pub use form::{Form, FormReader};
 pub use freeze::{Freezer, ProcessFreezer, Thaw};
 pub use frozen::{clear_scratch, snapshot_frozen};
 pub use identity::Login;

@@ -96,31 +96,65 @@ pub enum SnapshotError {
     Sqlite(#[source] rusqlite::Error),
 }
 
-/// Whether the file `path` below the open directory `dir` begins like an SQLite database.
+/// How long the header of a database is, in bytes.
+const HEADER_LEN: usize = 100;
+/// As much of a file tells what it is: the smallest page.
+const START_LEN: usize = 512;
+
+/// Whether `bytes`, with which a file begins, are the header of a database that SQLite can read. An encrypted
+/// one can begin with the same 16 or 32 bytes (SQLCipher's `cipher_plaintext_header_size`), and what comes
+/// after them tells.
+///
+/// The fields are those of <https://sqlite.org/fileformat2.html#the_database_header>.
+#[must_use]
+pub fn is_header(bytes: &[u8]) -> bool {
+    let Some(header) = bytes.get(..HEADER_LEN) else {
+        return false;
+    };
+    let number = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().expect("four bytes"));
+    let page_size = u16::from_be_bytes([header[16], header[17]]);
+    header.starts_with(MAGIC)
+        && (page_size == 1 || (page_size >= 512 && page_size.is_power_of_two()))
+        && header[18..20]
+            .iter()
+            .all(|version| matches!(version, 1 | 2))
+        && header[21..24] == [64, 32, 32]
+        && number(44) <= 4
+        && number(56) <= 3
+}
+
+/// Whether the file `path` below the open directory `dir` begins like a database that SQLite can read.
 ///
 /// It opens and closes the file, which drops every lock that this process holds on it: never call
 /// it while a [`snapshot`] of the same file runs.
 ///
 /// # Errors
 /// Where the file cannot be read.
-pub fn has_magic(dir: BorrowedFd<'_>, path: &[u8]) -> io::Result<bool> {
-    let mut head = [0; MAGIC.len()];
+pub fn is_database(dir: BorrowedFd<'_>, path: &[u8]) -> io::Result<bool> {
+    Ok(is_header(&read_start(dir, path)?))
+}
+
+/// The first bytes of the file `path` below the open directory `dir`: [`START_LEN`], or all of it.
+///
+/// It opens and closes the file, as [`is_database`] does.
+///
+/// # Errors
+/// Where the file cannot be read.
+pub fn read_start(dir: BorrowedFd<'_>, path: &[u8]) -> io::Result<Vec<u8>> {
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
-    let mut file = File::from(beneath::open(dir, path, flags, Mode::empty())?);
-    match file.read_exact(&mut head) {
-        Ok(()) => Ok(head == *MAGIC),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(error) => Err(error),
-    }
+    let file = File::from(beneath::open(dir, path, flags, Mode::empty())?);
+    let mut start = Vec::with_capacity(START_LEN);
+    file.take(START_LEN as u64).read_to_end(&mut start)?;
+    Ok(start)
 }
 
 /// Whether the file `name` in `dir` is what SQLite keeps beside a database of its own: of that, a
 /// snapshot holds all. Beside an encrypted one, or none, it is a file like any other.
 ///
-/// It opens and closes the database, as [`has_magic`] does.
+/// It opens and closes the database, as [`is_database`] does.
 #[must_use]
 pub fn is_beside_a_database(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
-    sidecar_stem(name).is_some_and(|stem| matches!(has_magic(dir, stem), Ok(true)))
+    sidecar_stem(name).is_some_and(|stem| matches!(is_database(dir, stem), Ok(true)))
 }
 
 /// Hands every page of the database at `place` to `each`, in order, with its offset, all as of one

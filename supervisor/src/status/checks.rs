@@ -171,7 +171,10 @@ fn lag(status: &Status) -> Check {
     if status.is_file_mode() {
         Check::new(CheckState::Off, "file mode")
     } else if waiting.is_zero() {
-        Check::new(CheckState::Ok, "everything is saved")
+        match status.unsaved_words() {
+            Some(words) => Check::new(CheckState::Warn, words),
+            None => Check::new(CheckState::Ok, "everything is saved"),
+        }
     } else {
         let words = format!("changes have been waiting for {}", Took(waiting));
         let state = match waiting > status.lag_limit {

@@ -60,11 +60,13 @@ pub enum Kind {
     NewLogin,
     /// Something below the session directory was unmounted, or mounted over what is saved.
     MountChanged,
+    /// Something of the session directory is not saved as it is, for longer than `alarm.lag`.
+    NotSaved,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Fenced,
         Self::Lagging,
         Self::FlushFailed,
@@ -80,6 +82,7 @@ impl Kind {
         Self::DirectoryWiped,
         Self::NewLogin,
         Self::MountChanged,
+        Self::NotSaved,
     ];
 
     /// In one word, as in JSON.
@@ -101,6 +104,7 @@ impl Kind {
             Self::DirectoryWiped => "directory_wiped",
             Self::NewLogin => "new_login",
             Self::MountChanged => "mount_changed",
+            Self::NotSaved => "not_saved",
         }
     }
 
@@ -123,6 +127,7 @@ impl Kind {
             Self::DirectoryWiped => "The session directory was wiped or replaced while in use",
             Self::NewLogin => "A new login took the place of the saved one",
             Self::MountChanged => "A part of the session folder was unmounted or covered",
+            Self::NotSaved => "A file is damaged or cannot be read, and is not saved",
         }
     }
 
@@ -140,9 +145,10 @@ impl Kind {
                  the container; see whether the database is up and reachable, and has room."
             }
             Self::FlushFailed => {
-                "Start it again on the same disk: it saves what is left there. If the disk is gone, \
-                 what was written last is lost; see whether the stop may take longer (stop.total, and \
-                 the host's own limit)."
+                "Start it again on the same disk: what is whole is saved, and in place of a file that is \
+                 damaged its last good version is put back. If the disk is gone, what was written last \
+                 is lost. Where the time ran out, let the stop take longer (stop.total, and the host's \
+                 own limit)."
             }
             Self::GatewayRestarting => {
                 "Read the gateway's own lines in the log from before it ended: the cause stands there. \
@@ -198,6 +204,12 @@ impl Kind {
                 "Nothing is saved until it is as it was, so that what was on it is not taken for \
                  deleted. Mount it again, or unmount what covers it; a restart of the container does \
                  both where its volumes are in order."
+            }
+            Self::NotSaved => {
+                "All else is saved, and of this file the last good version is kept. `sessionkeep status` \
+                 (in the Compose stack: `make status`) lists what it is. A file that cannot be read needs its rights \
+                 set; one that is damaged is put right by the next start: it sets the bad one aside, and \
+                 brings back the last good version."
             }
         }
     }

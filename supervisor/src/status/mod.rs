@@ -123,6 +123,10 @@ pub struct Status {
     pub lag_paths: Option<usize>,
     /// Files that are torn or damaged on disk; their last good version is what is stored.
     pub not_whole: u64,
+    /// Entries that are not saved as they are: those, and what cannot be read.
+    pub unsaved: u64,
+    /// The first of them.
+    pub unsaved_paths: Vec<ShownUnsaved>,
     /// Entries that the profile leaves out of what is saved; a directory counts once.
     pub excluded: u64,
     /// Commits since the watcher started.
@@ -152,7 +156,18 @@ pub struct Status {
     #[serde(skip)]
     waiting_since: Option<Instant>,
     #[serde(skip)]
+    unsaved_since: Option<Instant>,
+    #[serde(skip)]
     lag_limit: Duration,
+}
+
+/// Something that is not saved as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ShownUnsaved {
+    /// Below the session directory.
+    pub path: String,
+    /// What is wrong with it.
+    pub why: String,
 }
 
 impl Status {
@@ -162,10 +177,29 @@ impl Status {
         self.store == "none"
     }
 
-    /// Whether a commit was made and nothing has changed since.
+    /// Whether a commit was made, nothing has changed since, and nothing was kept out of it.
     #[must_use]
     pub fn is_saved(&self) -> bool {
-        self.lag_seconds <= 0.0
+        self.lag_seconds <= 0.0 && self.unsaved == 0
+    }
+
+    /// What is not saved as it is, in words: the first of it and why, and how many more there are. `None`
+    /// where all is.
+    #[must_use]
+    pub fn unsaved_words(&self) -> Option<String> {
+        let first = self.unsaved_paths.first()?;
+        let words = format!("not saved as it is: {} ({})", first.path, first.why);
+        Some(match self.unsaved.saturating_sub(1) {
+            0 => words,
+            more => format!("{words}, and {more} more"),
+        })
+    }
+
+    /// For how long something is not saved as it is.
+    #[must_use]
+    pub fn unsaved_for(&self) -> Duration {
+        self.unsaved_since
+            .map_or(Duration::ZERO, |since| since.elapsed())
     }
 }
 
@@ -231,6 +265,8 @@ impl Shared {
             lag_seconds: 0.0,
             lag_paths: Some(0),
             not_whole: 0,
+            unsaved: 0,
+            unsaved_paths: Vec::new(),
             excluded: 0,
             commits: 0,
             failures: 0,
@@ -243,6 +279,7 @@ impl Shared {
             incidents: Vec::new(),
             problem: String::new(),
             waiting_since: None,
+            unsaved_since: None,
             lag_limit: settings.alarm.lag,
         };
         Self(Arc::new(Inner {
@@ -272,6 +309,16 @@ impl Shared {
     pub fn waiting(&self, since: Option<Instant>, paths: Option<usize>) {
         let mut status = lock(&self.0.status);
         (status.waiting_since, status.lag_paths) = (since, paths);
+    }
+
+    /// Notes how many entries are not saved as they are, and which are the first.
+    pub fn unsaved(&self, count: u64, first: Vec<ShownUnsaved>) {
+        let mut status = lock(&self.0.status);
+        status.unsaved_since = match count {
+            0 => None,
+            _ => status.unsaved_since.or_else(|| Some(Instant::now())),
+        };
+        (status.unsaved, status.unsaved_paths) = (count, first);
     }
 
     /// Notes a commit that took so long, and whose oldest change had been waiting for `lag`.
@@ -410,6 +457,18 @@ pub(crate) mod tests {
         shared.waiting(since, Some(1));
         assert!(shared.read().lag_seconds >= 2.0);
         assert!(shared.lag() >= Duration::from_secs(2));
+        shared.waiting(None, Some(0));
+        assert!(shared.read().is_saved());
+        let torn = ShownUnsaved {
+            path: "creds.json".into(),
+            why: "torn".into(),
+        };
+        shared.unsaved(3, vec![torn]);
+        assert!(!shared.read().is_saved());
+        let words = "not saved as it is: creds.json (torn), and 2 more";
+        assert_eq!(shared.read().unsaved_words().as_deref(), Some(words));
+        shared.unsaved(0, Vec::new());
+        assert_eq!(shared.read().unsaved_words(), None);
         let progress = Progress::default();
         shared.follow(&progress);
         assert_eq!(shared.read().restore, None);

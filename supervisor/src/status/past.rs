@@ -53,14 +53,15 @@ impl Past {
         }
     }
 
-    /// Whether a final flush had begun that is not known to have saved everything; it is forgotten then.
+    /// Whether a final flush had begun that is not known to have saved everything.
     #[must_use]
-    pub fn take_broken_flush(state: &StateDir) -> bool {
-        let is_there = matches!(state.read(FLUSHING, FILE_MAX), Ok(Some(_)));
-        if is_there {
-            forget_flush(state);
-        }
-        is_there
+    pub fn was_flush_broken(state: &StateDir) -> bool {
+        matches!(state.read(FLUSHING, FILE_MAX), Ok(Some(_)))
+    }
+
+    /// Forgets it, since it is told.
+    pub fn forget_broken_flush(state: &StateDir) {
+        forget_flush(state);
     }
 
     /// Notes how long the final flush took that saved everything.
@@ -113,16 +114,17 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_without_an_end_is_known_once() {
+    fn a_flush_without_an_end_is_known_until_it_is_forgotten() {
         let dir = tempfile::tempdir().expect("tempdir");
         let state = StateDir::open(dir.path()).expect("open");
-        assert!(!Past::take_broken_flush(&state));
+        assert!(!Past::was_flush_broken(&state));
         Past::note_flush_begun(&state);
         Past::note_flush(&state, Duration::from_millis(12));
-        assert!(!Past::take_broken_flush(&state));
+        assert!(!Past::was_flush_broken(&state));
         Past::note_flush_begun(&state);
         Past::note_flush_begun(&state);
-        assert!(Past::take_broken_flush(&state));
-        assert!(!Past::take_broken_flush(&state));
+        assert!(Past::was_flush_broken(&state));
+        Past::forget_broken_flush(&state);
+        assert!(!Past::was_flush_broken(&state));
     }
 }

@@ -18,7 +18,7 @@ use crate::archive::{ArchiveError, Result};
 use crate::entry::{Digest, RelPath};
 use crate::human::Chain;
 use crate::session::{
-    Check, Directory, Found, Login, Moment, Place, ProcessFreezer, Snapshot, SnapshotError,
+    Check, Directory, Form, Found, Login, Moment, Place, ProcessFreezer, Snapshot, SnapshotError,
     StateDir, snapshot_frozen,
 };
 
@@ -471,7 +471,13 @@ impl<'a> Reading<'a> {
     }
 
     fn outcome(&self, ended: (BlockMap, Digest, bool), moment: Option<Moment>) -> FileOutcome {
-        FileOutcome::of_blocks(ended, self.found.meta, self.found.print, moment, None)
+        FileOutcome::of_blocks(
+            ended,
+            self.found.meta,
+            self.found.print,
+            moment,
+            Some(Form::Database),
+        )
     }
 
     fn fail(&mut self, error: ArchiveError) -> SnapshotError {

@@ -106,7 +106,8 @@ impl Replica {
         }
         self.unheard.knows_all();
         self.excluded.count = report.excluded_count;
-        self.report_passed_over(&report, gather);
+        self.unsaved.begin_anew();
+        self.report_passed_over(&report);
         let unreadable: Vec<RelPath> = report
             .unreadable
             .iter()

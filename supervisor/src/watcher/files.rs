@@ -4,20 +4,21 @@
 use std::time::{Duration, Instant};
 
 use super::databases::{Committed, Databases};
+use super::form_gate::{Before, FormGate, Last};
 use super::gathered::{Blocks, Pass, Seen};
-use super::json_gate::{Before, JsonGate};
 use super::large::{Large, Read};
 use super::outcome::{FileOutcome, Later, RETRY};
 use super::restless::Restless;
 use super::sets::Sets;
 use crate::archive::Result;
-use crate::archive::blocks::{BlockMap, LARGE_BLOCK};
+use crate::archive::blocks::LARGE_BLOCK;
 use crate::archive::builder::Builder;
 use crate::archive::tree::Leaf;
 use crate::entry::{Digest, Kind, RelPath};
-use crate::session::json::{self, Form};
+use crate::session::form::{self, may_be_database, read_form};
 use crate::session::{
-    Directory, Fingerprint, Found, JsonReader, Login, ReadError, Stable, StateDir, sqlite, stable,
+    Directory, Fingerprint, Form, FormReader, Found, Login, ReadError, Stable, StateDir, json,
+    sqlite, stable,
 };
 
 /// Files up to this size are read whole; larger ones in blocks, of which only changed ones are
@@ -28,7 +29,7 @@ pub(super) const WHOLE_MAX: u64 = 1 << 20;
 pub(super) struct Files {
     databases: Databases,
     restless: Restless,
-    json: JsonGate,
+    gate: FormGate,
     pub(super) sets: Sets,
 }
 
@@ -38,7 +39,7 @@ impl Files {
         Self {
             databases: Databases::new(state),
             restless: Restless::default(),
-            json: JsonGate::default(),
+            gate: FormGate::default(),
             sets: Sets::default(),
         }
     }
@@ -105,72 +106,122 @@ impl Files {
         found: &Found,
         ahead: Option<Stable>,
         leaf: Option<&Leaf<Seen>>,
-        before: Option<&Blocks>,
+        blocks: Option<&Blocks>,
         pass: Pass,
         builder: &mut Builder,
     ) -> Result<FileOutcome> {
-        let known = match leaf.map(|leaf| &leaf.kind) {
-            Some(Kind::File { size, hash }) => Some((*size, *hash)),
-            _ => None,
-        };
-        let is_json = json::is_json_name(&found.path);
-        // Block hashes are only worth something if they are of the committed version.
-        let before = before.filter(|had| known == Some((had.map.size(), had.map.hash())));
+        let content = content_of(leaf);
         let committed = Committed {
-            content: known,
-            blocks: before,
+            content,
+            // Block hashes are only worth something if they are of the committed version.
+            blocks: blocks.filter(|had| content == Some((had.map.size(), had.map.hash()))),
         };
-        let is_known_database = self.databases.contains(&found.path);
-        if found.print.size > WHOLE_MAX || is_known_database {
-            match sqlite::has_magic(directory.fd(), found.path.as_bytes()) {
-                Ok(true) => {
-                    let databases = &mut self.databases;
-                    return databases.read(directory, found, &committed, pass, builder);
-                }
-                // A database that lost its magic is what it looks like.
-                Ok(false) if found.print.size <= WHOLE_MAX => {}
-                Ok(false) => {
-                    let before = before.map(|had| &had.map);
-                    let json = is_json.then(|| form_of_committed(leaf));
-                    return self.large(directory, found, known, (before, json), pass, builder);
-                }
+        let last = self.last(&found.path, leaf);
+        let is_large = found.print.size > WHOLE_MAX;
+        let read = |ahead: Option<Stable>| {
+            let read = || stable::read_whole(directory.fd(), found.path.as_bytes(), WHOLE_MAX);
+            ahead.map_or_else(read, Ok)
+        };
+        let (is_database, small) = if is_large || self.databases.contains(&found.path) {
+            match sqlite::is_database(directory.fd(), found.path.as_bytes()) {
+                Ok(is_one) => (is_one, ahead.filter(|_| !is_one)),
                 Err(error) => return Ok(failed(&error)),
             }
-        }
-        let read = || stable::read_whole(directory.fd(), found.path.as_bytes(), WHOLE_MAX);
-        let stable = match ahead.map_or_else(read, Ok) {
-            Ok(stable) => stable,
-            Err(error) => return Ok(unread(error, pass)),
+        } else {
+            match read(ahead) {
+                Ok(stable) => {
+                    let is_one = sqlite::is_header(&stable.bytes);
+                    (is_one, Some(stable).filter(|_| !is_one))
+                }
+                Err(error) => return Ok(unread(error, pass)),
+            }
         };
-        if stable.bytes.starts_with(b"SQLite format 3\0") {
-            drop(stable);
+        let mut is_damaged = false;
+        if is_database {
             let databases = &mut self.databases;
-            return databases.read(directory, found, &committed, pass, builder);
+            let outcome = databases.read(directory, found, &committed, pass, builder)?;
+            is_damaged = matches!(outcome, FileOutcome::NotWhole(_));
+            // Where nothing better is stored, what is there is better than nothing.
+            if !is_damaged || last.form == Before::Known(Form::Database) {
+                return Ok(outcome);
+            }
         }
-        let form = is_json.then(|| json::form_of(&stable.bytes));
+        let is_gated =
+            is_damaged || json::is_json_name(&found.path) || may_have_been_database(last, content);
+        let gated = is_gated.then_some(last);
+        if is_large {
+            return self.large(directory, found, &committed, gated, pass, builder);
+        }
+        match read(small) {
+            Ok(stable) => self.small(found, stable, content, gated, pass, builder),
+            Err(error) => Ok(unread(error, pass)),
+        }
+    }
+
+    /// What is known of the committed version of a file.
+    fn last(&self, path: &RelPath, leaf: Option<&Leaf<Seen>>) -> Last {
+        Last {
+            form: form_of_committed(leaf),
+            kept_login: self.databases.keeps_login(path),
+        }
+    }
+
+    /// Whether a file that SQLite does not read may be what is left of a database that is committed.
+    pub(super) fn may_be_torn(
+        &self,
+        directory: &Directory,
+        found: &Found,
+        leaf: Option<&Leaf<Seen>>,
+    ) -> bool {
+        let last = self.last(&found.path, leaf);
+        if !may_have_been_database(last, content_of(leaf)) {
+            return false;
+        }
+        let Before::Known(before) = last.form else {
+            return true;
+        };
+        let start = sqlite::read_start(directory.fd(), found.path.as_bytes());
+        // What cannot be read is read again with all that belongs to it, and reported then.
+        start.is_ok_and(|start| {
+            let now = form::of_other(&start, found.print.size);
+            form::is_torn(&found.path, before, now, last.kept_login)
+        })
+    }
+
+    /// One that was read whole.
+    fn small(
+        &mut self,
+        found: &Found,
+        stable: Stable,
+        content: Option<(u64, Digest)>,
+        gated: Option<Last>,
+        pass: Pass,
+        builder: &mut Builder,
+    ) -> Result<FileOutcome> {
         // A file that has no sidecars now has none in its fingerprint; see `Found`.
         let print = Fingerprint {
             sidecars: found.print.sidecars,
             ..stable.print
         };
         let size = stable.bytes.len() as u64;
-        if known == Some((size, Digest::of(&stable.bytes))) {
-            self.json.forget(&found.path);
+        let form = match (json::is_json_name(&found.path), gated) {
+            (true, _) => json::form_of(&stable.bytes),
+            (false, Some(_)) => form::of_other(&stable.bytes, size),
+            (false, None) => Form::Broken,
+        };
+        if content == Some((size, Digest::of(&stable.bytes))) {
+            self.gate.forget(&found.path);
             return Ok(FileOutcome::Same {
                 meta: stable.meta,
                 blocks: None,
                 print,
-                form,
+                form: Some(form),
             });
         }
-        if let Some(form) = form {
-            let before = form_of_committed(leaf);
-            let outcome = self
-                .json
-                .judge(&found.path, (form, stable.print), before, pass);
-            if let Some(outcome) = outcome {
-                return Ok(outcome);
-            }
+        let gate = &mut self.gate;
+        let judge = |last| gate.judge(&found.path, (form, stable.print), last, pass);
+        if let Some(outcome) = gated.and_then(judge) {
+            return Ok(outcome);
         }
         let hash = builder.put_file(&found.path, stable.meta, &stable.bytes)?;
         Ok(FileOutcome::Changed {
@@ -178,7 +229,7 @@ impl Files {
             kind: Kind::File { size, hash },
             blocks: None,
             print,
-            form,
+            form: Some(form),
         })
     }
 
@@ -187,8 +238,8 @@ impl Files {
         &mut self,
         directory: &Directory,
         found: &Found,
-        known: Option<(u64, Digest)>,
-        (before, json): (Option<&BlockMap>, Option<Before>),
+        committed: &Committed<'_>,
+        gated: Option<Last>,
         pass: Pass,
         builder: &mut Builder,
     ) -> Result<FileOutcome> {
@@ -197,11 +248,11 @@ impl Files {
         }
         // Nothing of what was torn a moment ago shall be on its way to the store before it is seen
         // whether it still is.
-        if let Some(committed) = json.filter(|_| self.json.is_suspect(&found.path)) {
-            let name = found.path.as_bytes();
-            match json::read_form(directory.fd(), name, LARGE_BLOCK as usize) {
+        if let Some(last) = gated.filter(|_| self.gate.is_suspect(&found.path)) {
+            let (name, reader) = (found.path.as_bytes(), FormReader::of(&found.path));
+            match read_form(directory.fd(), name, LARGE_BLOCK as usize, reader) {
                 Ok(read) => {
-                    if let Some(held) = self.json.judge(&found.path, read, committed, pass) {
+                    if let Some(held) = self.gate.judge(&found.path, read, last, pass) {
                         return Ok(held);
                     }
                 }
@@ -215,21 +266,20 @@ impl Files {
             unread(error, pass)
         } else {
             let mut judge = |read| {
-                let judge = |committed| self.json.judge(&found.path, read, committed, pass);
-                json.and_then(judge)
+                let judge = |last| self.gate.judge(&found.path, read, last, pass);
+                gated.and_then(judge)
             };
-            let reader = json.map(|_| JsonReader::default());
             let large = Large {
                 directory,
                 found,
-                known,
-                before,
-                reader,
+                known: committed.content,
+                before: committed.blocks.map(|had| &had.map),
+                reader: gated.map(|_| FormReader::of(&found.path)),
             };
             let outcome = match large.read(pass, builder, &mut judge)? {
                 Read::Outcome(outcome) => {
                     if matches!(outcome, FileOutcome::Same { .. }) {
-                        self.json.forget(&found.path);
+                        self.gate.forget(&found.path);
                     }
                     outcome
                 }
@@ -246,6 +296,23 @@ impl Files {
     }
 }
 
+/// Size and hash of a committed file.
+fn content_of(leaf: Option<&Leaf<Seen>>) -> Option<(u64, Digest)> {
+    match leaf.map(|leaf| &leaf.kind) {
+        Some(Kind::File { size, hash }) => Some((*size, *hash)),
+        _ => None,
+    }
+}
+
+/// Whether the committed version is a database, or may be one.
+fn may_have_been_database(last: Last, content: Option<(u64, Digest)>) -> bool {
+    match last.form {
+        Before::Known(form) => form == Form::Database,
+        Before::Unknown => content.is_some_and(|(size, _)| may_be_database(size)),
+        Before::Nothing => false,
+    }
+}
+
 /// What is known of the form of a committed file.
 fn form_of_committed(leaf: Option<&Leaf<Seen>>) -> Before {
     match leaf {
@@ -253,6 +320,11 @@ fn form_of_committed(leaf: Option<&Leaf<Seen>>) -> Before {
             kind: Kind::File { size: 0, .. },
             ..
         }) => Before::Known(Form::Empty),
+        Some(Leaf {
+            kind: Kind::File { .. },
+            extra,
+            ..
+        }) if extra.is_database() => Before::Known(Form::Database),
         Some(Leaf {
             kind: Kind::File { .. },
             extra,

@@ -105,11 +105,15 @@ impl Watcher {
                     self.accepted();
                     // Everything else is saved now; these are looked at until the deadline.
                     if let Some((path, _)) = committed.later.first() {
+                        let unsaved = committed.unsaved.map(|words| format!("; {words}"));
                         self.unready = Some(format!(
-                            "{path} is still being written, or locked by somebody; the rest is saved"
+                            "{path} is still being written, or locked by somebody{}; the rest is saved",
+                            unsaved.unwrap_or_default()
                         ));
-                    } else if let Some((path, why)) = committed.unread {
-                        let words = format!("{path} cannot be read: {why}; the rest is saved");
+                    } else if let Some(words) =
+                        committed.unsaved.as_ref().filter(|_| committed.unreadable)
+                    {
+                        let words = format!("{words}; the rest is saved");
                         if begun.elapsed() >= UNREAD_PATIENCE {
                             return Err(unsaved(words));
                         }
@@ -119,8 +123,7 @@ impl Watcher {
                         match self.replicator.look_for_damage_at_the_end().await {
                             Ok(()) => {
                                 self.mended();
-                                let words = |(path, why)| format!("{path} is not whole: {why}");
-                                return Ok(committed.held.map(words));
+                                return Ok(committed.unsaved);
                             }
                             Err(error @ StepError::Fenced(_)) => return Err(error),
                             Err(error) => self.unsaved_yet(error, &mut damaged)?,
@@ -159,7 +162,7 @@ impl Watcher {
     /// What is torn or damaged must not be committed, and is not passed over: whoever keeps the
     /// directory can look at it.
     async fn held_back(&mut self, seq: u64, reason: String) -> End {
-        error!(target: "sync", seq, reason, "a file is not saved, and its last committed version stays; all else is saved");
+        error!(target: "sync", seq, reason, "what is not whole is not saved, and its last committed version stays; all else is saved");
         self.shared.meters().error(ErrorKind::Flush);
         self.shared.incident(Kind::FlushFailed, "", &reason);
         self.shared.ledger().save();

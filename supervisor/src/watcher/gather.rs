@@ -17,6 +17,7 @@ use super::passed_over::{may_be_the_gateways, unreadable};
 use super::read_ahead::Taken;
 use super::replica::Replica;
 use super::shape::{Becomes, Shape};
+use super::unsaved::Reason;
 use crate::archive::builder::{Builder, PackSink};
 use crate::archive::tree::Leaf;
 use crate::archive::{Aside, Result};
@@ -94,7 +95,7 @@ impl Replica {
         for found in fresh {
             self.found(found, Trust::Nothing, None, gather)?;
         }
-        self.report_passed_over(&report, gather);
+        self.report_passed_over(&report);
         if report.root_unreadable.is_none() && report.unreadable.is_empty() {
             gather.removed.extend(
                 self.tree
@@ -128,6 +129,7 @@ impl Replica {
                     return Ok(());
                 }
                 self.is_no_database(path);
+                self.unsaved.remove_all(path);
                 if self.tree.get(path).is_some() {
                     gather.removed.push(path.clone());
                 }
@@ -138,7 +140,7 @@ impl Replica {
                 Ok(())
             }
             Look::Unreadable(error) => {
-                self.cannot_be_read(path, &error.to_string(), gather);
+                self.cannot_be_read(path, &error.to_string());
                 Ok(())
             }
         }
@@ -268,6 +270,7 @@ impl Replica {
             self.reported.remove(&(path.clone(), "not whole"));
             self.reported.remove(&(path.clone(), unreadable(true)));
             self.reported.remove(&(path.clone(), unreadable(false)));
+            self.unsaved.remove(&path);
         }
         match outcome {
             FileOutcome::Changed {
@@ -312,6 +315,7 @@ impl Replica {
                 gather.out.blocks.extend(blocks.map(|map| (path, map)));
             }
             FileOutcome::Gone => {
+                self.unsaved.remove(&path);
                 if known.is_some() && matches!(self.directory.look(&path), Look::Absent) {
                     gather.removed.push(path);
                 }
@@ -323,7 +327,7 @@ impl Replica {
             FileOutcome::NotWhole(why) => {
                 gather.out.not_whole += 1;
                 self.report_once(Some(&path), "not whole", &why);
-                gather.out.held.get_or_insert((path, why));
+                self.unsaved.insert(path, Reason::NotWhole(why));
             }
             FileOutcome::Unasked => gather.out.unasked.push(path),
             FileOutcome::Unreadable(why) => {
@@ -333,8 +337,9 @@ impl Replica {
                         || leaf.meta.mtime_ns != found.meta.mtime_ns
                 });
                 self.report_once(Some(&path), unreadable(differs.is_some()), &why);
-                if differs.unwrap_or_else(|| may_be_the_gateways(&found.meta)) {
-                    gather.out.unread.get_or_insert((path, why));
+                match differs.unwrap_or_else(|| may_be_the_gateways(&found.meta)) {
+                    true => self.unsaved.insert(path, Reason::Unreadable(why)),
+                    false => self.unsaved.remove(&path),
                 }
             }
         }
@@ -432,9 +437,7 @@ impl Gather {
                 files: 0,
                 later: Vec::new(),
                 not_whole: 0,
-                held: None,
                 unasked: Vec::new(),
-                unread: None,
                 refused: None,
                 delayed: None,
             },

@@ -9,11 +9,11 @@ use crate::archive::blocks::BlockMap;
 use crate::archive::builder::Built;
 use crate::archive::tree::Leaf;
 use crate::entry::RelPath;
+use crate::session::Form;
 use crate::session::Moment;
-use crate::session::json::Form;
 
 /// What is kept beside each entry: a hash over the fingerprint, of which 0 proves nothing yet; in two
-/// bits what form the committed content has, where it is called JSON and that is known; and in the lowest
+/// bits what form the committed content has, where that is known; and in the lowest
 /// bit the generation of the scan that last saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Seen(u64);
@@ -24,6 +24,7 @@ impl Seen {
     const FORM: u64 = 0b110;
     const IS_WHOLE: u64 = 0b010;
     const IS_NOT_WHOLE: u64 = 0b100;
+    const IS_DATABASE: u64 = 0b110;
 
     pub(super) fn new(print: u64, generation: bool) -> Self {
         Self(print & Self::PRINT | u64::from(generation))
@@ -48,7 +49,8 @@ impl Seen {
         let bits = match form {
             None => 0,
             Some(Form::Whole) => Self::IS_WHOLE,
-            Some(Form::Lines | Form::Empty | Form::Broken) => Self::IS_NOT_WHOLE,
+            Some(Form::Database) => Self::IS_DATABASE,
+            Some(Form::Lines | Form::Empty | Form::Sealed | Form::Broken) => Self::IS_NOT_WHOLE,
         };
         Self(self.0 & !Self::FORM | bits)
     }
@@ -60,6 +62,11 @@ impl Seen {
             Self::IS_NOT_WHOLE => Some(false),
             _ => None,
         }
+    }
+
+    /// Whether the committed content is a sound database.
+    pub(super) fn is_database(self) -> bool {
+        self.0 & Self::FORM == Self::IS_DATABASE
     }
 
     pub(super) fn generation(self) -> bool {
@@ -121,15 +128,10 @@ pub(super) struct Gathered {
     pub files: u64,
     /// What is to be looked at again, and when.
     pub later: Vec<(RelPath, Instant)>,
-    /// Files that are not whole and not committed; the last good version stays.
+    /// How many files were found not to be whole; the last good version of each stays.
     pub not_whole: u64,
-    /// One of them, and why.
-    pub held: Option<(RelPath, String)>,
     /// Files that are not whole, of which it is not known whether their last committed version is.
     pub unasked: Vec<RelPath>,
-    /// A file, or a directory with archived files below, that cannot be read, and why. Its last
-    /// committed state stays, which is not, or may not be, what is there.
-    pub unread: Option<(RelPath, String)>,
     /// Why nothing may be committed, where that is so.
     pub refused: Option<Refusal>,
     /// What was not taken, since it could not be read as of one moment yet.

@@ -7,8 +7,10 @@ use crate::archive::Result;
 use crate::archive::blocks::{BlockMap, BlockReader, LARGE_BLOCK};
 use crate::archive::builder::Builder;
 use crate::entry::Digest;
-use crate::session::json::Form;
-use crate::session::{Directory, Fingerprint, Found, JsonReader, stable};
+use crate::session::{Directory, Fingerprint, Form, FormReader, Found, stable};
+
+/// What has no reader was never JSON, nor a database.
+const OTHER: Option<Form> = Some(Form::Broken);
 
 /// A large file to be read.
 pub(super) struct Large<'a> {
@@ -18,8 +20,8 @@ pub(super) struct Large<'a> {
     pub(super) known: Option<(u64, Digest)>,
     /// Its blocks, where they are known.
     pub(super) before: Option<&'a BlockMap>,
-    /// Where it is called JSON.
-    pub(super) reader: Option<JsonReader>,
+    /// Where its form tells whether it may be committed.
+    pub(super) reader: Option<FormReader>,
 }
 
 /// What reading it came to.
@@ -59,14 +61,14 @@ impl Large<'_> {
                 return Ok(Read::Outcome(unread(error, pass)));
             }
         };
-        let form = reader.map(JsonReader::finish);
+        let form = reader.map(FormReader::finish);
         if let Some(held) = form.and_then(|form| judge((form, print))) {
             file.abandon(builder);
             return Ok(Read::Held(held));
         }
         let print = with_sidecars(print, self.found);
         let ended = file.finish(builder, meta, self.known)?;
-        let outcome = FileOutcome::of_blocks(ended, meta, print, None, form);
+        let outcome = FileOutcome::of_blocks(ended, meta, print, None, form.or(OTHER));
         Ok(Read::Outcome(outcome))
     }
 
@@ -78,7 +80,10 @@ impl Large<'_> {
         };
         let (dir, path) = (self.directory.fd(), self.found.path.as_bytes());
         let mut blocks = BlockReader::new(LARGE_BLOCK, None);
-        let mut reader = self.reader.as_ref().map(|_| JsonReader::default());
+        let mut reader = self
+            .reader
+            .as_ref()
+            .map(|_| FormReader::of(&self.found.path));
         let mut each = |_: u64, block: &[u8]| {
             if let Some(reader) = &mut reader {
                 reader.feed(block);
@@ -94,7 +99,7 @@ impl Large<'_> {
             meta,
             blocks: Blocks::keep(map, None),
             print: with_sidecars(print, self.found),
-            form: reader.map(JsonReader::finish),
+            form: reader.map(FormReader::finish).or(OTHER),
         })
     }
 }

@@ -19,6 +19,8 @@ use crate::status::Past;
 pub struct Link {
     speaker: Option<Speaker>,
     receive: mpsc::Receiver<ToWatcher>,
+    /// Whether the flush of an earlier life was ended before it could say what it came to.
+    pub(super) broken_flush: bool,
     /// When init wants to know whether this process lives, whatever it is at.
     asked: Option<mpsc::Receiver<()>>,
 }
@@ -49,6 +51,8 @@ impl Link {
         let stream = StdUnixStream::from(fd);
         stream.set_nonblocking(true)?;
         let (mut read, write) = UnixStream::from_std(stream)?.into_split();
+        // Before this life's own flush can be noted.
+        let broken_flush = state.as_ref().is_some_and(Past::was_flush_broken);
         tokio::spawn(async move {
             let (mut decoder, mut buffer) = (Decoder::default(), [0; 4096]);
             loop {
@@ -78,6 +82,7 @@ impl Link {
         Ok(Self {
             speaker: Some(Speaker(Arc::new(Mutex::new(write)))),
             receive,
+            broken_flush,
             asked: Some(asked),
         })
     }
@@ -91,6 +96,7 @@ impl Link {
             Self {
                 speaker: None,
                 receive,
+                broken_flush: false,
                 asked: None,
             },
         )

@@ -18,12 +18,12 @@ mod everywhere;
 mod excluded;
 mod files;
 mod flush;
+mod form_gate;
 mod gateway;
 mod gather;
 mod gathered;
 mod guard;
 mod hints;
-mod json_gate;
 mod large;
 mod lease;
 pub mod link;
@@ -47,6 +47,7 @@ mod standstill;
 #[cfg(test)]
 mod tests;
 mod unheard;
+mod unsaved;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -131,6 +132,7 @@ pub async fn watch(
 ) -> std::io::Result<End> {
     let pulse = Pulse::default();
     pulse.start(settings, &shared, link.take_pulse());
+    let broken_flush = link.broken_flush;
     let directory = Directory::open(&settings.dir, Profile::new(settings.profile))?;
     let events = Events::new();
     let fd = events.fd().map(|fd| fd.try_clone_to_owned());
@@ -155,6 +157,7 @@ pub async fn watch(
         blocked_until: None,
         outage: None,
         unready: None,
+        broken_flush,
         announced: false,
         mending: false,
         probe: None,
@@ -216,6 +219,8 @@ struct Watcher {
     outage: Option<Instant>,
     /// At the end: what could not be read yet, in words.
     unready: Option<String>,
+    /// Whether the flush of an earlier life was ended before it could say what it came to, and that is not told.
+    broken_flush: bool,
     /// Whether init knows that every change is seen.
     announced: bool,
     /// Whether the archive was found damaged, and is not committed anew yet.
@@ -440,7 +445,8 @@ impl Watcher {
         if !self.announced && !is_delayed {
             self.announced = true;
             info!(target: "sync", "ready for changes");
-            if Past::take_broken_flush(&self.state) {
+            if std::mem::take(&mut self.broken_flush) {
+                Past::forget_broken_flush(&self.state);
                 let detail = "it was ended before it could say what it came to";
                 self.shared.incident(Kind::FlushFailed, "", detail);
             }
@@ -582,10 +588,14 @@ impl Watcher {
         if committed.not_whole > 0 {
             self.shared.meters().error(ErrorKind::NotWhole);
         }
+        let (unsaved, not_whole) = (replica.unsaved.count(), replica.unsaved.not_whole());
+        let unsaved_paths = replica.unsaved.shown();
+        self.shared.unsaved(unsaved, unsaved_paths);
         self.shared.update(|status| {
             (status.files, status.bytes) = (summary.files, summary.bytes);
+            status.not_whole = not_whole;
             if everything {
-                (status.not_whole, status.excluded) = (committed.not_whole, excluded);
+                status.excluded = excluded;
             }
             if let Some(sessions) = sessions {
                 status.sessions = status::still_told(sessions, &status.sessions);

@@ -44,8 +44,6 @@ impl Replica {
         begin: impl Fn() -> Result<Gather>,
     ) -> Result<()> {
         let begun = Instant::now();
-        // Found by the scan, which is not done again.
-        let unread = gather.out.unread.take();
         work.paths.extend(self.unheard.other_links(&work));
         loop {
             let ahead = ReadAhead::of(&work, &self.directory, &self.files, Large::Prevent);
@@ -114,7 +112,6 @@ impl Replica {
         for path in &aside {
             self.look_at(path, None, gather)?;
         }
-        gather.out.unread = unread.or(gather.out.unread.take());
         Ok(())
     }
 

@@ -6,8 +6,7 @@ use super::gathered::Blocks;
 use crate::archive::blocks::BlockMap;
 use crate::archive::{ArchiveError, Result};
 use crate::entry::{Digest, Kind, Meta};
-use crate::session::json::Form;
-use crate::session::{Fingerprint, Moment};
+use crate::session::{Fingerprint, Form, Moment};
 
 /// How soon a file that was not ready is looked at again.
 pub(super) const RETRY: Duration = Duration::from_millis(60);
@@ -21,7 +20,7 @@ pub(super) enum FileOutcome {
         kind: Kind,
         blocks: Option<Blocks>,
         print: Fingerprint,
-        /// Where it is called JSON.
+        /// What it is by now, where that was found out.
         form: Option<Form>,
     },
     /// Its content is as committed.
@@ -29,7 +28,7 @@ pub(super) enum FileOutcome {
         meta: Meta,
         blocks: Option<Blocks>,
         print: Fingerprint,
-        /// Where it is called JSON.
+        /// What it is, where that was found out.
         form: Option<Form>,
     },
     /// It is gone, or is no file any more.
@@ -38,7 +37,7 @@ pub(super) enum FileOutcome {
     Later(Later),
     /// It is torn or damaged; the committed version stays.
     NotWhole(String),
-    /// It is no whole JSON, and whether the committed version is has to be asked first.
+    /// It is no whole JSON, or no database, and whether the committed version is has to be asked first.
     Unasked,
     /// It cannot be read at all.
     Unreadable(String),

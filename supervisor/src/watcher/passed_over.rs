@@ -3,26 +3,26 @@
 use nix::unistd::geteuid;
 use tracing::warn;
 
-use super::gather::Gather;
 use super::replica::Replica;
+use super::unsaved::Reason;
 use crate::entry::{Kind, Meta, RelPath};
 use crate::session::{Look, ScanReport};
 
 impl Replica {
     /// Reports what a scan found and could not take.
-    pub(super) fn report_passed_over(&mut self, report: &ScanReport, gather: &mut Gather) {
+    pub(super) fn report_passed_over(&mut self, report: &ScanReport) {
         for (path, reason) in &report.skipped {
             self.report_once(Some(path), "skipped", &reason.to_string());
         }
         for (path, why) in &report.unreadable {
-            self.cannot_be_read(path, why, gather);
+            self.cannot_be_read(path, why);
         }
         self.excluded.name(report);
     }
 
     /// Reports what could not even be looked at, or into. Where something of it is archived, it may
     /// have changed since; where nothing is, the gateway may have put something there.
-    pub(super) fn cannot_be_read(&mut self, path: &RelPath, why: &str, gather: &mut Gather) {
+    pub(super) fn cannot_be_read(&mut self, path: &RelPath, why: &str) {
         let archived = match self.tree.get(path).map(|leaf| &leaf.kind) {
             Some(Kind::Dir) => !self.tree.below(path).is_empty(),
             known => known.is_some(),
@@ -32,11 +32,11 @@ impl Replica {
             Look::Found(found) => may_be_the_gateways(&found.meta),
             _ => false,
         };
-        if archived || made() {
-            gather
-                .out
-                .unread
-                .get_or_insert_with(|| (path.clone(), why.to_owned()));
+        match archived || made() {
+            true => self
+                .unsaved
+                .insert(path.clone(), Reason::Unreadable(why.to_owned())),
+            false => self.unsaved.remove(path),
         }
     }
 

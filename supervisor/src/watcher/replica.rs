@@ -19,14 +19,14 @@ use super::gathered::{Blocks, Edit, Gathered, Seen};
 use super::mounts::MountGuard;
 use super::standstill::Standstill;
 use super::unheard::Unheard;
+use super::unsaved::Unsaved;
 use crate::archive::tree::{Leaf, Tree};
 use crate::archive::writer::Summary;
 use crate::archive::{ArchiveError, Aside};
 use crate::boot::survey::CREDENTIALS;
 use crate::config::{FreezePolicy, ProfileName, RestoreOwner};
 use crate::entry::{Kind, Owner, RelPath};
-use crate::session::json::Form;
-use crate::session::{Directory, Events, Limits, Login, StateDir};
+use crate::session::{Directory, Events, Form, Limits, Login, StateDir};
 use crate::status::{ShownSession, group};
 
 /// The directory as committed.
@@ -50,6 +50,8 @@ pub(super) struct Replica {
     pub(super) scan: Scan,
     /// What the profile leaves out.
     pub(super) excluded: Excluded,
+    /// What is not saved as it is.
+    pub(super) unsaved: Unsaved,
     /// What changed while it was being looked at; see [`Replica::take_overheard`].
     pub(super) overheard: Work,
     /// What of the archived owners and modes cannot be had in this directory.
@@ -80,6 +82,7 @@ impl Replica {
             reported: HashSet::new(),
             scan: Scan::default(),
             excluded: Excluded::default(),
+            unsaved: Unsaved::default(),
             overheard: Work::default(),
             limits: Limits::default(),
             standstill: Standstill::new(FreezePolicy::Never),

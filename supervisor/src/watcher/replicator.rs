@@ -61,14 +61,14 @@ pub(super) struct Committed {
     pub header: Option<Header>,
     /// What is to be looked at again, and when.
     pub later: Vec<(RelPath, Instant)>,
-    /// Files that are not whole.
+    /// How many files were found not to be whole.
     pub not_whole: u64,
-    /// One of them, and why.
-    pub held: Option<(RelPath, String)>,
+    /// What is not saved as it is, and why, in words.
+    pub unsaved: Option<String>,
+    /// Some of that cannot be read.
+    pub unreadable: bool,
     /// Files that are not whole, of which it is not known yet whether their last committed version is.
     pub unasked: Vec<RelPath>,
-    /// What could not be read, and is not, or may not be, as committed; and why.
-    pub unread: Option<(RelPath, String)>,
     /// Why nothing may be committed, where that is so.
     pub refused: Option<Refusal>,
     /// What is not in it, since it could not be read as of one moment yet.
@@ -89,7 +89,7 @@ const LISTED_MAX: usize = 1000;
 impl Committed {
     /// Whether everything that was looked at is in the store as it is in the directory.
     pub(super) fn is_whole(&self) -> bool {
-        self.later.is_empty() && self.unread.is_none() && self.held.is_none()
+        self.later.is_empty() && self.unsaved.is_none()
     }
 
     /// Nothing, for this reason.
@@ -386,9 +386,9 @@ impl Replicator {
         let mut committed = Committed {
             later: std::mem::take(&mut gathered.later),
             not_whole: gathered.not_whole,
-            held: gathered.held.take(),
+            unsaved: replica.unsaved.words(),
+            unreadable: replica.unsaved.count() > replica.unsaved.not_whole(),
             unasked: std::mem::take(&mut gathered.unasked),
-            unread: gathered.unread.take(),
             refused: gathered.refused.take(),
             delayed: gathered.delayed.take(),
             ..Committed::default()

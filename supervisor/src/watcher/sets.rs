@@ -21,7 +21,7 @@ use crate::archive::{ArchiveError, Result};
 use crate::entry::{Digest, Kind, Meta, RelPath};
 use crate::session::together::{Copies, copy_in_a_still_moment, copy_while_frozen, members};
 use crate::session::{
-    Directory, Fingerprint, Found, FoundKind, Look, ProcessFreezer, Profile, sqlite, stable,
+    Directory, Fingerprint, Form, Found, FoundKind, Look, ProcessFreezer, Profile, sqlite, stable,
 };
 
 /// A set that took `t` to copy and read is not read again for `t` times this: 4 % of a core.
@@ -71,8 +71,8 @@ impl Replica {
             return true;
         }
         let stem = if found.print.sidecars != 0 {
-            let magic = sqlite::has_magic(self.directory.fd(), found.path.as_bytes());
-            matches!(magic, Ok(false)).then(|| found.path.clone())
+            let is_sqlite = sqlite::is_database(self.directory.fd(), found.path.as_bytes());
+            matches!(is_sqlite, Ok(false)).then(|| found.path.clone())
         } else {
             // It is not passed over, so that what it lies beside is no database of SQLite's.
             let is_file = |main: &RelPath| matches!(self.directory.look(main), Look::Found(main) if main.kind == FoundKind::File);
@@ -110,9 +110,15 @@ impl Replica {
         }
         let found = members(&self.directory, stem);
         let is_one = found.first().is_some_and(|first| first.path == *stem);
-        let magic = sqlite::has_magic(self.directory.fd(), stem.as_bytes());
-        if !is_one || !matches!(magic, Ok(false)) {
+        let is_sqlite = sqlite::is_database(self.directory.fd(), stem.as_bytes());
+        if !is_one || !matches!(is_sqlite, Ok(false)) {
             return self.take_apart(stem, &found, is_one, gather);
+        }
+        // A database that was overwritten under its log is no set of files, but is held back by itself.
+        let leaf = self.tree.get(stem);
+        if self.files.may_be_torn(&self.directory, &found[0], leaf) {
+            self.files.sets.known.remove(stem);
+            return self.read_file(found[0].clone(), None, gather);
         }
         let Some(copies) = self.copies(stem, gather) else {
             return Ok(());
@@ -329,7 +335,7 @@ fn read(
             meta: stable.meta,
             blocks: None,
             print: stable.print,
-            form: None,
+            form: Some(Form::Broken),
         });
     }
     let hash = builder.put_file(&found.path, stable.meta, &stable.bytes)?;
@@ -338,7 +344,7 @@ fn read(
         kind: Kind::File { size, hash },
         blocks: None,
         print: stable.print,
-        form: None,
+        form: Some(Form::Broken),
     })
 }
 

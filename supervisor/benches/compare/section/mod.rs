@@ -108,6 +108,11 @@ impl Scale {
     };
 }
 
+/// Whether the product is measured without the others, to compare two builds of it (`BENCH_ALONE`).
+pub(crate) fn is_alone() -> bool {
+    std::env::var_os("BENCH_ALONE").is_some()
+}
+
 /// What a section works with. Its files are in memory, so that no disk is measured.
 pub(crate) struct Context<'r> {
     pub(crate) scale: Scale,

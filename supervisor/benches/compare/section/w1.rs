@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Context, remove};
+use super::{Context, is_alone, remove};
 use crate::measure::median;
 use crate::process::{self, GaveUp, Outcome, Running};
 use crate::server;
@@ -20,7 +20,9 @@ pub(crate) fn run(context: &mut Context<'_>) {
     context.put("w1.files", files as f64);
     context.put("w1.bytes", bytes as f64);
     product_and_limits(context, &source, bytes);
-    peers(context, &source, bytes);
+    if !is_alone() {
+        peers(context, &source, bytes);
+    }
 }
 
 /// A product that runs over W1 and has committed it; and how long that took from its start.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Context, remove};
+use super::{Context, is_alone, remove};
 use crate::link::Link;
 use crate::measure::{median, monotonic_ns, percentile};
 use crate::observe::{Observation, Observer, PAGE, Version};
@@ -26,8 +26,10 @@ pub(crate) fn run(context: &mut Context<'_>) {
     let bytes = fs::metadata(source.join(NAME)).expect("it was made").len();
     context.put("w2.bytes", bytes as f64);
     product(context, &source);
-    litestream(context, &source);
-    sidecar(context, &source);
+    if !is_alone() {
+        litestream(context, &source);
+        sidecar(context, &source);
+    }
 }
 
 /// Has the database written to, and says how much of a core the subject used meanwhile.

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Context;
 use super::w1::uploaded;
+use super::{Context, is_alone};
 use crate::measure::{self, percentile};
 use crate::observe::{Observation, Observer, latencies};
 use crate::process::Running;
@@ -23,7 +23,9 @@ pub(crate) fn run(context: &mut Context<'_>) {
         workload::baileys::accounts(&source, context.scale.accounts)
     };
     product(context, bytes);
-    sidecar(context);
+    if !is_alone() {
+        sidecar(context);
+    }
 }
 
 fn product(context: &mut Context<'_>, bytes: u64) {

@@ -2,7 +2,7 @@
 //! last whole version put back. A gateway cannot read it, or takes an empty one for a new login.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _};
+use std::io::{self, Seek as _};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, fchown};
 use std::time::Duration;
@@ -21,16 +21,16 @@ use crate::entry::{Digest, Kind, RelPath};
 use crate::human::Chain;
 use crate::ownership::is_refused;
 use crate::session::beneath::{self, Place};
+use crate::session::form::{self, may_be_database};
 use crate::session::frozen::{SCRATCH, clear_scratch};
 use crate::session::install::REPLACED;
 use crate::session::state_dir::own_dir;
-use crate::session::{Check, Found, FoundKind, Snapshot, SnapshotError, json, snapshot};
+use crate::session::{
+    Check, Form, Found, FoundKind, Snapshot, SnapshotError, json, snapshot, sqlite,
+};
 
 /// No gateway runs. Whoever holds a lock all the same is not waited for.
 const BUSY: Duration = Duration::from_millis(200);
-/// The smallest page, and the unit of every database's size.
-const PAGE_MIN: u64 = 512;
-const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// So many older versions are looked at where the newest stored one is damaged as well.
 const OLDER_MAX: u32 = 200;
 /// The name of what is fetched, below [`SCRATCH`].
@@ -41,8 +41,8 @@ const FETCHED: &str = "fetched";
 enum Wrong {
     /// SQLite's words.
     Damaged(String),
-    /// It is empty, or begins with zeros, or is shorter than a database can be. Where what is stored is a
-    /// whole database, that is damage.
+    /// SQLite does not read it, such as since it is empty. Where what is stored is a whole database, that is
+    /// damage.
     NoneAnyMore,
 }
 
@@ -77,7 +77,9 @@ impl Wrong {
     fn words(&self) -> &str {
         match self {
             Self::Damaged(words) => words,
-            Self::NoneAnyMore => "it is empty or cut short, or was overwritten by zeros",
+            Self::NoneAnyMore => {
+                "it is no database any more: it is empty, cut short or overwritten"
+            }
         }
     }
 }
@@ -109,16 +111,8 @@ fn damaged(site: &Site<'_>, version: &Version) -> Vec<(RelPath, Wrong)> {
 /// What is wrong with the file. What cannot be read now is the watcher's to report.
 fn wrong_with(site: &Site<'_>, found: &Found, stored: u64) -> Option<Wrong> {
     let place = Place::below(site.directory.fd(), found.path.as_bytes()).ok()?;
-    let mut head = [0; MAGIC.len()];
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
-    let mut file = File::from(beneath::open(place.dir(), place.name(), flags, Mode::empty()).ok()?);
-    let mut read = 0;
-    while let Ok(more @ 1..) = file.read(&mut head[read..]) {
-        read += more;
-    }
-    drop(file);
-    let head = &head[..read];
-    if head == MAGIC {
+    let start = sqlite::read_start(place.dir(), place.name()).ok()?;
+    if sqlite::is_header(&start) {
         let checked = Snapshot::begin(&place, BUSY).and_then(|snapshot| {
             snapshot.check()?;
             snapshot.end()
@@ -132,11 +126,12 @@ fn wrong_with(site: &Site<'_>, found: &Found, stored: u64) -> Option<Wrong> {
             Ok(()) => None,
         };
     }
-    let was_one = stored >= PAGE_MIN && stored.is_multiple_of(PAGE_MIN);
-    let is_none =
-        head.iter().all(|byte| *byte == 0) || (read < MAGIC.len() && MAGIC.starts_with(head));
-    // Torn JSON is mended as such.
-    (was_one && is_none && !json::is_json_name(&found.path)).then_some(Wrong::NoneAnyMore)
+    // What was stored tells whether it is what is left of a database; an encrypted one may take the place of
+    // one that was not. Torn JSON is mended as such.
+    let is_left = may_be_database(stored)
+        && form::of_other(&start, found.print.size) != Form::Sealed
+        && !json::is_json_name(&found.path);
+    is_left.then_some(Wrong::NoneAnyMore)
 }
 
 /// Fetches the newest version of the database that is whole into [`SCRATCH`]; gives its commit.
@@ -207,8 +202,7 @@ async fn fetch(
         Err((error, _)) if error.is_damage() => return Ok(Fetched::Damaged(error.to_string())),
         Err((error, _)) => return Err(error.into()),
     };
-    let mut head = [0; MAGIC.len()];
-    let is_database = sink.file.read_exact_at(&mut head, 0).is_ok() && head == *MAGIC;
+    let is_database = sqlite::is_database(scratch.as_fd(), FETCHED.as_bytes()).unwrap_or(false);
     if !is_database || !sink.is_whole {
         return Ok(Fetched::Other);
     }
@@ -249,7 +243,7 @@ fn put_back(site: &Site<'_>, path: &RelPath) -> io::Result<String> {
     if !belonged.is_empty() {
         // A crash between the two shall not leave the bad one without what belongs to it, which could look
         // whole then: it is no database from here on.
-        bad.write_all_at(&[0; MAGIC.len()], 0)?;
+        bad.write_all_at(&[0; 16], 0)?;
         bad.sync_all()?;
     }
     for beside in belonged {

@@ -149,6 +149,7 @@ function verdict() {
 		}
 	}
 	if (status.store === 'none') return ['good', 'The gateway is up', 'File mode: the login is kept in the directory only.']
+	if (status.unsaved > 0) return ['bad', `${count(status.unsaved, 'file is', 'files are')} not saved`, `Damaged, or not readable: ${unsavedNames()}. All else is saved.`]
 	if (lag > 10) return ['wait', 'Changes are waiting to be saved', `For ${span(lag)}.`]
 	return ['good', 'All is well', 'The gateway is up, and everything it wrote is saved.']
 }
@@ -211,11 +212,17 @@ function refreshCodes() {
 	}
 }
 
+function unsavedNames() {
+	const names = status.unsaved_paths.slice(0, 3).map(({ path }) => path).join(', ')
+	return status.unsaved > 3 ? `${names} and ${status.unsaved - 3} more` : names
+}
+
 function drawSaved() {
 	if (status.store === 'none') return set('saved', 'File mode: nothing is saved elsewhere')
 	const lag = status.lag_seconds > 0 ? status.lag_seconds + (now() - status.time_ms) / 1000 : 0
 	const paths = status.lag_paths === null ? 'Everything' : count(status.lag_paths, 'file', 'files')
 	if (lag > 0) return set('saved', `${paths} waiting for ${span(lag)}`)
+	if (status.unsaved > 0) return set('saved', `All but ${count(status.unsaved, 'file', 'files')}: ${unsavedNames()}`)
 	set('saved', status.head ? `Everything saved ${since(status.head.time_ms)} ago` : 'Nothing to save yet')
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::super::sqlite::has_magic;
+use super::super::sqlite::is_database;
 use super::super::{
     Check, Freezer, Image, Place, ProcessFreezer, SnapshotError, StateDir, snapshot,
     snapshot_frozen,
@@ -285,14 +285,14 @@ fn what_is_no_good_database_is_damaged_gone_or_empty() {
     assert!(!path.exists(), "it was created");
 
     fs::write(&path, "").expect("write");
-    assert!(!has_magic(place(&path).dir(), b"x.db").expect("read"));
+    assert!(!is_database(place(&path).dir(), b"x.db").expect("read"));
     let (image, bytes) = snap(&path, BUSY).expect("empty is valid");
     assert_eq!((image.pages, bytes.len()), (0, 0));
 
     let mut garbage = b"SQLite format 3\0".to_vec();
     garbage.extend((0..20_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8));
     fs::write(&path, &garbage).expect("write");
-    assert!(has_magic(place(&path).dir(), b"x.db").expect("read"));
+    assert!(is_database(place(&path).dir(), b"x.db").expect("read"));
     let damaged = snap(&path, BUSY);
     assert!(
         matches!(damaged, Err(SnapshotError::Damaged(_))),

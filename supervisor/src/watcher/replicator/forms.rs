@@ -1,5 +1,5 @@
 //! What form the committed version of a file has, where this watcher has not seen it itself: the file
-//! was changed before it began, and is no JSON now.
+//! was changed before it began, and is no JSON now, or no database.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::archive::version::Version;
 use crate::boot::BootError;
 use crate::boot::contents::Contents;
 use crate::entry::RelPath;
-use crate::session::json::Form;
+use crate::session::{Form, json};
 
 /// How long after it could not be asked it is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -63,7 +63,10 @@ impl Replicator {
             // Whatever it was, it is the last good version until the archive is found to have lost it.
             Err((error, _)) if error.is_damage() => Ok(paths
                 .iter()
-                .map(|path| (path.clone(), Form::Whole))
+                .map(|path| match json::is_json_name(path) {
+                    true => (path.clone(), Form::Whole),
+                    false => (path.clone(), Form::Database),
+                })
                 .collect()),
             Err((error, _)) => Err(error.into()),
         };

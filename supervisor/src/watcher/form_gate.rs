@@ -1,5 +1,6 @@
-//! Whether a file that is called JSON, and is none as it is, may be committed. What never was JSON is
-//! stored as it is once it stands still; what was, and no longer is, was torn by whoever wrote it.
+//! Whether a file that is called JSON, or was a database, and is none as it is, may be committed. What never
+//! was one is stored as it is once it stands still; what was, and no longer is, was torn by whoever wrote
+//! it.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -8,8 +9,8 @@ use super::files::WHOLE_MAX;
 use super::gathered::Pass;
 use super::outcome::{FileOutcome, Later, RETRY};
 use crate::entry::RelPath;
-use crate::session::Fingerprint;
-use crate::session::json::{Form, is_torn};
+use crate::session::form::is_torn;
+use crate::session::{Fingerprint, Form};
 
 /// How long a file must not have been written to be taken as it is, and how long one may be torn before
 /// that is reported.
@@ -31,9 +32,17 @@ pub(super) enum Before {
     Unknown,
 }
 
+/// The last committed version of a file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Last {
+    pub(super) form: Before,
+    /// It is a database that keeps a login.
+    pub(super) kept_login: bool,
+}
+
 /// The files that are not whole, as they were last seen.
 #[derive(Debug, Default)]
-pub(super) struct JsonGate(HashMap<RelPath, Seen>);
+pub(super) struct FormGate(HashMap<RelPath, Seen>);
 
 #[derive(Debug)]
 struct Seen {
@@ -42,7 +51,7 @@ struct Seen {
     still_since: Instant,
 }
 
-impl JsonGate {
+impl FormGate {
     /// Whether it was not whole when it was looked at last.
     pub(super) fn is_suspect(&self, path: &RelPath) -> bool {
         self.0.contains_key(path)
@@ -59,10 +68,10 @@ impl JsonGate {
         &mut self,
         path: &RelPath,
         (now, print): (Form, Fingerprint),
-        before: Before,
+        last: Last,
         pass: Pass,
     ) -> Option<FileOutcome> {
-        if now == Form::Whole {
+        if matches!(now, Form::Whole | Form::Database) {
             self.0.remove(path);
             return None;
         }
@@ -86,20 +95,20 @@ impl JsonGate {
             ..=WHOLE_MAX => clock + RETRY,
             _ => seen.since + AT_REST,
         };
-        match before {
-            Before::Known(before) if is_torn(path, before, now) => match is_late {
-                true => Some(FileOutcome::NotWhole(words(now).into())),
+        match last.form {
+            Before::Known(before) if is_torn(path, before, now, last.kept_login) => match is_late {
+                true => Some(FileOutcome::NotWhole(words(before, now).into())),
                 // It stays noted, so that the same tear is not waited for again at each rescan.
-                false => later(soon, "its JSON is not whole yet"),
+                false => later(soon, "it is not whole yet"),
             },
             // Empty is what a writer that truncates first leaves for a moment.
-            Before::Known(Form::Lines | Form::Broken) if now != Form::Empty => {
+            Before::Known(Form::Lines | Form::Sealed | Form::Broken) if now != Form::Empty => {
                 self.0.remove(path);
                 None
             }
             Before::Unknown => match is_late {
                 true => Some(FileOutcome::Unasked),
-                false => later(soon, "its JSON is not whole yet"),
+                false => later(soon, "it is not whole yet"),
             },
             // At the end its writer is gone.
             Before::Nothing | Before::Known(_)
@@ -113,15 +122,19 @@ impl JsonGate {
             }
             Before::Nothing | Before::Known(_) => {
                 let when = (seen.still_since + AT_REST).max(clock + RETRY);
-                later(when, "it is no JSON, and may be being written")
+                later(when, "it may be being written")
             }
         }
     }
 }
 
-fn words(form: Form) -> &'static str {
-    match form {
-        Form::Empty => "it is empty, and its last committed version was not",
+fn words(before: Form, now: Form) -> &'static str {
+    match (before, now) {
+        (Form::Database, Form::Empty) => {
+            "it is empty, and its last committed version was a database"
+        }
+        (Form::Database, _) => "it is no database, and its last committed version was",
+        (_, Form::Empty) => "it is empty, and its last committed version was not",
         _ => "its JSON does not parse, and its last committed version did",
     }
 }
