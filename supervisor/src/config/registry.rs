@@ -300,7 +300,7 @@ pub(super) const ALL: &[Setting] = &[
         key: "stop.flush",
         env: "SESSIONKEEP_STOP_FLUSH",
         default: Default::Is("3s"),
-        meaning: "the part of `stop.total` that is kept for saving the last changes",
+        meaning: "the part of `stop.total` that is kept for saving the last changes at least; saving has all that the gateway leaves of `stop.total`",
         set: |s, v| span(v, Duration::from_millis(50)).map(|v| s.stop.flush = v),
         show: |s| duration::show(s.stop.flush),
         ..ROW

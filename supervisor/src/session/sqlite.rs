@@ -134,7 +134,7 @@ pub fn is_database(dir: BorrowedFd<'_>, path: &[u8]) -> io::Result<bool> {
     Ok(is_header(&read_start(dir, path)?))
 }
 
-/// The first bytes of the file `path` below the open directory `dir`: [`START_LEN`], or all of it.
+/// The first bytes of the file `path` below the open directory `dir`: 512, or all of it.
 ///
 /// It opens and closes the file, as [`is_database`] does.
 ///

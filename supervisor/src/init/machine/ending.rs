@@ -28,7 +28,7 @@ const KILL_AGAIN: Duration = Duration::from_millis(100);
 /// whole budget, or by a machine that was paused and finds all its deadlines passed at once.
 const KILL_SHOWS: Duration = Duration::from_millis(500);
 /// What a flush gets at least, for the same cases, unless less is configured for it.
-const FLUSH_LEAST: Duration = Duration::from_secs(1);
+pub(super) const FLUSH_LEAST: Duration = Duration::from_secs(1);
 
 /// Since when, and why, we are stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -289,13 +289,16 @@ impl Machine {
         self.flush_until(ended, Aim::Exit, deadline, now, cause);
     }
 
-    /// When a flush that begins now has to be over.
+    /// When a flush that begins now has to be over: all that a stop has left is its own, and what is
+    /// kept for it is never a limit while there is more. One that is no part of a stop has what is kept.
     pub(super) fn flush_deadline(&self, stop: Option<Stop>, now: MonotonicMs) -> MonotonicMs {
-        let deadline = now.after(self.plan.flush);
-        stop.map_or(deadline, |stop| {
-            deadline.min(stop.since.after(self.plan.total))
-        })
-        .max(now.after(self.plan.flush.min(FLUSH_LEAST)))
+        match stop {
+            None => now.after(self.plan.flush),
+            Some(stop) => stop
+                .since
+                .after(self.plan.total)
+                .max(now.after(self.plan.flush.min(FLUSH_LEAST))),
+        }
     }
 
     pub(super) fn flush_until(
@@ -306,7 +309,9 @@ impl Machine {
         now: MonotonicMs,
         cause: Cause,
     ) {
-        let flushing = Flushing::new(ended, aim, deadline, now);
+        // A watcher that hangs leaves the next one as much time however much there is.
+        let work = deadline.until(now).min(self.plan.flush);
+        let flushing = Flushing::new(ended, aim, deadline, now.after(work / 2), now);
         self.transition(State::Flushing(flushing), cause);
         if !self.watcher.is_alive() {
             self.spawn_watcher(now);

@@ -50,13 +50,18 @@ pub(super) struct Flushing {
 }
 
 impl Flushing {
-    pub(super) fn new(ended: Ended, aim: Aim, deadline: MonotonicMs, now: MonotonicMs) -> Self {
-        let half = HEARD_LEAST.max(deadline.until(now) / 2);
+    pub(super) fn new(
+        ended: Ended,
+        aim: Aim,
+        deadline: MonotonicMs,
+        heard_by: MonotonicMs,
+        now: MonotonicMs,
+    ) -> Self {
         Self {
             ended,
             aim,
             deadline,
-            heard_by: Some(now.after(half)),
+            heard_by: Some(heard_by.max(now.after(HEARD_LEAST))),
             answer: Answer::Awaited { died: false },
         }
     }

@@ -473,6 +473,20 @@ fn the_flush_ends_within_the_whole_budget() {
 }
 
 #[test]
+fn the_flush_has_all_that_the_gateway_left_of_the_budget() {
+    let mut bench = Bench::running(plan());
+    let by = bench.now.after(Duration::from_secs(9));
+    bench.step(Event::Signal(TERM));
+    bench.now = bench.now.after(Duration::from_millis(20));
+    bench.step(exited(Role::Gateway, 0));
+    let actions = bench.step(Event::DescendantsGone);
+    assert_eq!(actions, [Action::SendFlush { deadline: by }]);
+    // One that hangs is noticed as early as before: after half of what is kept for it at least.
+    let (waited, _) = bench.wait();
+    assert_eq!(waited, 1500);
+}
+
+#[test]
 fn a_watcher_that_dies_comes_back_and_lets_the_gateway_go_on() {
     let mut bench = Bench::running(plan());
     let actions = bench.step(killed(Role::Watcher, KILL));
