@@ -73,6 +73,8 @@ mod forged_bombs;
 mod forged_chains;
 #[path = "faults/forged_extents.rs"]
 mod forged_extents;
+#[path = "faults/hearing.rs"]
+mod hearing;
 #[path = "faults/image.rs"]
 mod image;
 #[path = "faults/inotify.rs"]

@@ -3,6 +3,8 @@
 //! is never said that all is saved where it could not be restored.
 
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 use mongodb::Database;
 use mongodb::bson::{Document, doc};
@@ -227,6 +229,30 @@ fn while_the_gateway_runs_it_is_looked_for_and_told() {
         assert_eq!(Tree::of(&world.dir()), tree, "{how}: {}", life.log());
         assert_eq!(life.stop().code, 0);
     });
+}
+
+#[test]
+fn a_lease_that_is_taken_again_counts_for_a_gateway_that_may_not_outlive_it() {
+    let world = World::sqlite();
+    let settings = [
+        "store.outage=stop",
+        "store.timeout=333ms",
+        "lease.ttl=2s",
+        "lease.renew=300ms",
+    ];
+    let mut life = under_way(&world, &settings);
+    on_sqlite(&world, |store| {
+        store.execute("DELETE FROM leases", []).expect("delete");
+    });
+    life.wait_for("the lease was gone from the store, and is taken again");
+    // Longer than the one that was deleted would have lasted.
+    thread::sleep(Duration::from_secs(3));
+    world.write("creds.json", r#"{"me":"second"}"#);
+    world.wait_until_saved();
+    let ended = life.stop();
+    assert_eq!(ended.code, 0, "{}", ended.log);
+    assert!(!ended.log.contains("lease runs out"), "{}", ended.log);
+    assert!(!ended.log.contains("state=standby"), "{}", ended.log);
 }
 
 #[test]

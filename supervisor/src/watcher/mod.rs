@@ -72,7 +72,6 @@ use gateway::{next_answer, note_answer, note_lifecycle};
 use gathered::Pass;
 use guard::Refusal;
 use hints::Hints;
-use lease::{Told, Trouble};
 use link::Link;
 use logins::Logins;
 use probe::Probe;
@@ -161,7 +160,7 @@ pub async fn watch(
         announced: false,
         mending: false,
         probe: None,
-        told: Told::default(),
+        lease_ends: lease::Ends::default(),
         logins: Logins::default(),
         refusal: None,
     };
@@ -226,7 +225,7 @@ struct Watcher {
     /// Whether the archive was found damaged, and is not committed anew yet.
     mending: bool,
     probe: Option<Probe>,
-    told: Told,
+    lease_ends: lease::Ends,
     logins: Logins,
     /// Why nothing may be committed, as it was last told.
     refusal: Option<Refusal>,
@@ -253,11 +252,10 @@ impl Watcher {
                         }
                     }
                 },
-                trouble = self.told.next(&mut standing, &self.settings) => match trouble {
-                    Trouble::Lost(reason) => return self.fenced(reason).await,
+                ended = self.lease_ends.next(&mut standing) => match ended {
+                    lease::Ended::Lost(reason) => return self.fenced(reason).await,
                     // The next step takes it again.
-                    Trouble::Gone => self.blocked_until = None,
-                    Trouble::Asked(message) | Trouble::Ending(message) => self.link.send(message).await,
+                    lease::Ended::Gone => self.blocked_until = None,
                 },
                 () = hints.come() => {
                     let told_new = self.read_hints();

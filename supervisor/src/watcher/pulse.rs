@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
+use super::lease;
 use super::link::Speaker;
 use crate::config::Settings;
 use crate::control::{MonotonicMs, Stall, ToInit};
@@ -87,6 +88,11 @@ impl Pulse {
         let stalled = self.stalled.clone();
         *stalled.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         let followed = self.followed.subscribe();
+        tokio::spawn(lease::tell(
+            settings.clone(),
+            followed.clone(),
+            speaker.clone(),
+        ));
         tokio::spawn(beat(
             rhythm,
             followed,

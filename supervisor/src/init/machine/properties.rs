@@ -326,7 +326,11 @@ impl World {
             }),
             Action::SendFlush { deadline } => {
                 assert_eq!(self.descendants(), 0, "a flush while the gateway is alive");
-                let most = self.plan.total.max(self.plan.flush).max(super::ending::FLUSH_LEAST);
+                let most = self
+                    .plan
+                    .total
+                    .max(self.plan.flush)
+                    .max(super::ending::FLUSH_LEAST);
                 assert!(deadline <= self.now.after(most));
                 self.flush_tried = true;
                 if self.nature == Nature::Cooperative && self.watcher {

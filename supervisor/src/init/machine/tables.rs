@@ -144,7 +144,7 @@ fn a_life_goes_from_restore_to_flush_in_order() {
     bench.is(Lifecycle::Stopping);
     let actions = bench.step(exited(Role::Gateway, 0));
     assert_eq!(actions, [Action::CountDescendants]);
-    let deadline = bench.now.after(Duration::from_secs(3));
+    let deadline = bench.now.after(Duration::from_secs(9));
     let actions = bench.step(Event::DescendantsGone);
     assert_eq!(actions, [Action::SendFlush { deadline }]);
     assert_eq!(saved(&mut bench), 0);
@@ -380,7 +380,7 @@ fn a_flush_that_fails_shows_in_the_code_only_where_the_gateway_did_well() {
 
         let mut bench = flushing();
         let (waited, actions) = bench.wait();
-        assert_eq!(waited, 3000);
+        assert_eq!(waited, 9000);
         assert_eq!(actions[0], Action::SignalHelper(Role::Watcher, KILL));
         assert_eq!(exit_of(&actions).0, expected);
 

@@ -106,7 +106,9 @@ fn a_sidecar_changes_its_database_and_no_other_file() {
     let dir = tempfile::tempdir().expect("tempdir");
     let root = dir.path();
     for file in ["gows.db", "gows.db2", "other"] {
-        fs::write(root.join(file), b"SQLite format 3\0").expect("write");
+        rusqlite::Connection::open(root.join(file))
+            .and_then(|db| db.execute_batch("CREATE TABLE t (n)"))
+            .expect("a database");
     }
     let dir = opened(root);
     let prints = || {

@@ -143,6 +143,7 @@ impl Replicator {
         hold.writer.raise_epoch(epoch);
         let tenure = Tenure { epoch, ..tenure };
         hold.keeper = LeaseKeeper::start(self.store.clone(), tenure, asked);
+        self.pulse.follow(hold.keeper.standing());
         self.write_marker();
         self.look_for_damage().await
     }
