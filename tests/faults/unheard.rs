@@ -93,6 +93,48 @@ fn a_write_through_a_link_elsewhere_is_saved_and_both_links_are_of_one_moment() 
 }
 
 #[test]
+fn a_name_that_a_file_gets_later_belongs_to_it_at_once() {
+    let world = World::sqlite();
+    world.write("one.bin", vec![1; 3 << 20]);
+    let life = world.script(IDLE).set(NO_RESCAN).ready();
+    world.wait_until_saved();
+    let two = world.dir().join("keys/two.bin");
+    fs::create_dir_all(two.parent().expect("it has one")).expect("make");
+    fs::hard_link(world.dir().join("one.bin"), &two).expect("link");
+    let copy = |seq: Option<u64>| {
+        let to = world.path("copy");
+        let seq = seq.map(|seq| seq.to_string());
+        let mut args = vec!["restore", "--to", to.to_str().expect("text")];
+        args.extend(seq.iter().flat_map(|seq| ["--seq", seq]));
+        let output = world.command(&args);
+        assert!(output.status.success(), "{output:?}");
+        let of = |name: &str| {
+            let path = to.join(name);
+            let links = fs::metadata(&path).map_or(0, |stat| stat.nlink());
+            (fs::read(path).unwrap_or_default(), links)
+        };
+        let both = (of("one.bin"), of("keys/two.bin"));
+        fs::remove_dir_all(&to).expect("remove the copy");
+        both
+    };
+    wait_until("it is saved as one file", || copy(None).0.1 == 2);
+    let before = world.changes();
+    for byte in 2..12 {
+        let file = OpenOptions::new().write(true).open(&two).expect("open");
+        std::os::unix::fs::FileExt::write_all_at(&file, &[byte; 100], 1 << 20).expect("write");
+        drop(file);
+        world.wait_until_saved();
+    }
+    let ended = life.stop();
+    assert_eq!(ended.code, 0, "{}", ended.log);
+    let after = world.changes();
+    for seq in after.into_iter().filter(|seq| !before.contains(seq)) {
+        let (one, two) = copy(Some(seq));
+        assert!(one == two, "version {seq} holds two states of one file");
+    }
+}
+
+#[test]
 fn a_file_with_several_names_comes_back_as_one_and_names_that_parted_as_two() {
     let number = |world: &World, name: &str| {
         let stat = fs::metadata(world.dir().join(name)).expect("stat");

@@ -7,6 +7,7 @@
 )]
 
 use std::fs::{self, File};
+use std::io;
 use std::net::TcpListener;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -152,7 +153,15 @@ impl World {
     /// What a container host does to a disk.
     #[track_caller]
     pub(crate) fn wipe(&self) {
-        fs::remove_dir_all(self.dir()).expect("wipe the session directory");
+        // Whoever was killed just now may be removing something itself.
+        wait_until(
+            "the session directory is wiped",
+            || match fs::remove_dir_all(self.dir()) {
+                Ok(()) => true,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => !self.dir().exists(),
+                Err(error) => panic!("wipe the session directory: {error}"),
+            },
+        );
     }
 
     /// What is under `.sessionkeep/replaced`, from all times, by name.

@@ -115,7 +115,7 @@ impl Replica {
         match Limits::probe(&self.state, owners, committed.into_iter()) {
             Ok(limits) => {
                 if !limits.is_none() {
-                    info!(target: "sync", cannot_be_had = %limits, "archived owners or modes cannot be had in this directory; they stay as they are archived");
+                    info!(target: "sync", cannot_be_had = %limits, "archived owners or modes cannot be set in this directory; they stay as they are archived");
                 }
                 self.limits = limits;
             }
@@ -176,9 +176,12 @@ impl Replica {
         self.files.too_soon(path, now)
     }
 
-    /// Whether something was written under a name that is gone.
+    /// Whether something was written under a name that is gone, or a file was given another name.
     #[must_use]
     pub(super) fn is_astray(&self) -> bool {
+        if self.unheard.has_unseen_names() {
+            return true;
+        }
         let events = self.events.lock();
         events.unwrap_or_else(PoisonError::into_inner).is_astray()
     }

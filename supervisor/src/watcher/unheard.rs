@@ -39,6 +39,9 @@ pub(super) struct Unheard {
     /// Files that a process of the gateway can write to through memory.
     mapped: BTreeSet<RelPath>,
     looked_everywhere: bool,
+    /// A file was found to have more than one link since the last look at everything. Its other names were
+    /// seen before that, and are only known to belong to it when they are seen again.
+    has_unseen_names: bool,
     gateway: Option<i32>,
     next_look: Option<Instant>,
     next_read: Option<Instant>,
@@ -50,7 +53,8 @@ impl Unheard {
     pub(super) fn note(&mut self, found: &Found) {
         if found.kind == FoundKind::File && found.links > 1 {
             if self.linked.len() < FILES_MAX {
-                self.linked.insert(found.path.clone(), found.print.ino);
+                let before = self.linked.insert(found.path.clone(), found.print.ino);
+                self.has_unseen_names |= before != Some(found.print.ino);
             }
         } else if !self.linked.is_empty() {
             self.linked.remove(&found.path);
@@ -60,6 +64,12 @@ impl Unheard {
     /// A whole look has come by every file there is.
     pub(super) fn knows_all(&mut self) {
         self.looked_everywhere = true;
+        self.has_unseen_names = false;
+    }
+
+    /// Whether a look at everything would tell which names belong to one file.
+    pub(super) fn has_unseen_names(&self) -> bool {
+        self.has_unseen_names
     }
 
     /// Whether a file with more than one link is known.

@@ -8,8 +8,7 @@ use super::MongoStore;
 use super::errors::{Fault, is_duplicate_key};
 use crate::entry::Digest;
 use crate::store::{
-    Appended, ArchiveName, FORMAT, Header, Record, RecordKind, Result, Seq, StoreError, Usage,
-    is_known,
+    Appended, ArchiveName, Header, Record, RecordKind, Result, Seq, StoreError, Usage, is_known,
 };
 
 /// The collection's name.
@@ -185,7 +184,11 @@ fn decode_header(raw: &RawDocument, archive: &ArchiveName) -> Result<Header> {
         .collect::<Option<Vec<_>>>()
         .ok_or_else(|| fields.damaged("packs"))?;
     Ok(Header {
-        format: FORMAT,
+        // As it was read: a header's hash is over it.
+        format: fields
+            .number("format")?
+            .try_into()
+            .map_err(|_| fields.damaged("format"))?,
         archive: archive.clone(),
         seq,
         history: fields.parsed("history")?,
