@@ -49,6 +49,8 @@ mod handover;
 mod idle;
 #[path = "main_job/lifecycle.rs"]
 mod lifecycle;
+#[path = "main_job/log_messages.rs"]
+mod log_messages;
 #[path = "main_job/login.rs"]
 mod login;
 #[path = "main_job/mounts.rs"]

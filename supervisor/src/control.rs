@@ -80,7 +80,7 @@ impl MonotonicMs {
     }
 }
 
-/// The state of a life, as the outside sees it (DESIGN: lifecycle).
+/// The state of a life, as the outside sees it (`docs/architecture.md`, "Lifecycle").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Lifecycle {

@@ -364,7 +364,7 @@ fn a_large_file_that_never_stops_changing_does_not_fill_the_store_and_holds_noth
             if stored.content("busy.bin") != Some(&as_it_was) && number >= 20 {
                 break;
             }
-            if life.log().contains("file never stands still") {
+            if life.log().contains("file is written without a pause") {
                 assert!(life.log().contains("path=busy.bin"), "{}", life.log());
                 break;
             }

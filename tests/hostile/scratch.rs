@@ -16,7 +16,7 @@ fn copies_of_locked_databases_are_made_and_removed_nowhere_but_in_our_own_direct
     let achieved = place.achieved(&mut life);
     let ended = life.stop();
     assert!(achieved > 1000, "the attacker hardly tried:\n{}", ended.log);
-    let copied = "was copied while it stood still";
+    let copied = "was copied while the gateway was stopped for a moment";
     assert!(
         ended.log.contains(copied),
         "no copy was made:\n{}",

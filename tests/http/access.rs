@@ -174,7 +174,7 @@ fn a_secret_that_can_be_guessed_is_warned_of_and_does_not_show() {
         .env("ADMIN_TOKEN", "tiny-canary")
         .ready();
     let log = life.log();
-    assert!(log.contains("can be guessed"), "{log}");
+    assert!(log.contains("short enough to be guessed"), "{log}");
     assert!(log.contains("setting=http.token"), "{log}");
     assert!(!log.contains("tiny-canary"), "{log}");
     assert_eq!(life.stop().code, 0);

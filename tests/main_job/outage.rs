@@ -46,7 +46,7 @@ fn a_restore_that_the_store_does_not_answer_to_its_end_is_begun_anew() {
         .env("MONGO_URL", line.url.clone())
         .set("store.timeout=1s")
         .start();
-    life.wait_for("the store stopped answering; beginning anew");
+    life.wait_for("the store stopped answering; starting over");
     line.set(Mode::Pass);
     life.wait_for("watcher is ready");
     assert_eq!(world.read("creds.json"), r#"{"me":1}"#);
@@ -149,7 +149,7 @@ fn thirty_seconds_without_the_database_under_load_lose_nothing_and_disturb_nobod
     let log = life.log();
     let after_outage = &log[log.find("changes cannot be saved now").expect("it is said")..];
     let pending = after_outage
-        .matches("that was not answered is in the store")
+        .matches("whose answer was lost is in the store")
         .count();
     let all = after_outage.matches("committed seq=").count() + pending;
     assert!((1..=2).contains(&all), "{after_outage}");

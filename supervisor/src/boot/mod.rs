@@ -118,7 +118,7 @@ pub async fn boot(
                 error => error,
             });
         }
-        warn!(target: "boot", error = %Chain(&error), limit = attach::limit(settings.store.wait), "the store stopped answering; beginning anew");
+        warn!(target: "boot", error = %Chain(&error), limit = attach::limit(settings.store.wait), "the store stopped answering; starting over");
         tell(Holdup::Store {
             silent: since.elapsed(),
             words: Chain(&error).to_string(),

@@ -163,7 +163,7 @@ struct Cleared<'a>(&'a StateDir);
 impl Drop for Cleared<'_> {
     fn drop(&mut self) {
         if let Err(error) = Contents::clear(self.0) {
-            tracing::warn!(target: "boot", %error, "copies of stored logins stay behind in .sessionkeep");
+            tracing::warn!(target: "boot", %error, "copies of stored logins could not be removed from .sessionkeep");
         }
     }
 }

@@ -84,7 +84,7 @@ pub(super) async fn under_init(handover: Handover) -> anyhow::Result<u8> {
             };
         });
         if let Err(error) = control.write_all(&encode(&ToInit::Standby { waiting })) {
-            warn!(target: "boot", %error, "init does not hear us");
+            warn!(target: "boot", %error, "failed to send to init");
         }
     };
     let progress = Progress::default();

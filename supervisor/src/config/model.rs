@@ -11,8 +11,8 @@ use super::TrustedProxies;
 use crate::entry::Owner;
 use crate::store::ArchiveName;
 
-/// A text that must not be shown: it prints as `[redacted]`. It serializes in the clear, because
-/// init hands the settings to its own children that way; nothing else may serialize settings.
+/// A text that must not be shown: it prints as `[redacted]`. It serializes in the clear, so nothing that
+/// leaves the process may hold it: helpers have the settings from the fork.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);

@@ -38,7 +38,7 @@ pub async fn serve(listeners: Vec<TcpListener>, site: Site) {
             Ok(accepted) => accepted,
             Err(error) => {
                 if !failing {
-                    warn!(target: "http", %error, "cannot accept; trying on");
+                    warn!(target: "http", %error, "cannot accept; retrying");
                 }
                 failing = true;
                 tokio::time::sleep(PAUSE).await;

@@ -298,7 +298,7 @@ impl<'a> Executor<'a> {
         if let Some(channel) = &mut self.channel
             && !channel.send(message)
         {
-            warn!(target: "init", message = message.word(), "watcher does not take messages");
+            warn!(target: "init", what = message.word(), "watcher does not take messages");
         }
     }
 
@@ -334,7 +334,7 @@ impl<'a> Executor<'a> {
                     info!(target: "init", port = http.port, "health and dashboard are for this container alone; set ADMIN_TOKEN to reach them from outside");
                 }
                 for setting in http.guessable().filter(|_| !listeners.is_empty()) {
-                    warn!(target: "init", setting, at_least = HttpSettings::UNGUESSABLE, "a secret of the pages is so short that it can be guessed; write a longer one");
+                    warn!(target: "init", setting, at_least = HttpSettings::UNGUESSABLE, "a token or password of the dashboard is short enough to be guessed; choose a longer one");
                 }
                 self.http = listeners;
             }

@@ -115,7 +115,7 @@ impl Report {
             Note::Leftovers(count) => {
                 info!(target: "init", count, "waiting for processes that the gateway left behind, or that were started beside it");
             }
-            Note::Killing => warn!(target: "init", "grace is over; killing what is left"),
+            Note::Killing => warn!(target: "init", "grace period expired; sending SIGKILL"),
             Note::Unkillable => error!(target: "init", "processes of the gateway survive a kill"),
         }
     }

@@ -29,7 +29,7 @@ pub(crate) async fn beat(client: Client, url: Secret, every: Duration, shared: S
                 Some(why) => {
                     shared.meters().error(ErrorKind::Heartbeat);
                     if !failing {
-                        warn!(target: "notify", why, "the heartbeat does not arrive; trying on");
+                        warn!(target: "notify", why, "the heartbeat does not arrive; retrying");
                     }
                 }
                 None if failing => info!(target: "notify", "the heartbeat arrives again"),

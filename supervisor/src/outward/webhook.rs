@@ -53,7 +53,7 @@ pub(crate) async fn tell(client: &Client, settings: &Settings, shared: &Shared) 
             Err(why) => {
                 shared.meters().error(ErrorKind::Webhook);
                 if !failing {
-                    warn!(target: "notify", why, "the webhook takes no message; trying on");
+                    warn!(target: "notify", why, "the webhook does not accept messages; retrying");
                 }
                 failing = true;
                 tokio::time::sleep(pause).await;

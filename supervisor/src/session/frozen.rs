@@ -129,7 +129,7 @@ impl Drop for Remove<'_> {
     fn drop(&mut self) {
         if let Err(error) = clear_scratch(self.0) {
             let left = self.0.path().join(SCRATCH);
-            tracing::warn!(path = %left.display(), %error, "copy of a database stays behind");
+            tracing::warn!(path = %left.display(), %error, "the copy of a database could not be removed");
         }
         debug_assert!(!self.0.has(SCRATCH));
     }

@@ -538,7 +538,7 @@ impl Drop for Stage {
         if !self.keep
             && let Err(error) = self.remove()
         {
-            tracing::warn!(%error, "an abandoned restore stays behind until the next start");
+            tracing::warn!(%error, "an abandoned restore could not be removed; the next start does it");
         }
     }
 }

@@ -55,7 +55,7 @@ impl Drop for Copies {
     fn drop(&mut self) {
         if let Err(error) = clear_scratch(&self.state) {
             let left = self.state.path().join(SCRATCH);
-            tracing::warn!(path = %left.display(), %error, "copies of files stay behind");
+            tracing::warn!(path = %left.display(), %error, "copies of files could not be removed");
         }
     }
 }

@@ -65,7 +65,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them.
+    /// All of them, in the order of their declaration: counters are indexed by it.
     pub const ALL: [Self; 16] = [
         Self::Fenced,
         Self::Lagging,

@@ -225,7 +225,7 @@ fn tell_of_step(step: Option<Step>, lease: &Lease) {
 /// Says that the queue, or a place in it, could not be read; whoever finds that puts it right.
 pub(crate) fn tell_of_queue(lease: &Lease) {
     if lease.queue_damaged {
-        warn!(target: "store", owner = %lease.instance, epoch = lease.epoch, "the lease's queue cannot be read, in part at least; those who wait enter it again");
+        warn!(target: "store", owner = %lease.instance, epoch = lease.epoch, "the lease's queue cannot be read, or not all of it; waiting instances enter it again");
     }
 }
 
@@ -276,7 +276,7 @@ fn note_failure(tell: &watch::Sender<Standing>, error: &StoreError) {
         first
     });
     if first {
-        warn!(target: "store", %error, "the lease could not be renewed; trying on");
+        warn!(target: "store", %error, "the lease could not be renewed; retrying");
     } else {
         debug!(target: "store", %error, "the lease could not be renewed");
     }

@@ -267,7 +267,7 @@ impl Databases {
                     pace.check_due = Some(Instant::now() + pause);
                 }
                 if way == Way::FrozenWhileHeld {
-                    info!(target: "sync", path = %found.path, "database of a writer that shares no lock was copied while it stood still");
+                    info!(target: "sync", path = %found.path, "a database whose writer shares no lock was copied while the gateway was stopped for a moment");
                 } else {
                     pace.busy_since = None;
                 }

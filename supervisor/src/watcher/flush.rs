@@ -154,7 +154,7 @@ impl Watcher {
             return Err(error);
         }
         let words = Chain(&error).to_string();
-        warn!(target: "sync", error = words, "the last changes cannot be saved yet; trying on");
+        warn!(target: "sync", error = words, "the last changes cannot be saved yet; retrying");
         self.unready = Some(format!("the store did not take them in time: {words}"));
         Ok(())
     }

@@ -34,7 +34,7 @@ impl Speaker {
     pub(super) async fn send(&self, message: ToInit) {
         let mut write = self.0.lock().await;
         if let Err(error) = write.write_all(&encode(&message)).await {
-            warn!(target: "sync", %error, "init does not hear us");
+            warn!(target: "sync", %error, "failed to send to init");
         }
     }
 }

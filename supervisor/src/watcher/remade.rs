@@ -240,7 +240,9 @@ impl Replicator {
         self.write_marker();
         match words {
             Some(words) => self.accepted = Some(Accepted { words }),
-            None => info!(target: "sync", "the session directory holds what it held; going on"),
+            None => {
+                info!(target: "sync", "the session directory has the same login as before; going on");
+            }
         }
         Ok(None)
     }

@@ -448,7 +448,7 @@ impl Replicator {
             Ok(None) => Ok(()),
             Ok(Some(Outcome::Done(header))) => {
                 hold.anew = None;
-                info!(target: "sync", seq = header.seq, "commit that was not answered is in the store");
+                info!(target: "sync", seq = header.seq, "a commit whose answer was lost is in the store");
                 Ok(())
             }
             Ok(Some(Outcome::Fenced(other))) => Err(fenced(&other)),

@@ -109,7 +109,7 @@ impl Restless {
                 let since = *unrest.in_vain_since.get_or_insert(now);
                 if !unrest.reported && now - since >= PATIENCE {
                     unrest.reported = true;
-                    warn!(target: "sync", %path, "file never stands still; its last committed version stays until it does");
+                    warn!(target: "sync", %path, "file is written without a pause; its last committed version stays until it does");
                 }
             }
             FileOutcome::Changed { .. } | FileOutcome::Same { .. } => {
