@@ -7,6 +7,7 @@ use mongodb::bson::Document;
 
 use super::keeper::{Life, Setup, Tree, World, wait_until};
 use super::line::Line;
+use super::noise::noise;
 use super::proxy::Mode;
 use super::raw::{give_lease_to, on_mongo};
 
@@ -18,11 +19,7 @@ const NARROW: u32 = 500_000;
 /// Fills the session directory with what cannot be compressed.
 fn fill(world: &World, mib: usize) {
     fs::create_dir_all(world.dir()).expect("mkdir");
-    let mut random = fastrand::Rng::with_seed(7);
-    for n in 0..mib {
-        let bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..))
-            .take(1 << 20)
-            .collect();
+    for (n, bytes) in noise(mib << 20).chunks(1 << 20).enumerate() {
         world.write(&format!("{n}.bin"), bytes);
     }
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::keeper::{IDLE, Tree, World};
+use super::keeper::{IDLE, Tree, World, send};
+use super::noise::noise;
 
 const NOT_WHOLE: &str = "file is not whole; its last committed version stays";
 const HELD_BACK: &str = "what is not whole is not saved";
@@ -28,18 +29,6 @@ fn make(path: &Path, with_login: bool) {
     }
 }
 
-/// Bytes that look random, and are the same each time.
-fn random(len: usize) -> Vec<u8> {
-    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[3]
-    };
-    std::iter::repeat_with(next).take(len).collect()
-}
-
 /// What is left of it.
 type Ruin = fn(Vec<u8>) -> Vec<u8>;
 
@@ -57,7 +46,7 @@ const RUINS: [(&str, Ruin); 8] = [
     ("the first bytes alone", |db| db[..10].to_vec()),
     ("words", |_| b"no database at all\n".repeat(512)),
     ("another kind of file", |_| b"{\"a\": 1}".to_vec()),
-    ("random", |db| random(db.len())),
+    ("random", |db| noise(db.len())),
 ];
 
 #[test]
@@ -109,23 +98,39 @@ fn a_watcher_that_has_not_seen_the_database_asks_what_it_was() {
     let path = world.dir().join("store.db");
     make(&path, false);
     let good = fs::read(&path).expect("read");
+    let login = world.dir().join("login.db");
+    make(&login, true);
+    let good_login = fs::read(&login).expect("read");
     // Of a size that a database can have, and none.
     world.write("plain.bin", "x".repeat(1024));
     let mut life = world.script(IDLE).ready();
     world.wait_until_saved();
     let held = life.hold_watcher();
     fs::write(&path, "").expect("empty it");
+    fs::write(&login, noise(good_login.len())).expect("overwrite it");
     world.write("plain.bin", "y".repeat(1024));
-    super::keeper::send(life.process("watcher"), libc::SIGKILL);
+    send(life.process("watcher"), libc::SIGKILL);
     drop(held);
     life.wait_for_count("watcher is ready", 2);
-    life.wait_for(NOT_WHOLE);
+    life.wait_for_count(NOT_WHOLE, 2);
     world.wait_until_stored("plain.bin", "y".repeat(1024));
     let stored = world.stored().expect("a tree");
     assert!(stored.content("store.db") == Some(&good), "{}", life.log());
+    let kept = stored.content("login.db") == Some(&good_login);
+    assert!(
+        kept,
+        "what looks encrypted took the place of a login: {}",
+        life.log()
+    );
     // Made anew, it is a file like any other.
-    fs::remove_file(&path).expect("remove");
-    make(&path, true);
+    for (path, with_login) in [(&path, false), (&login, true)] {
+        fs::remove_file(path).expect("remove");
+        make(path, with_login);
+        // Not what it was, or there would be nothing to commit.
+        let db = Connection::open(path).expect("open");
+        db.execute("INSERT INTO t VALUES (1000, NULL)", [])
+            .expect("insert");
+    }
     world.wait_until_saved();
     assert_eq!(life.stop().code, 0);
 }
@@ -144,12 +149,12 @@ fn what_only_looks_like_a_database_is_a_file() {
     world.write("magic", magic);
     world.write("junk", [magic.as_slice(), &[7; 5000]].concat());
     // As SQLCipher writes it with `cipher_plaintext_header_size = 32`, and its log.
-    let mut sealed = random(8192);
+    let mut sealed = noise(8192);
     let mut header = fs::read(&path).expect("read")[..32].to_vec();
     header[20] = 80;
     sealed[..32].copy_from_slice(&header);
     world.write("sealed.db", &sealed);
-    world.write("sealed.db-wal", random(4096));
+    world.write("sealed.db-wal", noise(4096));
     let life = world.script(IDLE).ready();
     world.wait_until_saved();
     let all = Tree::of(&world.dir());

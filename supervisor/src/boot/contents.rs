@@ -15,6 +15,7 @@ use crate::archive::fetch::{At, Sink, Verifier, Wanted};
 use crate::archive::{ArchiveError, Result as ArchiveResult};
 use crate::entry::RelPath;
 use crate::session::form::read_form;
+use crate::session::identity::{self, Login};
 use crate::session::{Check, Form, FormReader, Place, StateDir, beneath, json, snapshot, sqlite};
 
 /// Where they are, in our own directory.
@@ -92,6 +93,13 @@ impl Contents {
         }
         let read = read_form(dir, name, BLOCK, FormReader::of(&content.path));
         read.map(|(form, _)| form).map_err(io::Error::other)
+    }
+
+    /// The login that one of them keeps, where it is a database that keeps one.
+    pub(crate) fn login(&self, path: &RelPath) -> Option<Login> {
+        let content = self.whole.iter().find(|content| content.path == *path)?;
+        let place = Place::below(self.dir(), content.name.as_bytes()).ok()?;
+        identity::read_at(&place, path).ok()
     }
 
     /// What form each has.

@@ -135,6 +135,12 @@ impl Databases {
             .is_some_and(|pace| pace.login.is_some())
     }
 
+    /// Takes in which login the committed version of a database keeps, where this watcher has not read it.
+    pub(super) fn note_login(&mut self, path: &RelPath, login: Login) {
+        let pace = self.paces.entry(path.clone()).or_default();
+        pace.login.get_or_insert(login);
+    }
+
     /// The databases whose login changed, each with what it keeps now.
     pub(super) fn take_logins(&mut self) -> Vec<(RelPath, Option<Login>)> {
         let login = |path: &RelPath| self.paces.get(path)?.login.clone();

@@ -63,6 +63,11 @@ impl Files {
         self.databases.keeps_login(path)
     }
 
+    /// See [`Databases::note_login`].
+    pub(super) fn note_login(&mut self, path: &RelPath, login: Login) {
+        self.databases.note_login(path, login);
+    }
+
     /// See [`Databases::take_logins`].
     pub(super) fn take_logins(&mut self) -> Vec<(RelPath, Option<Login>)> {
         self.databases.take_logins()

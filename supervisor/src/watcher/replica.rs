@@ -206,8 +206,11 @@ impl Replica {
         paths.filter(|path| path.name() == CREDENTIALS).collect()
     }
 
-    /// Notes what form the committed version of a file has.
-    pub(super) fn note_form(&mut self, path: &RelPath, form: Form) {
+    /// Notes what form the committed version of a file has, and which login it keeps as a database.
+    pub(super) fn note_form(&mut self, path: &RelPath, form: Form, login: Option<Login>) {
+        if let (Form::Database, Some(login)) = (form, login) {
+            self.files.note_login(path, login);
+        }
         if let Some(seen) = self.tree.extra_mut(path) {
             *seen = seen.with_form(Some(form));
         }

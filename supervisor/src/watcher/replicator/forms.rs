@@ -12,10 +12,13 @@ use crate::archive::version::Version;
 use crate::boot::BootError;
 use crate::boot::contents::Contents;
 use crate::entry::RelPath;
-use crate::session::{Form, json};
+use crate::session::{Form, Login, json};
 
 /// How long after it could not be asked it is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+/// A file, what form its last committed version has, and the login that it keeps.
+type Known = (RelPath, Form, Option<Login>);
 
 impl Replicator {
     /// Reads the last committed versions of the files that `committed` does not know them of, once for
@@ -30,9 +33,9 @@ impl Replicator {
         match asked {
             Ok(forms) => {
                 let replica = self.replica.as_mut().expect("no thread has it");
-                for (path, form) in forms {
+                for (path, form, login) in forms {
                     debug!(target: "sync", %path, ?form, "the last committed version of a file was looked at");
-                    replica.note_form(&path, form);
+                    replica.note_form(&path, form, login);
                 }
             }
             Err(error) => {
@@ -45,7 +48,7 @@ impl Replicator {
             .extend(paths.into_iter().map(|path| (path, when)));
     }
 
-    async fn forms_of(&self, paths: &[RelPath]) -> Result<Vec<(RelPath, Form)>, BootError> {
+    async fn forms_of(&self, paths: &[RelPath]) -> Result<Vec<Known>, BootError> {
         let Some(head) = self.head().filter(|head| head.base > 0).cloned() else {
             return Ok(Vec::new());
         };
@@ -59,13 +62,19 @@ impl Replicator {
         drop(version);
         let contents = Contents::begin(&self.state).map_err(directory)?;
         let forms = match fetch.run(&*self.store, contents).await {
-            Ok(contents) => contents.forms().map_err(directory),
+            Ok(contents) => contents.forms().map_err(directory).map(|forms| {
+                let known = |(path, form)| {
+                    let login = contents.login(&path);
+                    (path, form, login)
+                };
+                forms.into_iter().map(known).collect()
+            }),
             // Whatever it was, it is the last good version until the archive is found to have lost it.
             Err((error, _)) if error.is_damage() => Ok(paths
                 .iter()
                 .map(|path| match json::is_json_name(path) {
-                    true => (path.clone(), Form::Whole),
-                    false => (path.clone(), Form::Database),
+                    true => (path.clone(), Form::Whole, None),
+                    false => (path.clone(), Form::Database, None),
                 })
                 .collect()),
             Err((error, _)) => Err(error.into()),
