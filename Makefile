@@ -71,13 +71,13 @@ test-tools: ## Fetch the real parts that the tests drive (quick when they are th
 	@tests/tools/fetch.sh
 
 bench: release ## Measure it beside what people use instead: half an hour (BENCH=smoke: a minute or two), writes docs/benchmarks.md
-	@supervisor/benches/peers/fetch.sh
+	@supervisor/app/benches/peers/fetch.sh
 	$(CARGO) bench --workspace --locked --bench compare
 
 # Built as `cargo bench` builds it, but with the names of functions kept for callgrind_annotate.
 # A profile that keeps them would build all dependencies anew.
 instructions: ## Count the instructions of hot paths; fail if one takes a tenth more than accepted (valgrind)
-instructions-accept: ## Accept the counts as they are now: writes supervisor/benches/instructions.tsv
+instructions-accept: ## Accept the counts as they are now: writes supervisor/app/benches/instructions.tsv
 instructions-accept: accept = --accept
 instructions instructions-accept:
 	@set -o pipefail; program=$$($(CARGO) rustc --package sessionkeep --locked --profile bench --bench instructions \
@@ -93,4 +93,4 @@ init-figures: release ## Measure what an init costs, beside the same peers, and 
 
 clean-build: ## Remove what was built and fetched
 	$(CARGO) clean
-	rm -rf .cache tests/gateways/baileys/node_modules supervisor/benches/peers/sidecar/node_modules
+	rm -rf .cache tests/gateways/baileys/node_modules supervisor/app/benches/peers/sidecar/node_modules

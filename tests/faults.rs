@@ -17,7 +17,7 @@ mod keeper;
 mod line;
 #[path = "support/mongod.rs"]
 mod mongod;
-#[path = "../supervisor/benches/compare/subject/node.rs"]
+#[path = "../supervisor/app/benches/compare/subject/node.rs"]
 #[allow(dead_code, reason = "the benchmarks use more of it")]
 mod node;
 #[path = "support/noise.rs"]
@@ -30,7 +30,7 @@ mod proxy;
 mod raw;
 #[path = "support/refusing.rs"]
 mod refusing;
-#[path = "../supervisor/examples/churn/shape.rs"]
+#[path = "../supervisor/app/examples/churn/shape.rs"]
 mod shape;
 #[path = "support/small.rs"]
 mod small;

@@ -5,9 +5,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use mongodb::bson::{Document, doc};
-use sessionkeep::config::Secret;
-use sessionkeep::store::contract::{self, Subject};
-use sessionkeep::store::{ArchiveName, MemoryStore, MongoStore, PackId, Seq, SqliteStore, Store};
+use sessionkeep_archive::store::contract::{self, Subject};
+use sessionkeep_archive::store::{MemoryStore, Store};
+use sessionkeep_core::record::{ArchiveName, PackId, Seq};
+use sessionkeep_core::secret::Secret;
+use sessionkeep_stores::{MongoStore, SqliteStore};
 
 use mongod::Mongod;
 
@@ -261,11 +263,11 @@ macro_rules! holds_for_every_store {
         fn the_whole_contract_is_run() {
             let run = [$(stringify!($sentence)),*];
             let written = concat!(
-                include_str!("../supervisor/src/store/contract/mod.rs"),
-                include_str!("../supervisor/src/store/contract/clocks.rs"),
-                include_str!("../supervisor/src/store/contract/commits.rs"),
-                include_str!("../supervisor/src/store/contract/leases.rs"),
-                include_str!("../supervisor/src/store/contract/packs.rs"),
+                include_str!("../supervisor/archive/src/store/contract/mod.rs"),
+                include_str!("../supervisor/archive/src/store/contract/clocks.rs"),
+                include_str!("../supervisor/archive/src/store/contract/commits.rs"),
+                include_str!("../supervisor/archive/src/store/contract/leases.rs"),
+                include_str!("../supervisor/archive/src/store/contract/packs.rs"),
             );
             for line in written.lines() {
                 let name = line

@@ -7,10 +7,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::http;
-use crate::run;
 use crate::stack::Stack;
 use crate::told::{case, until_within, yes};
+use crate::{http, run};
 
 /// Prometheus asks every 15 s.
 const SCRAPED: Duration = Duration::from_secs(120);

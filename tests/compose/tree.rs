@@ -14,7 +14,11 @@ const LIST: Duration = Duration::from_secs(60);
 /// The repository that this test belongs to.
 pub(super) fn repository() -> PathBuf {
     let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
-    crate_dir.parent().expect("a workspace").to_owned()
+    crate_dir
+        .ancestors()
+        .nth(2)
+        .expect("a workspace")
+        .to_owned()
 }
 
 /// Copies what git tracks, with modes, and nothing that a developer has lying about.

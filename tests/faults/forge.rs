@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use sessionkeep::archive::format::{Body, Change, Extent, Listing, Place};
-use sessionkeep::archive::tree::{Leaf, Tree};
-use sessionkeep::config::Secret;
-use sessionkeep::entry::{Digest, Kind, Meta, Owner, RelPath};
-use sessionkeep::store::{
-    Appended, CommitId, FORMAT, Header, MongoStore, PackId, Record, RecordKind, SqliteStore, Store,
-};
+use sessionkeep_archive::format::{Body, Change, Extent, Listing, Place};
+use sessionkeep_archive::store::{Appended, Store};
+use sessionkeep_archive::tree::{Leaf, Tree};
+use sessionkeep_core::entry::{Digest, Kind, Meta, Owner, RelPath};
+use sessionkeep_core::record::{CommitId, FORMAT, Header, PackId, Record, RecordKind};
+use sessionkeep_core::secret::Secret;
+use sessionkeep_stores::{MongoStore, SqliteStore};
 
 use super::archive_at_rest::{Restored, assert_orderly};
 use super::keeper::{self, World};

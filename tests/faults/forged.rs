@@ -3,8 +3,8 @@
 
 use std::fs;
 
-use sessionkeep::archive::format::Change;
-use sessionkeep::entry::Kind;
+use sessionkeep_archive::format::Change;
+use sessionkeep_core::entry::Kind;
 
 use super::archive_at_rest::Restored;
 use super::forge::{

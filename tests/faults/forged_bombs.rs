@@ -3,9 +3,9 @@
 
 use std::sync::OnceLock;
 
-use sessionkeep::archive::format::{Change, Extent, LISTING_MAX};
-use sessionkeep::entry::{Digest, Kind};
-use sessionkeep::store::Record;
+use sessionkeep_archive::format::{Change, Extent, LISTING_MAX};
+use sessionkeep_core::entry::{Digest, Kind};
+use sessionkeep_core::record::Record;
 
 use super::campaign::rounds;
 use super::forge::{

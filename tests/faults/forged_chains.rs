@@ -1,9 +1,9 @@
 //! Headers and chains of a forger: numbers without measure, commits that build on what is not
 //! there or comes after them, patches of what is no file.
 
-use sessionkeep::archive::format::{Change, Extent, Piece};
-use sessionkeep::entry::{Digest, Kind};
-use sessionkeep::store::{Header, PackId, Record, RecordKind};
+use sessionkeep_archive::format::{Change, Extent, Piece};
+use sessionkeep_core::entry::{Digest, Kind};
+use sessionkeep_core::record::{Header, PackId, Record, RecordKind};
 
 use super::archive_at_rest::assert_orderly;
 use super::forge::{
@@ -230,12 +230,12 @@ fn sources_that_name_themselves_or_each_other_are_refused() {
     let tree = tree_of(&changes());
     let raw = |packs: Vec<PackId>| listing(packs, changes(), None);
     let place = |raw: &[u8]| {
-        let listing = sessionkeep::archive::format::Place::Pack {
+        let listing = sessionkeep_archive::format::Place::Pack {
             id,
             raw_len: raw.len() as u64,
         };
         let content = Vec::new();
-        sessionkeep::archive::format::Body { listing, content }.encode()
+        sessionkeep_archive::format::Body { listing, content }.encode()
     };
     for world in World::both() {
         // The listing lies in the pack that it names as the source of contents.

@@ -1,6 +1,6 @@
 //! Extents of a forger: pieces of frames that are not there, or not what they claim.
 
-use sessionkeep::archive::format::Extent;
+use sessionkeep_archive::format::Extent;
 
 use super::forge::{assert_refused, assert_restored, compressed, extent, forge, put};
 use super::keeper::World;

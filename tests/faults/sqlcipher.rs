@@ -10,11 +10,11 @@ use super::keeper::{Life, Tree, World, wait_until};
 /// A gateway that keeps its login in SQLCipher, through the library's own interface.
 const GATEWAY: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
-    "/../tests/gateways/sqlcipher/gateway.py"
+    "/../../tests/gateways/sqlcipher/gateway.py"
 );
 
 fn library() -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/sqlcipher/sqlcipher.so");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/sqlcipher/sqlcipher.so");
     assert!(
         path.exists(),
         "{}: run tests/tools/fetch.sh",

@@ -153,7 +153,9 @@ pub(crate) fn moment_ms(text: &str) -> i64 {
 /// A file of this repository, or of what was fetched for it.
 #[track_caller]
 pub(crate) fn tool(path: &str) -> PathBuf {
-    let found = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+    let found = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .join(path);
     assert!(
         found.exists(),
         "{} is missing: run `make test-tools`",

@@ -37,7 +37,7 @@ impl Browser {
             eprintln!("there is no Chromium (Debian: chromium): the page was not looked at");
             return None;
         };
-        let shots = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/screenshots");
+        let shots = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/screenshots");
         std::fs::create_dir_all(&shots).expect("mkdir");
         let mut child = Command::new(node())
             .arg(script("page/look.mjs"))

@@ -96,7 +96,7 @@ fn is_installed(program: &str) -> bool {
 }
 
 fn observability() -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../compose/observability")
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../compose/observability")
 }
 
 #[test]

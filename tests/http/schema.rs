@@ -10,7 +10,7 @@ use super::waha::Waha;
 #[test]
 fn every_answer_is_as_it_is_described() {
     let tool =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/schemathesis/bin/schemathesis");
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/schemathesis/bin/schemathesis");
     assert!(
         tool.exists(),
         "{}: run tests/tools/fetch.sh",

@@ -19,7 +19,7 @@ pub(crate) struct Waha {
 
 /// The program that runs JavaScript.
 pub(crate) fn node() -> String {
-    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/bin/node");
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/bin/node");
     assert!(
         fetched.exists(),
         "{}: run tests/tools/fetch.sh",
@@ -31,7 +31,7 @@ pub(crate) fn node() -> String {
 /// A file beside this one.
 pub(crate) fn script(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../tests/http")
+        .join("../../tests/http")
         .join(name);
     path.to_str().expect("text").to_owned()
 }

@@ -4,8 +4,6 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use sessionkeep::config::RestartPolicy;
-
 use crate::life::{As, LOOP, Life, Setup, both, children, send};
 
 #[test]
@@ -69,8 +67,8 @@ fn a_deaf_gateway_is_killed_at_the_deadline_and_not_before() {
     for run_as in both() {
         let mut life = Setup::new(*run_as)
             .with(|settings| {
-                settings.stop.total = Duration::from_millis(3700);
-                settings.stop.flush = Duration::from_millis(3000);
+                settings.stop_total = Duration::from_millis(3700);
+                settings.stop_flush = Duration::from_millis(3000);
             })
             .script(&format!("trap '' TERM; (trap '' TERM; {LOOP}) & {LOOP}"));
         life.until_up();
@@ -266,7 +264,7 @@ fn a_stop_during_the_restore_starts_no_gateway() {
 fn a_failing_gateway_is_started_again_on_the_same_directory() {
     for run_as in both() {
         let mut life = Setup::new(*run_as)
-            .with(|settings| settings.restart.policy = RestartPolicy::OnFailure)
+            .with(|settings| settings.restart = "on-failure")
             .script("echo x >> starts; [ $(wc -l < starts) -ge 2 ] || exit 4; exit 0");
         assert_eq!(life.code(), 0, "{}", life.log());
         assert_eq!(life.file("starts").lines().count(), 2);
@@ -283,7 +281,7 @@ fn a_flush_that_fails_or_hangs_is_seen_in_the_exit_code() {
         for (how, own, code) in [("fail", 0, 74), ("fail", 3, 3), ("hang", 0, 74)] {
             let mut life = Setup::new(*run_as)
                 .env("HARNESS_WATCH", how)
-                .with(|settings| settings.stop.flush = Duration::from_millis(700))
+                .with(|settings| settings.stop_flush = Duration::from_millis(700))
                 .script(&format!("exit {own}"));
             assert_eq!(life.code(), code, "{how}:\n{}", life.log());
             assert!(life.log().contains("NOT saved"), "{}", life.log());
@@ -309,7 +307,7 @@ fn the_http_port_is_open_during_the_restore_and_handed_to_the_helpers() {
         let port = free.local_addr().expect("address").port();
         // Taken: a warning and not the end of it.
         let mut life = Setup::new(*run_as)
-            .with(|settings| settings.http.port = port)
+            .with(|settings| settings.port = port)
             .script("exit 0");
         assert_eq!(life.code(), 0, "{}", life.log());
         assert!(life.log().contains("cannot listen"), "{}", life.log());
@@ -317,7 +315,7 @@ fn the_http_port_is_open_during_the_restore_and_handed_to_the_helpers() {
         drop(free);
         let mut life = Setup::new(*run_as)
             .env("HARNESS_RESTORE", "hang")
-            .with(|settings| settings.http.port = port)
+            .with(|settings| settings.port = port)
             .script("exit 0");
         life.until("restoring", |life| life.record().contains("restore"));
         TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the port is open");

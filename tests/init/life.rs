@@ -4,18 +4,12 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::terminal::Pty;
-use sessionkeep::config::{
-    AlarmSettings, Conflict, FreezePolicy, GatewaySettings, HeartbeatSettings, HistorySettings,
-    HttpSettings, LeaseSettings, LogFormat, LogLevel, LogSettings, ProfileName, RestartPolicy,
-    RestartSettings, RestoreOwner, RestoreSettings, Settings, StopSettings, StoreChoice,
-    StoreSettings, SyncSettings, Unreachable, WebhookSettings,
-};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
@@ -59,73 +53,39 @@ pub(crate) fn both() -> &'static [As] {
     }
 }
 
-pub(crate) fn settings(dir: &Path) -> Settings {
-    Settings {
-        dir: dir.to_owned(),
-        dir_owner: None,
-        archive: "default".parse().expect("name"),
-        profile: ProfileName::Generic,
-        store: StoreSettings {
-            choice: StoreChoice::Sqlite(dir.with_extension("store")),
-            wait: Duration::from_secs(60),
-            unreachable: Unreachable::Fail,
-            outage: sessionkeep::config::OutagePolicy::KeepRunning,
-            timeout: Duration::from_secs(5),
-        },
-        restore: RestoreSettings {
-            owner: RestoreOwner::Keep,
-        },
-        lease: LeaseSettings {
-            ttl: Duration::from_secs(15),
-            renew: Duration::from_secs(5),
-            conflict: Conflict::Wait,
-        },
-        sync: SyncSettings {
-            quiet: Duration::from_millis(50),
-            max_delay: Duration::from_secs(1),
-            rescan: Duration::from_secs(60),
-            check: Duration::from_secs(60),
-            freeze: FreezePolicy::Auto,
-        },
-        stop: StopSettings {
-            total: Duration::from_secs(25),
-            flush: Duration::from_secs(5),
-        },
-        restart: RestartSettings {
-            policy: RestartPolicy::No,
-            attempts: 5,
-            jitter: Duration::ZERO,
-        },
-        gateway: GatewaySettings {
-            probe: Some("http://127.0.0.1/ping".to_owned()),
-            api_key: None,
-        },
-        http: HttpSettings {
+/// What of a setup differs between tests; the harness has the rest.
+pub(crate) struct Settings {
+    pub(crate) dir: PathBuf,
+    pub(crate) stop_total: Duration,
+    pub(crate) stop_flush: Duration,
+    /// As in `restart.policy`.
+    pub(crate) restart: &'static str,
+    /// 0 for none.
+    pub(crate) port: u16,
+}
+
+impl Settings {
+    fn new(dir: PathBuf) -> Self {
+        Self {
+            dir,
+            stop_total: Duration::from_secs(25),
+            stop_flush: Duration::from_secs(5),
+            restart: "no",
             port: 0,
-            bind: None,
-            token: None,
-            username: "admin".to_owned(),
-            password: None,
-            trusted_proxies: Default::default(),
-        },
-        webhook: WebhookSettings {
-            url: None,
-            secret: None,
-        },
-        heartbeat: HeartbeatSettings {
-            url: None,
-            every: Duration::from_secs(60),
-        },
-        alarm: AlarmSettings {
-            lag: Duration::from_secs(60),
-        },
-        log: LogSettings {
-            level: LogLevel::Info,
-            format: LogFormat::Text,
-        },
-        history: HistorySettings {
-            grace: Duration::from_secs(3600),
-        },
+        }
+    }
+
+    /// As the harness reads it.
+    fn encoded(&self) -> String {
+        let ms = |span: Duration| u64::try_from(span.as_millis()).expect("short");
+        serde_json::json!({
+            "dir": self.dir,
+            "stop_total_ms": ms(self.stop_total),
+            "stop_flush_ms": ms(self.stop_flush),
+            "restart": self.restart,
+            "port": self.port,
+        })
+        .to_string()
     }
 }
 
@@ -144,7 +104,7 @@ pub(crate) struct Setup {
 impl Setup {
     pub(crate) fn new(run_as: As) -> Self {
         let root = tempfile::tempdir().expect("tempdir");
-        let settings = settings(&root.path().join("session"));
+        let settings = Settings::new(root.path().join("session"));
         Self {
             root,
             settings,
@@ -249,7 +209,7 @@ impl Setup {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         let log = fs::File::create(self.root.path().join("log")).expect("log");
-        let encoded = serde_json::to_string(&self.settings).expect("settings");
+        let encoded = self.settings.encoded();
         match &self.terminal {
             None => command
                 .stdin(Stdio::null())

@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use sessionkeep::config::RestartPolicy;
-
 use crate::life::{LOOP, Setup, both};
 
 #[test]
@@ -51,7 +49,7 @@ fn a_watcher_that_cannot_live_is_reported_once_and_the_gateway_lives_on() {
     for run_as in both() {
         let mut life = Setup::new(*run_as)
             .env("HARNESS_WATCH", "crash")
-            .with(|settings| settings.restart.policy = RestartPolicy::Always)
+            .with(|settings| settings.restart = "always")
             .script(&format!("echo $$ >> pids; trap 'exit 3' TERM; {LOOP}"));
         life.until("seven deaths", |life| {
             life.log().matches("watcher died and will").count() >= 6

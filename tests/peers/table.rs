@@ -151,7 +151,7 @@ pub(crate) fn shown(name: &str) -> String {
 }
 
 fn page_path() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/init.md")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/init.md")
 }
 
 /// The page, and where in it what is generated under the name `part` begins and ends.

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use sessionkeep::store::contract::{archive, record};
-use sessionkeep::store::{Appended, Faults, MemoryStore, Store, StoreError};
+use sessionkeep_archive::store::contract::{archive, record};
+use sessionkeep_archive::store::{Appended, Faults, MemoryStore, Store, StoreError};
 
 #[tokio::test]
 async fn an_unavailable_store_does_nothing() {

@@ -6,9 +6,11 @@ use bytes::Bytes;
 use futures_util::AsyncReadExt;
 use mongodb::bson::{Bson, doc};
 use mongodb::options::GridFsBucketOptions;
-use sessionkeep::config::Secret;
-use sessionkeep::store::contract::{self, Subject, archive, record};
-use sessionkeep::store::{MongoStore, PackId, Severity, Store, StoreError};
+use sessionkeep_archive::store::contract::{self, Subject, archive, record};
+use sessionkeep_archive::store::{Severity, Store, StoreError};
+use sessionkeep_core::record::PackId;
+use sessionkeep_core::secret::Secret;
+use sessionkeep_stores::MongoStore;
 
 use crate::mongod::{Mongod, Rights, User};
 use crate::{InMongo, TIMEOUT, in_mongo};
@@ -216,13 +218,13 @@ async fn a_lease_of_a_later_version_is_not_taken() {
     let leases = subject.collection("leases").await;
     let later = doc! { "_id": archive.as_str(), "format": 2, "holder": "somebody" };
     leases.insert_one(later.clone()).await.expect("insert");
-    let claim = sessionkeep::store::LeaseClaim {
+    let claim = sessionkeep_archive::store::LeaseClaim {
         instance: contract::instance("a"),
         predecessor: None,
         floor: 0,
         ttl: Duration::from_secs(15),
         lapsed: None,
-        otherwise: sessionkeep::store::Otherwise::Wait,
+        otherwise: sessionkeep_archive::store::Otherwise::Wait,
     };
     let error = subject.store().take_lease(&archive, &claim).await;
     let error = error.expect_err("not ours to judge");

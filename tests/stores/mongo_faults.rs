@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sessionkeep::config::Secret;
-use sessionkeep::store::contract::{archive, record};
-use sessionkeep::store::{Appended, MongoStore, PackId, Record, Store, StoreError};
+use sessionkeep_archive::store::contract::{archive, record};
+use sessionkeep_archive::store::{Appended, Store, StoreError};
+use sessionkeep_core::record::{PackId, Record};
+use sessionkeep_core::secret::Secret;
+use sessionkeep_stores::MongoStore;
 
 use crate::mongod::Mongod;
 use crate::proxy::{Mode, Proxy};

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use sessionkeep::store::contract::{archive, record};
-use sessionkeep::store::{Appended, PackId, Severity, SqliteStore, Store, StoreError};
+use sessionkeep_archive::store::contract::{archive, record};
+use sessionkeep_archive::store::{Appended, Severity, Store, StoreError};
+use sessionkeep_core::record::PackId;
+use sessionkeep_stores::SqliteStore;
 
 use crate::TIMEOUT;
 

@@ -9,11 +9,11 @@ use mongodb::bson::oid::ObjectId;
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Bson, DateTime, Decimal128, Document, Regex, Timestamp, doc};
 use rusqlite::types::Value;
-use sessionkeep::store::contract::{Subject, archive, instance, record};
-use sessionkeep::store::{
-    Appended, ArchiveName, Broken, LeaseClaim, LeaseOutcome, Otherwise, PackId, Renewal, Seq,
-    Store, StoreError, WAITER_TTL,
+use sessionkeep_archive::store::contract::{Subject, archive, instance, record};
+use sessionkeep_archive::store::{
+    Appended, Broken, LeaseClaim, LeaseOutcome, Otherwise, Renewal, Store, StoreError, WAITER_TTL,
 };
+use sessionkeep_core::record::{ArchiveName, PackId, Seq};
 
 use crate::{InMongo, InSqlite, in_mongo, in_sqlite};
 

@@ -59,7 +59,7 @@ pub(crate) struct Mongod {
 
 fn binary() -> PathBuf {
     let found = std::env::var_os("SESSIONKEEP_TEST_MONGOD").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/mongod/mongod"),
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/mongod/mongod"),
         PathBuf::from,
     );
     assert!(

@@ -15,7 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 cache=$PWD/.cache
 bot=$PWD/tests/gateways/baileys
 page=$PWD/tests/http/page
-sidecar=$PWD/supervisor/benches/peers/sidecar
+sidecar=$PWD/supervisor/app/benches/peers/sidecar
 mkdir -p "$cache/bin"
 
 say() { printf 'fetch: %s\n' "$*"; }

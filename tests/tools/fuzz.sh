@@ -19,7 +19,7 @@ cargo +nightly fuzz --version >/dev/null 2>&1 || fetch_tool fuzz || {
 cp Cargo.lock fuzz/Cargo.lock
 
 cd fuzz
-names=${FUZZ_DECODERS:-$(grep -hoP '^\s*name: "\K[a-z_]+' ../supervisor/src/fuzzing/*.rs)}
+names=${FUZZ_DECODERS:-$(grep -hoP '^\s*name: "\K[a-z_]+' ../supervisor/app/src/fuzzing/*.rs)}
 cargo +nightly fuzz build decoders
 for name in $names; do
     printf 'fuzz: %s\n' "$name"

@@ -1,0 +1,177 @@
+//! The restorer: `sessionkeep restore` as init's helper, before the gateway starts. It tells while it
+//! waits and works, to init and to whoever asks over HTTP.
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tracing::{error, info, warn};
+
+use crate::boot::attach::{Holdup, Identity};
+use crate::boot::{self, BootError, Booted, Target};
+use crate::config::{Conflict, Settings};
+use crate::outside::Outside;
+use crate::progress::Progress;
+use crate::status::incidents::Kind;
+use crate::status::{Lease, Past, Shared};
+use sessionkeep_core::boot_time::BootInstant;
+use sessionkeep_core::control::{Handover, Lifecycle, MonotonicMs, ToInit, encode};
+use sessionkeep_core::human::{Bytes, Chain, Took};
+
+use super::context;
+
+/// How often init hears that this process lives. Init has nothing to lose by waiting here: no gateway
+/// runs, and a large restore on a slow machine must not be taken for a hung one.
+const ALIVE_EVERY: Duration = Duration::from_secs(30);
+/// Within what the next time is promised.
+const ALIVE_WITHIN: Duration = Duration::from_secs(120);
+
+/// As init's helper: leaves the lease for the watcher, answers health checks meanwhile, and says by
+/// its exit code how it went.
+pub(super) async fn under_init(settings: &Settings, handover: Handover) -> anyhow::Result<u8> {
+    let Handover {
+        instance,
+        predecessor,
+        made_way,
+        control,
+        http,
+        state: own,
+    } = handover;
+    let who = Identity {
+        instance,
+        predecessor,
+    };
+    let settings = &match made_way {
+        true => waiting_for_its_turn(settings.clone()),
+        false => settings.clone(),
+    };
+    let store = context::open(settings).await?;
+    let (state, lease) = match made_way {
+        true => (Lifecycle::Standby, Lease::Waiting),
+        false => (Lifecycle::Restoring, Lease::None),
+    };
+    let life = who.instance.to_string();
+    let shared = Shared::new(settings, Some(own.clone()), store.describe(), life, state);
+    shared.update(|status| status.lease = lease);
+    let outside =
+        Outside::start(settings, &shared, http).context("failed to start answering HTTP")?;
+    let mut control = UnixStream::from(control);
+    let mut beats = control
+        .try_clone()
+        .context("failed to share the channel to init")?;
+    tokio::spawn(async move {
+        loop {
+            say_alive(&mut beats, None);
+            tokio::time::sleep(ALIVE_EVERY).await;
+        }
+    });
+    let mut tell = |holdup: Holdup| {
+        let waiting = match holdup {
+            Holdup::Owner => true,
+            Holdup::OwnerGone => false,
+            Holdup::Store { silent, words } => {
+                let problem = format!("the start waits for it: {words}");
+                return shared.store_is_silent(silent, problem);
+            }
+            Holdup::StoreAnswers => return shared.store_answers(),
+        };
+        shared.update(|status| {
+            (status.state, status.lease) = match waiting {
+                true => (Lifecycle::Standby, Lease::Waiting),
+                false => (Lifecycle::Restoring, Lease::None),
+            };
+        });
+        if let Err(error) = control.write_all(&encode(&ToInit::Standby { waiting })) {
+            warn!(target: "boot", %error, "failed to send to init");
+        }
+    };
+    let progress = Progress::default();
+    shared.follow(&progress);
+    let booted = progress
+        .show(
+            "restoring",
+            boot::boot(
+                settings,
+                &own,
+                &store,
+                &who,
+                Target::Newest,
+                &progress,
+                &mut tell,
+            ),
+        )
+        .await;
+    store.close().await;
+    match &booted {
+        Ok(booted) if booted.plan.is_none() => {
+            let detail =
+                "it did not answer at the start, which went on with the directory as it was";
+            shared.incident(Kind::StoreUnreachable, "", detail);
+        }
+        Ok(booted) if booted.epoch == 0 => {
+            let detail =
+                "the start went on without owning the session; nothing is saved until it does";
+            shared.incident(Kind::WritesRefused, "", detail);
+        }
+        Ok(booted) => {
+            Past::note_restore(&own, booted.took, booted.files);
+            if let Some(words) = &booted.new_login {
+                shared.incident(Kind::NewLogin, "", words);
+                // It is told once, and stays in the list.
+                shared.over(Kind::NewLogin, "");
+            }
+            if !booted.damage.is_empty() {
+                shared.incident(Kind::DamagedHead, "", &booted.damage.join("; "));
+            }
+        }
+        Err(error @ BootError::StoreUnavailable { .. }) => {
+            shared.incident(Kind::StoreUnreachable, "", &Chain(error).to_string());
+        }
+        Err(error) if error.refuses_writes() => {
+            shared.incident(Kind::WritesRefused, "", &Chain(error).to_string());
+        }
+        Err(_) => {}
+    }
+    outside.finish();
+    match booted {
+        Ok(booted) => {
+            // What init knows of the lease until the watcher renews it.
+            say_alive(&mut control, booted.safe_until);
+            log_booted(&booted);
+            Ok(0)
+        }
+        Err(error) => {
+            let code = error.exit_code();
+            error!(target: "boot", error = %Chain(&error), exit_code = code, "the gateway is not started");
+            Ok(code)
+        }
+    }
+}
+
+fn say_alive(control: &mut UnixStream, safe_until: Option<BootInstant>) {
+    let now = MonotonicMs::now();
+    let message = ToInit::Alive {
+        next_by: now.after(ALIVE_WITHIN),
+        lease_ends: safe_until.map(|until| now.after(until.left())),
+    };
+    // An init that is gone ends this process, too.
+    let _ = control.write_all(&encode(&message));
+}
+
+/// A life that has made way waits for as long as it takes, whether or not the store answers: to exit
+/// would be to be started again, and to take the session back.
+fn waiting_for_its_turn(mut settings: Settings) -> Settings {
+    settings.lease.conflict = Conflict::Wait;
+    settings.store.wait = Duration::MAX;
+    settings
+}
+
+fn log_booted(booted: &Booted) {
+    let took = Took(booted.took);
+    if booted.files > 0 {
+        info!(target: "boot", seq = booted.seq, files = booted.files, bytes = %Bytes(booted.bytes), %took, "restored");
+    } else {
+        info!(target: "boot", seq = booted.seq, %took, "the directory is ready");
+    }
+}
