@@ -1,5 +1,6 @@
 //! The stores: one contract for all three, then what goes wrong with each.
 
+use sessionkeep_archive::store::Packs;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -310,7 +311,7 @@ holds_for_every_store! {
     a_place_in_the_future_keeps_nobody_out
     an_expired_lease_is_not_taken_from_who_renews_it
     a_claimants_own_time_shortens_no_lease
-    a_ring_is_heard
+    a_notice_wakes_who_waits
     of_concurrent_first_claims_exactly_one_is_granted
     packs_come_back_as_they_were_put
     half_a_pack_is_invisible_and_swept_by_age

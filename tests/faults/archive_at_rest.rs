@@ -16,7 +16,7 @@ use super::raw::{on_mongo, on_sqlite};
 
 /// How many commits with content the history has, at least.
 const STEPS: u64 = 30;
-/// What an archive is made of in a MongoDB; bells only ring.
+/// What an archive is made of in a MongoDB; notices in `bells` are none of it.
 pub(crate) const COLLECTIONS: [&str; 4] = ["commits", "leases", "packs.files", "packs.chunks"];
 
 /// A history of some thirty commits with several checkpoints and packs.

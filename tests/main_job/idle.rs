@@ -82,10 +82,13 @@ fn where_nothing_changes_nothing_is_written_but_the_lease() {
         .ready();
     world.wait_until_saved();
     // What is listened to must hold something, and the first who listens puts it there.
-    wait_until("the bell hangs", || {
+    wait_until("there is a notice", || {
         on_mongo(&world.url, async |database| {
-            let bells = database.collection::<Document>("bells");
-            bells.estimated_document_count().await.is_ok_and(|n| n > 0)
+            let notices = database.collection::<Document>("bells");
+            notices
+                .estimated_document_count()
+                .await
+                .is_ok_and(|n| n > 0)
         })
     });
     let profile = |level: i32| {

@@ -1,9 +1,10 @@
 //! The faults that other tests switch on must be the ones a real store has.
 
+use sessionkeep_archive::store::{CommitLog, Diagnostics};
 use std::time::{Duration, Instant};
 
 use sessionkeep_archive::store::contract::{archive, record};
-use sessionkeep_archive::store::{Appended, Faults, MemoryStore, Store, StoreError};
+use sessionkeep_archive::store::{Appended, Faults, MemoryStore, StoreError};
 
 #[tokio::test]
 async fn an_unavailable_store_does_nothing() {

@@ -1,5 +1,6 @@
 //! MongoDB as it is set up in the field: logins, few rights, other tools, damage.
 
+use sessionkeep_archive::store::{CommitLog, Diagnostics, Packs};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -57,7 +58,7 @@ async fn a_user_with_read_write_on_one_database_is_enough() {
     let subject = InMongo { url, store };
     contract::packs_come_back_as_they_were_put(&subject).await;
     contract::a_lease_is_held_until_it_is_released(&subject).await;
-    contract::a_ring_is_heard(&subject).await;
+    contract::a_notice_wakes_who_waits(&subject).await;
     contract::archives_do_not_touch_each_other(&subject).await;
 
     let wrong = connect(&login(&mongod, &user, "canary-wrong"));
@@ -84,8 +85,8 @@ async fn the_right_to_create_indexes_is_not_needed_and_neither_are_indexes() {
     subject.store.prepare().await.expect("goes on without");
     contract::of_concurrent_appends_exactly_one_is_done(&subject).await;
     contract::of_concurrent_first_claims_exactly_one_is_granted(&subject).await;
-    // Without the right to make a bell, waiting is looking again.
-    contract::a_ring_is_heard(&subject).await;
+    // Without the right to make notices, waiting is polling.
+    contract::a_notice_wakes_who_waits(&subject).await;
     contract::packs_come_back_as_they_were_put(&subject).await;
     contract::half_a_pack_is_invisible_and_swept_by_age(&subject).await;
     contract::a_pack_that_is_unused_is_marked_until_it_goes(&subject).await;

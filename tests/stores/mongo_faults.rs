@@ -1,5 +1,6 @@
 //! MongoDB that goes away, hangs, loses answers, and comes back.
 
+use sessionkeep_archive::store::{CommitLog, Diagnostics, Packs};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,5 +1,6 @@
 //! What goes wrong with a file.
 
+use sessionkeep_archive::store::{CommitLog, Diagnostics, Packs};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};

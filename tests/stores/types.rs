@@ -311,23 +311,26 @@ async fn any_type_in_any_field_of_commits_and_packs_is_named_or_passed_over() {
 }
 
 #[tokio::test]
-async fn any_type_in_the_bell_is_passed_over() {
+async fn any_type_in_a_notice_is_passed_over() {
     let subject = in_mongo().await;
-    let archive = archive("types-bell");
+    let archive = archive("types-notice");
     let short = Duration::from_millis(20);
     subject
         .store()
-        .listen(&archive, short)
+        .wait_for_notice(&archive, short)
         .await
-        .expect("hang it");
-    let bells = subject.collection("bells").await;
+        .expect("make it");
+    let notices = subject.collection("bells").await;
     for value in every_type().into_iter().flatten() {
-        let ring = doc! { "a": archive.as_str(), "at": value.clone() };
-        bells.insert_one(ring).await.expect("insert");
-        bells.insert_one(doc! { "a": value }).await.expect("insert");
-        subject.store().ring(&archive).await.expect("ring");
-        let heard = subject.store().listen(&archive, short).await;
-        heard.expect("listen");
+        let notice = doc! { "a": archive.as_str(), "at": value.clone() };
+        notices.insert_one(notice).await.expect("insert");
+        notices
+            .insert_one(doc! { "a": value })
+            .await
+            .expect("insert");
+        subject.store().notify(&archive).await.expect("notify");
+        let waited = subject.store().wait_for_notice(&archive, short).await;
+        waited.expect("wait");
     }
 }
 

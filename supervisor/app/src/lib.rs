@@ -106,6 +106,8 @@ pub mod log;
 mod outside;
 mod outward;
 mod ownership;
+mod process;
 pub mod progress;
+mod refused;
 pub mod status;
 pub mod watcher;

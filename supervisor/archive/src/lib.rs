@@ -26,6 +26,7 @@ pub mod fetch;
 mod folder;
 pub mod format;
 mod links;
+pub mod newest;
 mod own;
 pub mod pieces;
 pub mod presence;

@@ -108,7 +108,7 @@ fn judge(writer: &Writer, head: &Header, newest: &Header) -> Judgement {
 mod tests {
     use super::*;
     use crate::builder::Built;
-    use crate::store::MemoryStore;
+    use crate::store::{CommitLog, MemoryStore, Packs};
     use crate::tree::Tree;
     use crate::writer::{Outcome, Summary};
     use bytes::Bytes;

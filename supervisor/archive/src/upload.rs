@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::builder::PackSink;
 use super::error::{ArchiveError, Result};
-use crate::store::Store;
+use crate::store::Packs;
 use sessionkeep_core::record::{ArchiveName, PackId};
 
 /// How many bytes of packs may be on their way to the store. One that is larger goes by itself.
@@ -33,7 +33,7 @@ impl Upload {
     /// distant store costs its latency once. In which order they are stored does not matter: the
     /// commit that refers to them comes after all of them.
     #[must_use]
-    pub fn start(store: Arc<dyn Store>, archive: ArchiveName) -> (PackSink, Self) {
+    pub fn start(store: Arc<dyn Packs>, archive: ArchiveName) -> (PackSink, Self) {
         let (send, receive) = mpsc::unbounded_channel::<Parcel>();
         let room = Arc::new(Semaphore::new(AHEAD_MAX));
         let closing = Closing(room.clone());

@@ -9,7 +9,7 @@ use super::format::{
 };
 use super::recent::Recent;
 use super::tree::{Leaf, Tree};
-use crate::store::{Store, StoreError};
+use crate::store::{CommitLog, Packs, Store, StoreError};
 use sessionkeep_core::entry::{Kind, RelPath};
 use sessionkeep_core::record::{ArchiveName, FORMAT, Header, PackId, Record, RecordKind, Seq};
 
@@ -113,7 +113,7 @@ pub fn check_header(header: &Header) -> Result<()> {
 ///
 /// # Errors
 /// [`ArchiveError::is_damage`] errors where there is one that cannot.
-pub async fn head_of(store: &dyn Store, archive: &ArchiveName) -> Result<Option<Header>> {
+pub async fn head_of(store: &dyn CommitLog, archive: &ArchiveName) -> Result<Option<Header>> {
     let head = store.head(archive).await?;
     if let Some(head) = &head {
         check_header(head)?;
@@ -125,7 +125,7 @@ pub async fn head_of(store: &dyn Store, archive: &ArchiveName) -> Result<Option<
 ///
 /// # Errors
 /// If the body is damaged, or the pack that holds the listing is.
-pub async fn read_listing(store: &dyn Store, record: &Record) -> Result<(Listing, Vec<u8>)> {
+pub async fn read_listing(store: &dyn Packs, record: &Record) -> Result<(Listing, Vec<u8>)> {
     let damaged = |why| ArchiveError::DamagedCommit {
         seq: record.header.seq,
         why,
@@ -480,7 +480,7 @@ fn splice(old: &[Extent], pieces: &[Piece], size: u64) -> Option<Vec<Extent>> {
 ///
 /// # Errors
 /// [`ArchiveError::MissingCommit`] where it is not there.
-pub async fn header_of(store: &dyn Store, archive: &ArchiveName, seq: Seq) -> Result<Header> {
+pub async fn header_of(store: &dyn CommitLog, archive: &ArchiveName, seq: Seq) -> Result<Header> {
     let mut found = store.headers(archive, seq, seq, 1).await?;
     found.pop().ok_or(ArchiveError::MissingCommit { seq })
 }

@@ -7,7 +7,7 @@ use super::clock::StoreClock;
 use super::error::{ArchiveError, Result};
 use super::recent::Recent;
 use super::tree::Tree;
-use crate::store::{Appended, Store};
+use crate::store::{Appended, CommitLog};
 use sessionkeep_core::entry::Digest;
 use sessionkeep_core::record::{
     ArchiveName, CommitId, FORMAT, Header, InstanceId, PackId, Record, RecordKind, Seq,
@@ -168,7 +168,7 @@ impl Writer {
     ///
     /// # Errors
     /// The store's; a transient one leaves the commit pending.
-    pub async fn barrier(&mut self, store: &dyn Store) -> Result<Outcome> {
+    pub async fn barrier(&mut self, store: &dyn CommitLog) -> Result<Outcome> {
         let summary = self.head.as_ref().map_or(
             Summary {
                 root: super::tree::Tree::<()>::new().root(),
@@ -196,7 +196,7 @@ impl Writer {
     ///
     /// # Errors
     /// As [`Writer::barrier`].
-    pub async fn settle_or_barrier(&mut self, store: &dyn Store) -> Result<Outcome> {
+    pub async fn settle_or_barrier(&mut self, store: &dyn CommitLog) -> Result<Outcome> {
         match self.settle(store).await? {
             Some(outcome) => Ok(outcome),
             None => self.barrier(store).await,
@@ -210,7 +210,7 @@ impl Writer {
     /// The store's; a transient one leaves the commit pending.
     pub async fn commit(
         &mut self,
-        store: &dyn Store,
+        store: &dyn CommitLog,
         built: Built,
         tree: Summary,
     ) -> Result<Outcome> {
@@ -231,7 +231,7 @@ impl Writer {
     /// The store's; a transient one leaves the commit pending.
     pub async fn checkpoint(
         &mut self,
-        store: &dyn Store,
+        store: &dyn CommitLog,
         built: Built,
         tree: Summary,
         base_bytes: u64,
@@ -242,7 +242,7 @@ impl Writer {
 
     async fn append(
         &mut self,
-        store: &dyn Store,
+        store: &dyn CommitLog,
         kind: RecordKind,
         built: Built,
         tree: Summary,
@@ -260,7 +260,7 @@ impl Writer {
     /// # Errors
     /// The store's; a transient one leaves it pending. [`ArchiveError::MissingCommit`] where what it
     /// builds on is gone from the store; it is pending no more then.
-    pub async fn settle(&mut self, store: &dyn Store) -> Result<Option<Outcome>> {
+    pub async fn settle(&mut self, store: &dyn CommitLog) -> Result<Option<Outcome>> {
         let Some(record) = &self.pending else {
             return Ok(None);
         };

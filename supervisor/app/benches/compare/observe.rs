@@ -2,6 +2,7 @@
 //! again, the same way for every subject. What is counted is from the close of a file to the first
 //! look that finds that version in the store, or a newer one.
 
+use sessionkeep_archive::store::{CommitLog, Packs};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +13,6 @@ use std::time::Duration;
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Document, doc};
 use sessionkeep_archive::format::{Change, Extent, frame_place, open_frame};
-use sessionkeep_archive::store::Store;
 use sessionkeep_archive::version::read_listing;
 use sessionkeep_core::entry::Kind;
 use sessionkeep_core::record::{ArchiveName, RecordKind};

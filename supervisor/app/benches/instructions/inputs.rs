@@ -1,10 +1,11 @@
 //! What the paths work on: the same bytes at each run, on every machine.
 
+use sessionkeep_archive::store::{Leases as _, Packs as _};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use sessionkeep_archive::builder::{Builder, PackSink};
-use sessionkeep_archive::store::{MemoryStore, Store};
+use sessionkeep_archive::store::MemoryStore;
 use sessionkeep_archive::tree::{Leaf, Tree};
 use sessionkeep_archive::writer::{Outcome, Summary, Writer};
 use sessionkeep_core::entry::{Digest, Kind, Meta, Owner, RelPath};

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::ownership::OwnershipError;
 use sessionkeep_archive::ArchiveError;
 use sessionkeep_archive::store::StoreError;
 use sessionkeep_core::entry::RelPath;
@@ -13,38 +14,9 @@ use sessionkeep_session::{MarkerError, StageError};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BootError {
-    /// The store did not answer within `store.wait`.
-    #[error("the store ({store}) did not become ready within {waited:?}; run `sessionkeep doctor`")]
-    StoreUnavailable {
-        /// The store, redacted.
-        store: String,
-        /// How long.
-        waited: std::time::Duration,
-        /// Its last error.
-        #[source]
-        source: StoreError,
-    },
-    /// The store refuses us, or cannot be used as it is set.
-    #[error("the store ({store}) cannot be used; run `sessionkeep doctor`")]
-    StoreRefused {
-        /// The store, redacted.
-        store: String,
-        /// Its error.
-        #[source]
-        source: StoreError,
-    },
-    /// The store can be read and takes no writes, so that nobody can take the session there.
-    #[error(
-        "the store ({store}) can be read, but takes no writes; with store.unreachable: local, a start goes \
-         on where nobody else can have the session"
-    )]
-    WritesRefused {
-        /// The store, redacted.
-        store: String,
-        /// Its error.
-        #[source]
-        source: StoreError,
-    },
+    /// The session could not be owned.
+    #[error(transparent)]
+    Ownership(OwnershipError),
     /// The store takes no writes, and it cannot be told that the last owner is gone.
     #[error(
         "the store takes no writes, so {owner} could not let the session go or renew its lease, and may \
@@ -56,20 +28,6 @@ pub enum BootError {
         /// What the store said.
         #[source]
         source: StoreError,
-    },
-    /// Another instance holds the lease, and `lease.conflict` is `refuse`.
-    #[error(
-        "instance {owner} owns this session; stop it, or set lease.conflict to takeover or wait"
-    )]
-    Owned {
-        /// Who.
-        owner: String,
-    },
-    /// The lease was lost while booting.
-    #[error("another instance took the session over while this one was starting: {reason}")]
-    Fenced {
-        /// Who, in words.
-        reason: String,
     },
     /// The directory cannot be read.
     #[error("failed to look at the session directory {}", dir.display())]
@@ -113,6 +71,15 @@ pub enum BootError {
     Name(#[from] NameError),
 }
 
+impl From<OwnershipError> for BootError {
+    fn from(error: OwnershipError) -> Self {
+        match error {
+            OwnershipError::Archive(error) => Self::Archive(error),
+            other => Self::Ownership(other),
+        }
+    }
+}
+
 impl From<StageError> for BootError {
     fn from(error: StageError) -> Self {
         match error {
@@ -134,8 +101,8 @@ impl BootError {
     #[must_use]
     pub fn refuses_writes(&self) -> bool {
         match self {
-            Self::WritesRefused { .. } | Self::OwnerUnknown { .. } => true,
-            Self::StoreRefused { source, .. } => source.refuses_writes(),
+            Self::OwnerUnknown { .. } => true,
+            Self::Ownership(error) => error.refuses_writes(),
             Self::Archive(error) => error.refuses_writes(),
             _ => false,
         }
@@ -145,16 +112,12 @@ impl BootError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::StoreUnavailable { .. }
-            | Self::WritesRefused { .. }
-            | Self::OwnerUnknown { .. } => exit::STORE_UNAVAILABLE,
+            Self::Ownership(error) => error.exit_code(),
+            Self::OwnerUnknown { .. } => exit::STORE_UNAVAILABLE,
             _ if self.is_transient() => exit::STORE_UNAVAILABLE,
-            Self::Owned { .. } | Self::Fenced { .. } => exit::FENCED,
-            Self::StoreRefused { .. }
-            | Self::Directory { .. }
-            | Self::MountGone { .. }
-            | Self::Marker(_)
-            | Self::Name(_) => exit::CONFIG,
+            Self::Directory { .. } | Self::MountGone { .. } | Self::Marker(_) | Self::Name(_) => {
+                exit::CONFIG
+            }
             Self::Stage(error) | Self::HalfInPlace(error) if error.is_of_the_setup() => {
                 exit::CONFIG
             }

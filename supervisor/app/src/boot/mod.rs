@@ -8,7 +8,6 @@
 //! stays, or the store's newest whole commit takes its place. What was there is set aside, never
 //! deleted, and the gateway is never started on an empty directory while a login is stored.
 
-pub mod attach;
 pub(crate) mod contents;
 pub mod decide;
 mod error;
@@ -30,7 +29,8 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use crate::config::{Settings, Unreachable};
-use crate::ownership::keeper::{Attention, LeaseKeeper};
+use crate::ownership::{self, Attention, Head, Identity, LeaseKeeper, OwnershipError, WaitReason};
+use sessionkeep_archive::newest;
 use sessionkeep_archive::store::retry::Backoff;
 use sessionkeep_archive::store::{Store, StoreError};
 use sessionkeep_archive::version::Version;
@@ -46,7 +46,6 @@ use sessionkeep_session::{
 };
 
 use crate::progress::Progress;
-use attach::{Head, Holdup, Identity};
 use decide::{KeepReason, Local, Plan, Remote, decide};
 pub use error::BootError;
 use restore::{FallBack, Own, Place, Staged, stage_newest_whole};
@@ -101,7 +100,7 @@ pub async fn boot(
     who: &Identity,
     target: Target,
     progress: &Progress,
-    tell: &mut (dyn FnMut(Holdup) + Send),
+    tell: &mut (dyn FnMut(WaitReason) + Send),
 ) -> Result<Booted, BootError> {
     let (mut failed_first, mut attempt) = (None, 0);
     loop {
@@ -116,13 +115,13 @@ pub async fn boot(
             return Err(match error {
                 BootError::Archive(ArchiveError::Store(source)) if source.refuses_writes() => {
                     let store = store.describe();
-                    BootError::WritesRefused { store, source }
+                    OwnershipError::WritesRefused { store, source }.into()
                 }
                 error => error,
             });
         }
-        warn!(target: "boot", error = %Chain(&error), limit = attach::limit(settings.store.wait), "the store stopped answering; starting over");
-        tell(Holdup::Store {
+        warn!(target: "boot", error = %Chain(&error), limit = ownership::limit(settings.store.wait), "the store stopped answering; starting over");
+        tell(WaitReason::Store {
             silent: since.elapsed(),
             words: Chain(&error).to_string(),
         });
@@ -137,7 +136,7 @@ async fn try_once(
     who: &Identity,
     target: Target,
     progress: &Progress,
-    tell: &mut (dyn FnMut(Holdup) + Send),
+    tell: &mut (dyn FnMut(WaitReason) + Send),
 ) -> Result<Booted, BootError> {
     let begun = Instant::now();
     let dir_error = |source| BootError::Directory {
@@ -160,12 +159,21 @@ async fn try_once(
     let local = survey(&directory, Some(state), &settings.archive)?;
 
     let attached = async {
-        attach::wait_for_store(&**store, settings.store.wait, tell).await?;
-        attach::take_lease(store, settings, who, Attention::Later, tell).await
+        ownership::wait_for_store(&**store, settings.store.wait, tell).await?;
+        let policy = ownership::Policy::of(settings);
+        ownership::acquire(
+            store,
+            &settings.archive,
+            &policy,
+            who,
+            Attention::Later,
+            tell,
+        )
+        .await
     };
     let (epoch, keeper) = match attached.await {
         Ok(taken) => taken,
-        Err(unavailable @ BootError::StoreUnavailable { .. })
+        Err(unavailable @ OwnershipError::StoreUnavailable { .. })
             if settings.store.unreachable == Unreachable::Local && may_start_alone(&local) =>
         {
             warn!(target: "boot", error = %Chain(&unavailable), "starting on the local directory; its changes are not safe until the store is back");
@@ -173,7 +181,11 @@ async fn try_once(
             let seq = local.marker.map_or(0, |marker| marker.seq);
             return Ok(Booted::nothing_done(seq, begun.elapsed()));
         }
-        Err(refused) if may_do_without_writes(settings, target, &refused) => {
+        Err(refused) => {
+            let refused = BootError::from(refused);
+            if !may_do_without_writes(settings, target, &refused) {
+                return Err(refused);
+            }
             let site = Site {
                 settings,
                 state,
@@ -188,7 +200,6 @@ async fn try_once(
             booted.took = begun.elapsed();
             return Ok(booted);
         }
-        Err(other) => return Err(other),
     };
     let mut site = Site {
         settings,
@@ -252,7 +263,7 @@ fn may_start_alone(local: &Local) -> bool {
 fn may_do_without_writes(settings: &Settings, target: Target, error: &BootError) -> bool {
     let refused = match error {
         // A right that is missing: whether reading is allowed shows soon.
-        BootError::StoreRefused { source, .. } => {
+        BootError::Ownership(OwnershipError::StoreRefused { source, .. }) => {
             source.refuses_writes() || matches!(source, StoreError::Denied { .. })
         }
         other => other.refuses_writes(),
@@ -296,7 +307,8 @@ impl Site<'_> {
             .map(|again| Local { marker, ..again })?;
         let archive = &self.settings.archive;
         let (head, mut writer) =
-            attach::raise_barrier(&**self.store, archive, &self.who.instance, self.epoch).await?;
+            ownership::raise_barrier(&**self.store, archive, &self.who.instance, self.epoch)
+                .await?;
         let (plan, version) = self.plan(&local, &head, target).await?;
         let because = match target {
             Target::Commit(_) => "it was asked for",
@@ -361,7 +373,7 @@ impl Site<'_> {
     /// Nothing is put into the directory, and no gateway started, on a lease that has run out.
     async fn still_owned(&self) -> Result<(), BootError> {
         match &self.keeper {
-            Some(keeper) => attach::still_held(&**self.store, keeper).await,
+            Some(keeper) => Ok(ownership::still_held(&**self.store, keeper).await?),
             None => Ok(()),
         }
     }
@@ -425,7 +437,7 @@ impl Site<'_> {
     async fn newest_whole_before(&self, seq: Seq) -> Result<Option<Version>, BootError> {
         let (store, archive) = (&**self.store, &self.settings.archive);
         let mut below = seq;
-        while let Some(header) = restore::older(store, archive, below).await? {
+        while let Some(header) = newest::older(store, archive, below).await? {
             below = header.seq;
             match Version::load(store, header).await {
                 Ok(version) => return Ok(Some(version)),
@@ -447,7 +459,7 @@ impl Site<'_> {
             }
             (Target::Newest, Head::Known(header)) => (*header, FallBack::Yes, None),
             (Target::Newest, Head::Unreadable { seq, error }) => {
-                let header = restore::older(store, &self.settings.archive, seq).await?;
+                let header = newest::older(store, &self.settings.archive, seq).await?;
                 let note = format!("commit {seq}: {error}");
                 (
                     header.ok_or(BootError::NothingWhole(error))?,
@@ -478,9 +490,10 @@ impl Site<'_> {
                 error!(target: "boot", restored = seq, checkpoint = header.seq, "the newest commits were damaged; an older whole one was restored and is now the head");
                 Ok(())
             }
-            Appended::Fenced(other) => Err(BootError::Fenced {
+            Appended::Fenced(other) => Err(OwnershipError::Fenced {
                 reason: format!("{} took commit {}", other.instance, other.seq),
-            }),
+            }
+            .into()),
         }
     }
 

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use tracing::warn;
 
 use sessionkeep_archive::fetch::{At, Fetch, Sink, Verifier, Wanted};
+use sessionkeep_archive::newest;
 use sessionkeep_archive::store::Store;
-use sessionkeep_archive::version::{Source, Version, check_header, head_of};
+use sessionkeep_archive::version::{Source, Version, head_of};
 use sessionkeep_archive::writer::Summary;
 use sessionkeep_archive::{ArchiveError, Result as ArchiveResult};
 use sessionkeep_core::entry::{Kind, Meta, Owner, symlink_stays_inside};
 use sessionkeep_core::memory;
-use sessionkeep_core::record::{ArchiveName, Header, Seq};
+use sessionkeep_core::record::{ArchiveName, Header};
 use sessionkeep_core::state_dir::StateDir;
 use sessionkeep_session::rights::RestoreOwner;
 use sessionkeep_session::{Stage, StageError, StagedFile};
@@ -115,7 +116,7 @@ pub async fn stage_newest_whole(
         }
         warn!(target: "boot", seq, why = %error, "commit cannot be restored; trying an older one");
         damage.push(format!("commit {seq}: {error}"));
-        candidate = match older(store, &archive, seq.min(blame.max(1))).await? {
+        candidate = match newest::older(store, &archive, seq.min(blame.max(1))).await? {
             Some(header) => header,
             None => return Err(BootError::NothingWhole(error)),
         };
@@ -129,39 +130,6 @@ pub enum FallBack {
     Yes,
     /// Only the one that was asked for.
     No,
-}
-
-/// The newest commit with content before `seq` whose header can be believed.
-pub(super) async fn older(
-    store: &dyn Store,
-    archive: &ArchiveName,
-    seq: Seq,
-) -> ArchiveResult<Option<Header>> {
-    let mut below = seq;
-    while below > 1 {
-        match store.headers(archive, 1, below - 1, 1).await {
-            Ok(headers) => {
-                let Some(header) = headers.into_iter().next() else {
-                    return Ok(None);
-                };
-                if header.base > 0 && check_header(&header).is_ok() {
-                    return Ok(Some(header));
-                }
-                below = header.seq;
-            }
-            Err(error) => {
-                let error = ArchiveError::from(error);
-                if !error.is_damage() {
-                    return Err(error);
-                }
-                match newest_seq(store, archive, below - 1).await? {
-                    Some(seq) => below = seq,
-                    None => return Ok(None),
-                }
-            }
-        }
-    }
-    Ok(None)
 }
 
 /// The newest commit whose header can be believed, and what is wrong with the one at the head,
@@ -179,44 +147,10 @@ pub async fn newest_readable(
         Err(error) => return Err(error.into()),
     };
     let last = store.last_seq(archive).await.map_err(ArchiveError::from)?;
-    match older(store, archive, last.unwrap_or(0)).await? {
+    match newest::older(store, archive, last.unwrap_or(0)).await? {
         Some(header) => Ok(Some((header, Some(error)))),
         None => Err(BootError::NothingWhole(error)),
     }
-}
-
-/// The number of the newest commit up to `to`, of which no more need be readable than that it is
-/// there; `None` where it is not a commit that is damaged but the store itself. Halves the range,
-/// since what is damaged need not tell its number.
-///
-/// # Errors
-/// The store's.
-pub async fn newest_seq(
-    store: &dyn Store,
-    archive: &ArchiveName,
-    to: Seq,
-) -> ArchiveResult<Option<Seq>> {
-    let is_any = async |from: Seq, to: Seq| match store.headers(archive, from, to, 1).await {
-        Ok(found) => Ok(!found.is_empty()),
-        Err(error) => match ArchiveError::from(error) {
-            error if error.is_damage() => Ok(true),
-            error => Err(error),
-        },
-    };
-    // No commit has this number.
-    if is_any(Seq::MAX, Seq::MAX).await? {
-        return Ok(None);
-    }
-    let (mut low, mut high) = (1, to);
-    while low < high {
-        let middle = low + (high - low).div_ceil(2);
-        if is_any(middle, high).await? {
-            low = middle;
-        } else {
-            high = middle - 1;
-        }
-    }
-    Ok(Some(low))
 }
 
 pub(super) enum Failure {

@@ -11,6 +11,7 @@ use super::decide::{Local, Plan};
 use super::error::BootError;
 use super::{Booted, Head, Site, Target, heal, label_now, mounts};
 use crate::config::OutagePolicy;
+use crate::ownership::OwnershipError;
 use sessionkeep_archive::ArchiveError;
 use sessionkeep_archive::store::Lease;
 use sessionkeep_archive::version::head_of;
@@ -49,8 +50,10 @@ impl Site<'_> {
         };
         if let Owner::Unknown(owner) = self.owner(lease.as_ref()).await {
             return Err(match refused {
-                BootError::WritesRefused { source, .. }
-                | BootError::StoreRefused { source, .. }
+                BootError::Ownership(
+                    OwnershipError::WritesRefused { source, .. }
+                    | OwnershipError::StoreRefused { source, .. },
+                )
                 | BootError::Archive(ArchiveError::Store(source)) => {
                     BootError::OwnerUnknown { owner, source }
                 }

@@ -1,22 +1,15 @@
 //! What the commands that touch a store share: settings, runtime, the store itself.
 
-use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::Context as _;
 use tracing::{info, warn};
 
 use crate::config::{self, Flags, Note, Settings, Weight};
+use crate::refused::Refused;
 use sessionkeep_archive::store::Store;
 use sessionkeep_core::record::{Header, Seq};
 use sessionkeep_stores::StoreChoice;
-
-/// What was asked for cannot be had as it was asked for: another try is of no use before that has changed.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Refused(pub(super) String);
 
 /// The settings in force, with logging begun.
 pub(super) fn settings(flags: &Flags) -> anyhow::Result<Settings> {
@@ -51,22 +44,6 @@ pub(super) fn settings_init_only(flags: &Flags) -> anyhow::Result<Settings> {
     let settings = config::load_init_only(flags)?;
     crate::log::init(&settings.log);
     Ok(settings)
-}
-
-/// Runs `work` on a runtime of one thread: a watcher must be small, and a command is short.
-pub(super) fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
-    super::threads::ensure()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(2)
-        .thread_stack_size(512 << 10)
-        .thread_keep_alive(Duration::from_secs(2))
-        .build()
-        .context("failed to start the runtime")?;
-    let result = runtime.block_on(work);
-    // A thread that still looks at a large directory is not waited for.
-    runtime.shutdown_background();
-    Ok(result)
 }
 
 /// The store of the settings.

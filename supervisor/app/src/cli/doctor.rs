@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::config::{self, Flags, HttpSettings, Settings};
+use crate::process::runtime;
 use sessionkeep_archive::store::{Finding, Lease, Severity, StoreError};
 use sessionkeep_core::human::{Bytes, Chain, Moment, Took};
 use sessionkeep_core::state_dir::StateDir;
@@ -164,7 +165,7 @@ fn warning(subject: &'static str, detail: String, remedy: &str) -> Finding {
 fn directory(settings: &Settings, findings: &mut Vec<Finding>) {
     let dir = &settings.dir;
     if let Err(error) =
-        sessionkeep_init::place::check(&settings.dir, &super::run::storage(settings))
+        sessionkeep_init::place::check(&settings.dir, &crate::process::setup::storage(settings))
     {
         findings.push(bad(
             "directory",
@@ -324,7 +325,7 @@ fn store(settings: &Settings, findings: &mut Vec<Finding>) {
         });
         return;
     }
-    let examined = context::block_on(async {
+    let examined = runtime::block_on(async {
         let store = context::open(settings).await?;
         let mut found = vec![good("store", store.describe())];
         found.extend(store.examine().await);

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use crate::config::Flags;
+use crate::process::runtime;
 use sessionkeep_archive::store::{Broken, Lease};
 use sessionkeep_core::human::{Moment, Took};
 
@@ -33,7 +34,7 @@ pub(super) struct Args {
 
 pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let settings = context::settings(flags)?;
-    let (lease, damage) = context::block_on(async {
+    let (lease, damage) = runtime::block_on(async {
         let store = context::open_to_read(&settings).await?;
         let (lease, damage) = match args.end {
             true => match store.break_lease(&settings.archive).await? {
@@ -44,7 +45,7 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
             false => (store.lease(&settings.archive).await?, None),
         };
         if args.end
-            && let Err(error) = store.ring(&settings.archive).await
+            && let Err(error) = store.notify(&settings.archive).await
         {
             // Who waits for it asks again within a second.
             tracing::debug!(%error, "those who wait could not be told");

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use crate::config::Flags;
+use crate::process::runtime;
 use sessionkeep_core::human::{Bytes, Moment};
 use sessionkeep_core::record::{Header, RecordKind, Seq};
 
@@ -28,7 +29,7 @@ pub(super) struct Args {
 
 pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let settings = context::settings(flags)?;
-    let headers = context::block_on(async {
+    let headers = runtime::block_on(async {
         let store = context::open_to_read(&settings).await?;
         let headers = store
             .headers(&settings.archive, 1, Seq::MAX, args.limit.get())

@@ -11,13 +11,10 @@ mod lease;
 mod log;
 mod panics;
 mod restore;
-mod restorer;
 mod run;
 mod show;
 mod stack;
-mod standalone;
 mod status;
-mod threads;
 mod usage;
 mod verify;
 mod watch;
@@ -182,8 +179,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
         let of_the_surroundings = cause.is::<PlaceError>()
             || cause.is::<StateDirError>()
-            || cause.is::<context::Refused>()
-            || cause.is::<threads::ThreadError>();
+            || cause.is::<crate::refused::Refused>()
+            || cause.is::<crate::process::threads::ThreadError>();
         if cause.is::<ConfigErrors>() || of_the_surroundings {
             return exit::CONFIG;
         }

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook};
 
-use super::threads;
+use crate::process::threads;
 
 /// From here on panics are told in one line. With `RUST_BACKTRACE` set they are told as ever, for
 /// whoever looks for the mistake.

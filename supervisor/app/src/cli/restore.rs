@@ -8,12 +8,13 @@ use anyhow::Context as _;
 use serde_json::json;
 use tracing::warn;
 
-use crate::boot::attach::Identity;
 use crate::boot::decide::{Remote, decide};
 use crate::boot::restore::{FallBack, Own, Place, newest_readable, stage_newest_whole};
 use crate::boot::survey::survey;
 use crate::boot::{self, Target};
 use crate::config::{self, Flags, Settings};
+use crate::ownership::Identity;
+use crate::process::{alone, runtime};
 use crate::progress::Progress;
 use sessionkeep_archive::version::Version;
 use sessionkeep_core::human::{Bytes, Took};
@@ -21,7 +22,7 @@ use sessionkeep_core::record::Seq;
 use sessionkeep_core::state_dir::StateDir;
 use sessionkeep_session::{Directory, Profile};
 
-use super::{context, standalone};
+use super::context;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -49,7 +50,7 @@ pub(super) struct Args {
 
 pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let settings = context::settings(flags)?;
-    context::block_on(async {
+    runtime::block_on(async {
         match &args.to {
             _ if args.dry_run => dry_run(args, &settings).await,
             Some(to) => copy(args, &settings, to).await,
@@ -108,15 +109,15 @@ async fn dry_run(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode> {
 async fn copy(args: &Args, settings: &Settings, to: &Path) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     config::as_path(&to.to_string_lossy())
-        .map_err(|why| context::Refused(format!("--to {}: {why}", to.display())))?;
+        .map_err(|why| crate::refused::Refused(format!("--to {}: {why}", to.display())))?;
     let store = context::open_to_read(settings).await?;
-    standalone::own_dir(to)?;
+    alone::own_dir(to)?;
     if std::fs::read_dir(to)
         .with_context(|| format!("failed to read {}", to.display()))?
         .next()
         .is_some()
     {
-        return Err(context::Refused(format!(
+        return Err(crate::refused::Refused(format!(
             "{} is not empty; give an empty or a new directory",
             to.display()
         ))
@@ -166,10 +167,10 @@ async fn copy(args: &Args, settings: &Settings, to: &Path) -> anyhow::Result<Exi
 /// Restores the session directory, with the lease, and lets the lease go again.
 async fn alone(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
-    let lock = standalone::lock(settings)?;
+    let lock = alone::lock(settings)?;
     let store = context::open(settings).await?;
     let who = Identity {
-        instance: standalone::instance(),
+        instance: alone::instance(),
         predecessor: lock.predecessor(),
     };
     if args.seq.is_some() {

@@ -6,14 +6,11 @@ use std::process::ExitCode;
 
 use tracing::error;
 
-use crate::config::{Flags, HttpSettings, OutagePolicy, Settings, is_secret_argument};
+use crate::config::{Flags, Settings};
+use crate::process::{restorer, runtime, setup, watcher};
 use sessionkeep_core::control::{Handover, Helpers};
 use sessionkeep_core::exit;
-use sessionkeep_init::{
-    AtLeaseEnd, ExitMapping, Listen, Options, ParentDeath, Reach, Reaping, Rewrite, Scope, Setup,
-    Storage,
-};
-use sessionkeep_stores::StoreChoice;
+use sessionkeep_init::{ExitMapping, Options, ParentDeath, Reach, Reaping, Rewrite, Scope};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -90,52 +87,11 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(exit::CONFIG));
     }
     Ok(ExitCode::from(sessionkeep_init::run(
-        &setup(&settings),
+        &setup::of(&settings),
         &args.options(),
         &Forks(&settings),
         args.command.clone(),
     )))
-}
-
-/// What init has to know of the settings.
-pub(super) fn setup(settings: &Settings) -> Setup {
-    let http = &settings.http;
-    Setup {
-        archive: settings.archive.clone(),
-        dir: settings.dir.clone(),
-        dir_owner: settings.dir_owner,
-        storage: storage(settings),
-        has_probe: settings.gateway.probe.is_some(),
-        stop_total: settings.stop.total,
-        stop_flush: settings.stop.flush,
-        restart: settings.restart.policy,
-        attempts: settings.restart.attempts,
-        stagger: settings.restart.jitter,
-        lease_ttl: settings.lease.ttl,
-        at_lease_end: match settings.store.outage {
-            OutagePolicy::KeepRunning => AtLeaseEnd::GoOn,
-            OutagePolicy::Stop => AtLeaseEnd::Stop,
-        },
-        http: Listen {
-            port: http.port,
-            bind: http.bind,
-            is_protected: http.is_protected(),
-            guessable: http.guessable().collect(),
-            unguessable_len: HttpSettings::UNGUESSABLE,
-        },
-        secret_argument: is_secret_argument,
-    }
-}
-
-/// Where the session is kept, as far as the session directory has to do with it.
-pub(super) fn storage(settings: &Settings) -> Storage {
-    match &settings.store.choice {
-        StoreChoice::None => Storage::Directory,
-        StoreChoice::Sqlite(file) => Storage::Store {
-            file: Some(file.clone()),
-        },
-        StoreChoice::Mongo(_) => Storage::Store { file: None },
-    }
 }
 
 /// What init's forks do. Flags, environment and file are read exactly once: the settings are in their
@@ -144,13 +100,11 @@ struct Forks<'a>(&'a Settings);
 
 impl Helpers for Forks<'_> {
     fn restore(&self, handover: Handover) -> u8 {
-        super::code(|| {
-            super::context::block_on(super::restorer::under_init(self.0, handover)).flatten()
-        })
+        super::code(|| runtime::block_on(restorer::under_init(self.0, handover)).flatten())
     }
 
     fn watch(&self, handover: Handover) -> u8 {
-        super::code(|| super::watch::under_init(self.0, handover))
+        super::code(|| watcher::under_init(self.0, handover))
     }
 
     fn descriptors(&self) -> Vec<RawFd> {

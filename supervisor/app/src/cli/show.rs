@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::config::Flags;
+use crate::process::runtime;
 use sessionkeep_archive::format::Change;
 use sessionkeep_archive::version::{check_record, read_listing};
 use sessionkeep_archive::{Aside, Links};
@@ -29,7 +30,7 @@ pub(super) struct Args {
 
 pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let settings = context::settings(flags)?;
-    let (header, changes, aside) = context::block_on(async {
+    let (header, changes, aside) = runtime::block_on(async {
         let store = context::open_to_read(&settings).await?;
         context::header(&*store, &settings, Some(args.seq)).await?;
         let mut records = store.records(&settings.archive, args.seq, args.seq).await?;

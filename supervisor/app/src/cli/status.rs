@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::config::{Flags, Settings};
+use crate::process::runtime;
 use sessionkeep_archive::store::{Lease, StoreError, Usage};
 use sessionkeep_core::human::{Bytes, Chain, Moment};
 use sessionkeep_core::record::Header;
@@ -74,7 +75,7 @@ fn ask_store(settings: &Settings) -> anyhow::Result<Option<anyhow::Result<Stored
     if settings.is_file_mode() {
         return Ok(None);
     }
-    Ok(Some(context::block_on(read(settings))?))
+    Ok(Some(runtime::block_on(read(settings))?))
 }
 
 fn show(

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::config::{Flags, Settings};
+use crate::process::runtime;
 use sessionkeep_archive::collect::{self, Plan};
 use sessionkeep_archive::store::{Store, Usage};
 use sessionkeep_core::human::{Bytes, Moment, Took};
@@ -54,7 +55,7 @@ impl Row {
 
 pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let settings = context::settings(flags)?;
-    let (described, mut rows) = context::block_on(async {
+    let (described, mut rows) = runtime::block_on(async {
         let store = context::open_to_read(&settings).await?;
         let mut rows = Vec::new();
         for archive in store.archives().await? {

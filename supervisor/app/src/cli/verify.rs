@@ -7,10 +7,12 @@ use serde_json::json;
 use tracing::debug;
 
 use crate::boot::BootError;
-use crate::boot::restore::{newest_readable, newest_seq};
+use crate::boot::restore::newest_readable;
 use crate::config::{Flags, Settings};
+use crate::process::runtime;
 use crate::progress::Progress;
 use sessionkeep_archive::fetch::{At, Check, Fetch, Sink, Wanted};
+use sessionkeep_archive::newest::newest_seq;
 use sessionkeep_archive::store::Store;
 use sessionkeep_archive::version::{Version, check_record, read_listing};
 use sessionkeep_archive::{ArchiveError, Result as ArchiveResult};
@@ -57,7 +59,7 @@ impl Report {
 pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let settings = context::settings(flags)?;
     let progress = Progress::default();
-    let report = context::block_on(async {
+    let report = runtime::block_on(async {
         let store = context::open_to_read(&settings).await?;
         let report = progress
             .show("verifying", verify(args, &settings, &*store, &progress))

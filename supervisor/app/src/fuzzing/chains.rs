@@ -4,7 +4,7 @@ use super::archive::{compressed, encoded, listing_memory, listings};
 use super::{Decoder, assert_inside, joined, parts};
 use sessionkeep_archive::fetch::Fetch;
 use sessionkeep_archive::format::{Body, Extent, ListingReader, Place};
-use sessionkeep_archive::store::{MemoryStore, Store};
+use sessionkeep_archive::store::{CommitLog, MemoryStore};
 use sessionkeep_archive::tree::{Leaf, Tree};
 use sessionkeep_archive::version::Version;
 use sessionkeep_core::entry::{Digest, Kind};

@@ -8,22 +8,27 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
+use super::Attention;
+use super::OwnershipError;
 use super::clock::{ClockWatch, Step};
 use crate::boot_timer::sleep_until;
-use sessionkeep_archive::store::{Lease, Renewal, Store, StoreError};
+use sessionkeep_archive::ArchiveError;
+use sessionkeep_archive::store::{
+    Lease, LeaseClaim, LeaseOutcome, Leases, Otherwise, Renewal, Store, StoreError,
+};
 use sessionkeep_core::boot_time::BootInstant;
 use sessionkeep_core::human::{Moment, Took};
 use sessionkeep_core::record::{ArchiveName, InstanceId};
 
-/// How long the bell is listened to at a time. A look at the lease after that is of no use, and
-/// cheap; what would be listened to for longer might be a connection that is dead.
-const LISTEN: Duration = Duration::from_secs(60);
-/// How long the bell is left alone after it could not be heard.
-const DEAF: Duration = Duration::from_secs(2);
+/// How long a notice is waited for at a time. A look at the lease after that is of no use, and cheap;
+/// what would be waited on for longer might be a connection that is dead.
+const NOTICE_WAIT: Duration = Duration::from_secs(60);
+/// How long notices are not waited for after that failed.
+const NOTICE_PAUSE: Duration = Duration::from_secs(2);
 
 /// How a lease stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LeaseHealth {
+pub(crate) enum LeaseHealth {
     /// The last renewal went through.
     Held {
         /// Who asks for it: a newer instance, to which it is to be handed over.
@@ -46,7 +51,7 @@ pub enum LeaseHealth {
 
 /// How a lease stands, and until when.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub(crate) struct LeaseStatus {
     /// How.
     pub health: LeaseHealth,
     /// Until then nobody else can have it, whatever becomes of the store. By this machine's own
@@ -56,15 +61,15 @@ pub struct Standing {
 
 /// A lease that is being renewed. Dropping it ends the renewing and leaves the lease to expire.
 #[derive(Debug)]
-pub struct LeaseKeeper {
-    tenure: Tenure,
-    standing: watch::Receiver<Standing>,
+pub(crate) struct LeaseKeeper {
+    parameters: LeaseParameters,
+    status: watch::Receiver<LeaseStatus>,
     task: JoinHandle<()>,
 }
 
-/// What is kept: whose lease, and for how long at a time.
+/// Whose lease is kept, and for how long at a time.
 #[derive(Debug, Clone)]
-pub struct Tenure {
+pub(crate) struct LeaseParameters {
     /// Of which archive.
     pub archive: ArchiveName,
     /// Who holds it.
@@ -79,97 +84,99 @@ pub struct Tenure {
     pub attention: Attention,
 }
 
-/// How soon the holder of a lease wants to know that somebody asks for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attention {
-    /// At once.
-    Now,
-    /// It has nothing to hand over yet: with the next renewal is soon enough.
-    Later,
-}
-
 impl LeaseKeeper {
     /// Keeps a lease that was asked for at `taken` and granted.
     #[must_use]
-    pub fn start(store: Arc<dyn Store>, tenure: Tenure, taken: BootInstant) -> Self {
-        let (tell, standing) = watch::channel(Standing {
+    pub(crate) fn start(
+        store: Arc<dyn Leases>,
+        parameters: LeaseParameters,
+        taken: BootInstant,
+    ) -> Self {
+        let (tell, status) = watch::channel(LeaseStatus {
             health: LeaseHealth::Held { asked_by: None },
-            safe_until: taken + tenure.ttl,
+            safe_until: taken + parameters.ttl,
         });
-        let task = tokio::spawn(keep(store, tenure.clone(), tell));
+        let task = tokio::spawn(keep(store, parameters.clone(), tell));
         Self {
-            tenure,
-            standing,
+            parameters,
+            status,
             task,
         }
     }
 
     /// What is kept.
     #[must_use]
-    pub fn tenure(&self) -> &Tenure {
-        &self.tenure
+    pub(crate) fn parameters(&self) -> &LeaseParameters {
+        &self.parameters
     }
 
-    /// Until when nobody else can have it; see [`Standing::safe_until`].
+    /// Until when nobody else can have it; see [`LeaseStatus::safe_until`].
     #[must_use]
-    pub fn safe_until(&self) -> BootInstant {
-        self.standing.borrow().safe_until
+    pub(crate) fn safe_until(&self) -> BootInstant {
+        self.status.borrow().safe_until
     }
 
     /// Why it is lost, if it is.
     #[must_use]
-    pub fn lost(&self) -> Option<String> {
-        match &self.standing.borrow().health {
+    pub(crate) fn lost(&self) -> Option<String> {
+        match &self.status.borrow().health {
             LeaseHealth::Lost { reason } => Some(reason.clone()),
-            LeaseHealth::Gone => Some(why_lost(None, &self.tenure.instance)),
+            LeaseHealth::Gone => Some(why_lost(None, &self.parameters.instance)),
             LeaseHealth::Held { .. } | LeaseHealth::Unsure { .. } => None,
         }
     }
 
     /// Whether the store knows of no lease of this archive any more.
     #[must_use]
-    pub fn is_gone(&self) -> bool {
-        self.standing.borrow().health == LeaseHealth::Gone
+    pub(crate) fn is_gone(&self) -> bool {
+        self.status.borrow().health == LeaseHealth::Gone
     }
 
     /// How it stands, now and whenever that changes.
     #[must_use]
-    pub fn standing(&self) -> watch::Receiver<Standing> {
-        self.standing.clone()
+    pub(crate) fn status(&self) -> watch::Receiver<LeaseStatus> {
+        self.status.clone()
     }
 }
 
-async fn keep(store: Arc<dyn Store>, tenure: Tenure, tell: watch::Sender<Standing>) {
-    let mut due = BootInstant::now() + tenure.renew;
-    let ring = || async {
-        if tenure.attention == Attention::Later {
+async fn keep(
+    store: Arc<dyn Leases>,
+    parameters: LeaseParameters,
+    tell: watch::Sender<LeaseStatus>,
+) {
+    let mut due = BootInstant::now() + parameters.renew;
+    let notice = || async {
+        if parameters.attention == Attention::Later {
             return std::future::pending().await;
         }
-        if let Err(error) = store.listen(&tenure.archive, LISTEN).await {
+        if let Err(error) = store
+            .wait_for_notice(&parameters.archive, NOTICE_WAIT)
+            .await
+        {
             debug!(target: "store", %error, "cannot hear who asks for the lease; the next renewal tells");
-            sleep(DEAF).await;
+            sleep(NOTICE_PAUSE).await;
         }
     };
-    let mut heard = Box::pin(ring());
+    let mut heard = Box::pin(notice());
     let mut clock = ClockWatch::default();
     // What the first renewal is compared with; without it, a step before that one would not be seen.
     let asked = BootInstant::now();
-    if let Ok(Ok(now_ms)) = timeout(tenure.renew / 2, store.now_ms()).await {
+    if let Ok(Ok(now_ms)) = timeout(parameters.renew / 2, store.now_ms()).await {
         let _ = clock.read(asked, BootInstant::now(), now_ms);
     }
     loop {
-        let Tenure {
+        let LeaseParameters {
             archive,
             instance,
             epoch,
             ttl,
             ..
-        } = &tenure;
+        } = &parameters;
         let renewed = tokio::select! {
             // At once after a sleep: somebody may have taken it meanwhile.
             () = sleep_until(due) => {
                 let asked = BootInstant::now();
-                due = asked + tenure.renew;
+                due = asked + parameters.renew;
                 let renewal = store.renew_lease(archive, instance, *epoch, *ttl).await;
                 if let Ok(Renewal::Renewed(lease)) = &renewal {
                     tell_of_step(clock.read(asked, BootInstant::now(), lease.now_ms), lease);
@@ -178,9 +185,9 @@ async fn keep(store: Arc<dyn Store>, tenure: Tenure, tell: watch::Sender<Standin
                 renewal.map(|renewal| (renewal, Some(asked + *ttl)))
             }
             () = &mut heard => {
-                heard.set(ring());
+                heard.set(notice());
                 match store.lease(archive).await {
-                    Ok(Some(lease)) if is_held_by(&lease, &tenure) => {
+                    Ok(Some(lease)) if is_held_by(&lease, &parameters) => {
                         Ok((Renewal::Renewed(lease), None))
                     }
                     // A look can be at the past, as on a primary that does not know yet that it is
@@ -196,12 +203,12 @@ async fn keep(store: Arc<dyn Store>, tenure: Tenure, tell: watch::Sender<Standin
         match renewed {
             Ok((Renewal::Renewed(lease), safe_until)) => note_held(&tell, &lease, safe_until),
             Ok((Renewal::Lost(None), _)) => {
-                tell.send_modify(|standing| standing.health = LeaseHealth::Gone);
+                tell.send_modify(|status| status.health = LeaseHealth::Gone);
                 return;
             }
             Ok((Renewal::Lost(owner), _)) => {
                 let reason = why_lost(owner.as_ref(), instance);
-                tell.send_modify(|standing| standing.health = LeaseHealth::Lost { reason });
+                tell.send_modify(|status| status.health = LeaseHealth::Lost { reason });
                 return;
             }
             Err(error) => note_failure(&tell, &error),
@@ -231,8 +238,8 @@ pub(crate) fn tell_of_queue(lease: &Lease) {
     }
 }
 
-fn is_held_by(lease: &Lease, tenure: &Tenure) -> bool {
-    (&lease.instance, lease.epoch) == (&tenure.instance, tenure.epoch)
+fn is_held_by(lease: &Lease, parameters: &LeaseParameters) -> bool {
+    (&lease.instance, lease.epoch) == (&parameters.instance, parameters.epoch)
 }
 
 /// Why `instance` has no lease any more, of which this is what the store holds.
@@ -250,28 +257,28 @@ pub(crate) fn why_lost(held: Option<&Lease>, instance: &InstanceId) -> String {
     }
 }
 
-fn note_held(tell: &watch::Sender<Standing>, lease: &Lease, safe_until: Option<BootInstant>) {
+fn note_held(tell: &watch::Sender<LeaseStatus>, lease: &Lease, safe_until: Option<BootInstant>) {
     let asked_by = lease.asked_by().map(|waiter| waiter.instance.clone());
     let health = LeaseHealth::Held { asked_by };
-    tell.send_if_modified(|standing| {
-        let mut changed = standing.health != health;
-        if changed && matches!(standing.health, LeaseHealth::Unsure { .. }) {
+    tell.send_if_modified(|status| {
+        let mut changed = status.health != health;
+        if changed && matches!(status.health, LeaseHealth::Unsure { .. }) {
             info!(target: "store", "the lease is renewed again");
         }
-        standing.health = health;
+        status.health = health;
         if let Some(safe_until) = safe_until {
-            changed |= standing.safe_until != safe_until;
-            standing.safe_until = safe_until;
+            changed |= status.safe_until != safe_until;
+            status.safe_until = safe_until;
         }
         changed
     });
 }
 
-fn note_failure(tell: &watch::Sender<Standing>, error: &StoreError) {
-    let first = tell.send_if_modified(|standing| {
-        let first = matches!(standing.health, LeaseHealth::Held { .. });
+fn note_failure(tell: &watch::Sender<LeaseStatus>, error: &StoreError) {
+    let first = tell.send_if_modified(|status| {
+        let first = matches!(status.health, LeaseHealth::Held { .. });
         if first {
-            standing.health = LeaseHealth::Unsure {
+            status.health = LeaseHealth::Unsure {
                 since: Instant::now(),
             };
         }
@@ -281,6 +288,40 @@ fn note_failure(tell: &watch::Sender<Standing>, error: &StoreError) {
         warn!(target: "store", %error, "the lease could not be renewed; retrying");
     } else {
         debug!(target: "store", %error, "the lease could not be renewed");
+    }
+}
+
+/// Takes a lease again that is gone from the store, at a higher epoch than `floor`.
+///
+/// # Errors
+/// [`OwnershipError::Fenced`] where somebody has taken it since; the store's.
+pub(crate) async fn take_again(
+    store: &Arc<dyn Store>,
+    lost: &LeaseKeeper,
+    floor: u64,
+) -> Result<LeaseKeeper, OwnershipError> {
+    let parameters = lost.parameters().clone();
+    let claim = LeaseClaim {
+        instance: parameters.instance.clone(),
+        predecessor: None,
+        floor,
+        ttl: parameters.ttl,
+        lapsed: None,
+        otherwise: Otherwise::Leave,
+    };
+    let asked = BootInstant::now();
+    let taken = store.take_lease(&parameters.archive, &claim).await;
+    match taken.map_err(ArchiveError::from)? {
+        LeaseOutcome::Granted { epoch } => {
+            let parameters = LeaseParameters {
+                epoch,
+                ..parameters
+            };
+            Ok(LeaseKeeper::start(store.clone(), parameters, asked))
+        }
+        LeaseOutcome::Held(lease) => Err(OwnershipError::Fenced {
+            reason: why_lost(Some(&lease), &parameters.instance),
+        }),
     }
 }
 

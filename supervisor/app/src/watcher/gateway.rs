@@ -5,9 +5,9 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 
-use super::link::Link;
 use super::probe::{Answer, Probe};
 use crate::config::Settings;
+use crate::process::channel::Link;
 use crate::status::Shared;
 use sessionkeep_core::control::{Lifecycle, ToInit};
 use sessionkeep_core::human::Moment;

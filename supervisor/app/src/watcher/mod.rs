@@ -25,8 +25,6 @@ mod gathered;
 mod guard;
 mod hints;
 mod large;
-mod lease;
-pub mod link;
 mod logins;
 mod metadata;
 mod mounts;
@@ -58,7 +56,7 @@ use tokio::time::sleep_until;
 use tracing::warn;
 
 use crate::config::Settings;
-use crate::ownership::keeper::LeaseKeeper;
+use crate::ownership::{LeaseKeeper, events};
 use crate::status::Shared;
 use sessionkeep_archive::store::Store;
 use sessionkeep_core::control::{ToInit, ToWatcher};
@@ -68,11 +66,11 @@ use sessionkeep_core::record::InstanceId;
 use sessionkeep_core::state_dir::StateDir;
 use sessionkeep_session::{Directory, Events, Hint, Profile};
 
+pub use crate::process::channel::Link;
 use dirty::{Dirty, Work};
 use gateway::{next_answer, note_answer, note_lifecycle};
 use guard::Refusal;
 use hints::Hints;
-use link::Link;
 use logins::Logins;
 use probe::Probe;
 use pulse::Pulse;
@@ -153,7 +151,7 @@ pub async fn watch(
         announced: false,
         mending: false,
         probe: None,
-        lease_ends: lease::Ends::default(),
+        lease_ends: events::Ends::default(),
         logins: Logins::default(),
         refusal: None,
     };
@@ -165,7 +163,7 @@ pub async fn watch(
 
 /// In file mode there is nothing to replicate: the gateway is probed, HTTP is answered, and a
 /// flush is done as soon as it is asked for.
-pub async fn watch_nothing(settings: &Settings, mut link: Link, shared: Shared) -> End {
+pub(crate) async fn watch_nothing(settings: &Settings, mut link: Link, shared: Shared) -> End {
     let pulse = Pulse::default();
     pulse.start(settings, &shared, link.take_pulse());
     link.send(ToInit::Ready).await;
@@ -218,7 +216,7 @@ struct Watcher {
     /// Whether the archive was found damaged, and is not committed anew yet.
     mending: bool,
     probe: Option<Probe>,
-    lease_ends: lease::Ends,
+    lease_ends: events::Ends,
     logins: Logins,
     /// Why nothing may be committed, as it was last told.
     refusal: Option<Refusal>,
@@ -231,7 +229,7 @@ impl Watcher {
         loop {
             let due = self.next_step();
             let (rescan, unheard) = (scanned + self.rescan_pause(), self.unheard());
-            let mut standing = self.replicator.keeper().map(LeaseKeeper::standing);
+            let mut lease_status = self.replicator.keeper().map(LeaseKeeper::status);
             tokio::select! {
                 biased;
                 message = next_message(&mut self.unheard, &mut self.link) => match message {
@@ -245,10 +243,10 @@ impl Watcher {
                         }
                     }
                 },
-                ended = self.lease_ends.next(&mut standing) => match ended {
-                    lease::Ended::Lost(reason) => return self.fenced(reason).await,
+                ended = self.lease_ends.next(&mut lease_status) => match ended {
+                    events::Ended::Lost(reason) => return self.fenced(reason).await,
                     // The next step takes it again.
-                    lease::Ended::Gone => self.blocked_until = None,
+                    events::Ended::Gone => self.blocked_until = None,
                 },
                 () = hints.come() => {
                     let told_new = self.read_hints();

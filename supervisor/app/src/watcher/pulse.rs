@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use super::lease;
-use super::link::Speaker;
 use crate::config::Settings;
-use crate::ownership::keeper::Standing;
+use crate::ownership::{LeaseStatus, Policy, events};
+use crate::process::channel::Speaker;
 use crate::status::Shared;
 use crate::status::incidents::Kind;
 use sessionkeep_core::control::{MonotonicMs, Stall, ToInit};
@@ -48,7 +47,7 @@ impl Rhythm {
     }
 }
 
-type Followed = Arc<watch::Sender<Option<watch::Receiver<Standing>>>>;
+type Followed = Arc<watch::Sender<Option<watch::Receiver<LeaseStatus>>>>;
 
 /// What the task goes by.
 #[derive(Debug, Clone, Default)]
@@ -59,8 +58,8 @@ pub(super) struct Pulse {
 
 impl Pulse {
     /// From here on the lease stands as this says.
-    pub(super) fn follow(&self, standing: watch::Receiver<Standing>) {
-        self.followed.send_replace(Some(standing));
+    pub(super) fn follow(&self, status: watch::Receiver<LeaseStatus>) {
+        self.followed.send_replace(Some(status));
     }
 
     /// Something kept the watcher from its work.
@@ -88,10 +87,13 @@ impl Pulse {
         let stalled = self.stalled.clone();
         *stalled.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         let followed = self.followed.subscribe();
-        tokio::spawn(lease::tell(
-            settings.clone(),
+        let (policy, to_init) = (Policy::of(settings), speaker.clone());
+        tokio::spawn(events::tell(
+            policy,
             followed.clone(),
-            speaker.clone(),
+            async move |message| {
+                to_init.send(message).await;
+            },
         ));
         tokio::spawn(beat(
             rhythm,
@@ -106,18 +108,18 @@ impl Pulse {
 
 async fn beat(
     rhythm: Rhythm,
-    mut followed: watch::Receiver<Option<watch::Receiver<Standing>>>,
+    mut followed: watch::Receiver<Option<watch::Receiver<LeaseStatus>>>,
     stalled: Arc<Mutex<Option<Instant>>>,
     shared: Shared,
     speaker: Speaker,
     mut asked: mpsc::Receiver<()>,
 ) {
     loop {
-        let mut standing = followed.borrow_and_update().clone();
+        let mut status = followed.borrow_and_update().clone();
         let now = MonotonicMs::now();
-        let lease_ends = standing
+        let lease_ends = status
             .as_mut()
-            .map(|standing| now.after(standing.borrow_and_update().safe_until.left()));
+            .map(|status| now.after(status.borrow_and_update().safe_until.left()));
         let next_by = now.after(rhythm.within);
         let message = ToInit::Alive {
             next_by,
@@ -132,8 +134,8 @@ async fn beat(
             shared.over(Kind::WatcherStalled, "");
         }
         let renewed = async {
-            let ended = match &mut standing {
-                Some(standing) => standing.changed().await.is_err(),
+            let ended = match &mut status {
+                Some(status) => status.changed().await.is_err(),
                 None => true,
             };
             if ended {

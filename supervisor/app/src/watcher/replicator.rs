@@ -17,14 +17,18 @@ use super::guard::Refusal;
 use super::pulse::Pulse;
 use super::remade::{Accepted, Remade};
 use super::replica::{Replica, thread_failed};
-use crate::boot::attach::{Head, Identity, raise_barrier, take_lease};
+use crate::boot::BootError;
 use crate::boot::decide::{Plan, Remote, decide};
 use crate::boot::survey::{CREDENTIALS, survey};
-use crate::config::{Conflict, Settings};
-use crate::ownership::keeper::{Attention, LeaseKeeper};
+use crate::config::Settings;
+use crate::ownership::{
+    Attention, Head, Identity, LeaseKeeper, OwnershipError, Policy, acquire, raise_barrier,
+};
 use crate::progress::Progress;
 use crate::status::session_of;
+use sessionkeep_archive::format::Extent;
 use sessionkeep_archive::store::Store;
+use sessionkeep_archive::tree::Tree;
 use sessionkeep_archive::upload::Upload;
 use sessionkeep_archive::version::Version;
 use sessionkeep_archive::writer::{Outcome, Writer, now_ms};
@@ -133,6 +137,28 @@ struct Hold {
     seen_whole: Option<Instant>,
 }
 
+/// What is committed, and why it has to be listed anew where it cannot be read.
+async fn read_committed(
+    store: &dyn Store,
+    head: Option<Header>,
+    writer: &mut Writer,
+) -> Result<(Tree<Vec<Extent>>, Aside, Option<String>), StepError> {
+    let Some(head) = head.filter(|head| head.base > 0) else {
+        return Ok((Tree::new(), Aside::default(), None));
+    };
+    match Version::load(store, head).await {
+        Ok(version) => {
+            writer.needs(version.packs);
+            Ok((version.tree, version.aside, None))
+        }
+        Err(error) if error.is_damage() => {
+            error!(target: "sync", %error, "the archive's chain is damaged; committing the whole directory anew");
+            Ok((Tree::new(), Aside::default(), Some(error.to_string())))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// One writer's work on the archive.
 #[derive(Debug)]
 pub(super) struct Replicator {
@@ -207,6 +233,32 @@ impl Replicator {
         self.hold.is_some()
     }
 
+    /// The writer of this life, whose barrier stands.
+    async fn go_on_writing(&self, epoch: u64) -> Result<(Option<Header>, Writer), StepError> {
+        let (store, archive) = (&*self.store, &self.settings.archive);
+        let head = store.head(archive).await.map_err(ArchiveError::from)?;
+        let is_anothers = |head: &&Header| head.epoch > epoch || head.instance != self.instance;
+        if let Some(other) = head.as_ref().filter(is_anothers) {
+            return Err(StepError::Fenced(format!(
+                "{} has appended commit {}",
+                other.instance, other.seq
+            )));
+        }
+        let now = store.now_ms().await.map_err(ArchiveError::from)?;
+        let (archive, instance) = (archive.clone(), self.instance.clone());
+        let writer = Writer::new(archive, instance, epoch, head.clone(), now);
+        Ok((head, writer))
+    }
+
+    /// A writer at a new epoch, behind a barrier, where the directory is not behind what is stored.
+    async fn begin_writing(&mut self, epoch: u64) -> Result<(Option<Header>, Writer), StepError> {
+        let archive = &self.settings.archive;
+        let raised = raise_barrier(&*self.store, archive, &self.instance, epoch).await;
+        let (head, writer) = raised.map_err(BootError::from)?;
+        self.may_continue(&head, epoch)?;
+        Ok((writer.head().cloned(), writer))
+    }
+
     /// Takes up the lease that the restorer took (or that an earlier watcher of this life held),
     /// and learns what is committed. Where the restorer could not reach the store, takes the lease
     /// now and makes sure that the directory may still be committed.
@@ -217,7 +269,7 @@ impl Replicator {
         let store = self.store.clone();
         store.ping().await.map_err(ArchiveError::from)?;
         self.look_at_directory_first();
-        let marker = Marker::read(&self.state).map_err(crate::boot::BootError::from)?;
+        let marker = Marker::read(&self.state).map_err(BootError::from)?;
         let ours = marker
             .as_ref()
             .is_some_and(|marker| marker.instance == self.instance.as_str());
@@ -230,78 +282,28 @@ impl Replicator {
                 .filter(|_| !ours),
         };
         // Nothing is waited for in here: the loop above must hear of a flush in time.
-        let refusing = Settings {
-            store: crate::config::StoreSettings {
-                wait: Duration::ZERO,
-                ..self.settings.store.clone()
-            },
-            lease: crate::config::LeaseSettings {
-                conflict: Conflict::Refuse,
-                ..self.settings.lease.clone()
-            },
-            ..self.settings.clone()
+        let policy = Policy::of(&self.settings).at_once();
+        let archive = &self.settings.archive;
+        let acquired = acquire(&store, archive, &policy, &who, Attention::Now, &mut |_| {}).await;
+        let (epoch, keeper) = match acquired {
+            Ok(acquired) => acquired,
+            Err(OwnershipError::Owned { owner }) => {
+                return Err(StepError::Fenced(format!(
+                    "instance {owner} owns this session"
+                )));
+            }
+            Err(other) => return Err(BootError::from(other).into()),
         };
-        let (epoch, keeper) =
-            match take_lease(&store, &refusing, &who, Attention::Now, &mut |_| {}).await {
-                Ok(taken) => taken,
-                Err(crate::boot::BootError::Owned { owner }) => {
-                    return Err(StepError::Fenced(format!(
-                        "instance {owner} owns this session"
-                    )));
-                }
-                Err(other) => return Err(other.into()),
-            };
         // Reading what is committed may take long, and init has to know of the lease meanwhile.
-        self.pulse.follow(keeper.standing());
-        let (head, mut writer) =
-            // One that was made anew may have none; the head tells whether nobody else has written.
-            if (ours && marker.as_ref().is_some_and(|marker| marker.epoch == epoch))
-                || (marker.is_none() && self.is_remade())
-            {
-                let head = store
-                    .head(&self.settings.archive)
-                    .await
-                    .map_err(ArchiveError::from)?;
-                if let Some(other) = head
-                    .as_ref()
-                    .filter(|head| head.epoch > epoch || head.instance != self.instance)
-                {
-                    return Err(StepError::Fenced(format!(
-                        "{} has appended commit {}",
-                        other.instance, other.seq
-                    )));
-                }
-                let now = store.now_ms().await.map_err(ArchiveError::from)?;
-                let writer = Writer::new(
-                    self.settings.archive.clone(),
-                    self.instance.clone(),
-                    epoch,
-                    head.clone(),
-                    now,
-                );
-                (head, writer)
-            } else {
-                let (head, writer) =
-                    raise_barrier(&*store, &self.settings.archive, &self.instance, epoch).await?;
-                self.may_continue(&head, epoch)?;
-                (writer.head().cloned(), writer)
-            };
-        let mut anew = None;
-        let (tree, aside) = match head.filter(|head| head.base > 0) {
-            None => (sessionkeep_archive::tree::Tree::new(), Aside::default()),
-            Some(head) => match Version::load(&*store, head).await {
-                Ok(version) => {
-                    writer.needs(version.packs);
-                    (version.tree, version.aside)
-                }
-                Err(error) if error.is_damage() => {
-                    error!(target: "sync", %error, "the archive's chain is damaged; committing the whole directory anew");
-                    anew = Some(error.to_string());
-                    (sessionkeep_archive::tree::Tree::new(), Aside::default())
-                }
-                Err(error) => return Err(error.into()),
-            },
+        self.pulse.follow(keeper.status());
+        // A directory that was made anew may have no marker; the head tells whether nobody else has
+        // written.
+        let goes_on = ours && marker.as_ref().is_some_and(|marker| marker.epoch == epoch);
+        let (head, mut writer) = match goes_on || (marker.is_none() && self.is_remade()) {
+            true => self.go_on_writing(epoch).await?,
+            false => self.begin_writing(epoch).await?,
         };
+        let (tree, aside, anew) = read_committed(&*store, head, &mut writer).await?;
         if writer.head().is_none() {
             // Nothing was ever written, not even a barrier: an archive that was deleted under us.
             match writer.barrier(&*store).await? {

@@ -1,6 +1,7 @@
 //! The replica against a model: whatever happens to a directory, what is committed is what is
 //! there, found by hints as well as by scans.
 
+use sessionkeep_archive::store::{CommitLog, Packs};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

@@ -1,7 +1,7 @@
 //! The lease: which instance may write an archive.
 //!
 //! It is a courtesy that keeps two instances from starting two gateways; the guarantee is the
-//! fence in [`super::Store::append`]. All times are the store's own, so that containers with
+//! fence in [`super::CommitLog::append`]. All times are the store's own, so that containers with
 //! wrong clocks agree.
 //!
 //! Who cannot have it stands in a queue, which is part of the lease: first come, first served,
@@ -162,7 +162,7 @@ pub enum Renewal {
     Lost(Option<Lease>),
 }
 
-/// What [`Store::break_lease`](super::Store::break_lease) found.
+/// What [`Leases::break_lease`](super::Leases::break_lease) found.
 #[derive(Debug)]
 #[must_use]
 pub enum Broken {

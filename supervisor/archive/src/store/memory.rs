@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 use super::lease::LeaseState;
 use super::{
-    Appended, Broken, Finding, Lease, LeaseClaim, LeaseOutcome, PackInfo, Renewal, Result,
-    Severity, Store, StoreError, Usage,
+    Appended, Broken, CommitLog, Diagnostics, Finding, Lease, LeaseClaim, LeaseOutcome, Leases,
+    PackInfo, Packs, Renewal, Result, Severity, Store, StoreError, Usage,
 };
 use sessionkeep_core::record::{
     ArchiveName, Header, InstanceId, PackId, Record, RecordKind, Seq, is_known,
@@ -49,7 +49,7 @@ pub struct Calls {
 /// The clock's first reading: a round number in 2027, so that times look like times.
 const EPOCH_MS: u64 = 1_800_000_000_000;
 
-/// How many bytes of bodies one answer of [`Store::records`] holds, roughly.
+/// How many bytes of bodies one answer of [`CommitLog::records`] holds, roughly.
 const ANSWER_BYTES: usize = 8 << 20;
 
 #[derive(Debug, Default)]
@@ -190,7 +190,7 @@ impl MemoryStore {
         true
     }
 
-    /// Leaves what an interrupted [`Store::put_pack`] leaves in a store that keeps packs in pieces.
+    /// Leaves what an interrupted [`Packs::put_pack`] leaves in a store that keeps packs in pieces.
     pub fn put_pieces(&self, id: PackId, content: Bytes) {
         self.state().pieces.insert(id, content);
     }
@@ -279,21 +279,7 @@ impl State {
 }
 
 #[async_trait]
-impl Store for MemoryStore {
-    fn describe(&self) -> String {
-        "memory".to_owned()
-    }
-
-    async fn ping(&self) -> Result<()> {
-        self.operate(Access::Read, "answer a ping", |_| Ok(()))
-            .await
-    }
-
-    async fn prepare(&self) -> Result<()> {
-        self.operate(Access::Read, "create its tables", |_| Ok(()))
-            .await
-    }
-
+impl CommitLog for MemoryStore {
     async fn append(&self, record: &Record) -> Result<Appended> {
         let header = &record.header;
         let key = (header.archive.clone(), header.seq);
@@ -392,6 +378,18 @@ impl Store for MemoryStore {
         .await
     }
 
+    async fn archives(&self) -> Result<Vec<ArchiveName>> {
+        self.operate(Access::Read, "list archives", |state| {
+            let mut names: Vec<_> = state.records.keys().map(|(name, _)| name.clone()).collect();
+            names.dedup();
+            Ok(names)
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Packs for MemoryStore {
     async fn put_pack(&self, archive: &ArchiveName, id: PackId, content: Bytes) -> Result<()> {
         self.operate(Access::Write, "store a pack", |state| {
             state.pieces.remove(&id);
@@ -473,7 +471,10 @@ impl Store for MemoryStore {
         })
         .await
     }
+}
 
+#[async_trait]
+impl Leases for MemoryStore {
     async fn take_lease(&self, archive: &ArchiveName, claim: &LeaseClaim) -> Result<LeaseOutcome> {
         self.operate(Access::Lease, "take the lease", |state| {
             let now = state.now_ms();
@@ -549,6 +550,18 @@ impl Store for MemoryStore {
         self.operate(Access::Read, "tell the time", |state| Ok(state.now_ms()))
             .await
     }
+}
+
+#[async_trait]
+impl Diagnostics for MemoryStore {
+    fn describe(&self) -> String {
+        "memory".to_owned()
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.operate(Access::Read, "answer a ping", |_| Ok(()))
+            .await
+    }
 
     async fn usage(&self, archive: &ArchiveName) -> Result<Usage> {
         self.operate(Access::Read, "measure an archive", |state| {
@@ -568,15 +581,6 @@ impl Store for MemoryStore {
         .await
     }
 
-    async fn archives(&self) -> Result<Vec<ArchiveName>> {
-        self.operate(Access::Read, "list archives", |state| {
-            let mut names: Vec<_> = state.records.keys().map(|(name, _)| name.clone()).collect();
-            names.dedup();
-            Ok(names)
-        })
-        .await
-    }
-
     async fn examine(&self) -> Vec<Finding> {
         let (severity, detail, remedy) = match self.ping().await {
             Ok(()) => (Severity::Good, "in memory, for tests".to_owned(), ""),
@@ -588,6 +592,14 @@ impl Store for MemoryStore {
             detail,
             remedy: remedy.to_owned(),
         }]
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn prepare(&self) -> Result<()> {
+        self.operate(Access::Read, "create its tables", |_| Ok(()))
+            .await
     }
 
     async fn close(&self) {}

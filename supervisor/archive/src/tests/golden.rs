@@ -4,6 +4,7 @@
 //! wrote them. `SESSIONKEEP_WRITE_GOLDEN=1` writes it anew, which is only right when the format's
 //! number goes up; the old fixture then stays beside the new one.
 
+use crate::store::{CommitLog, Packs};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};

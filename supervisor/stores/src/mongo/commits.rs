@@ -13,7 +13,7 @@ use sessionkeep_core::record::{ArchiveName, Header, Record, RecordKind, Seq, is_
 /// The collection's name.
 pub(super) const COMMITS: &str = "commits";
 
-/// How many bytes of bodies one answer of [`sessionkeep_archive::store::Store::records`] holds, roughly.
+/// How many bytes of bodies one answer of [`sessionkeep_archive::store::CommitLog::records`] holds, roughly.
 const ANSWER_BYTES: usize = 8 << 20;
 /// What one round trip of such an answer aims at: each has the operation's whole deadline, so
 /// that a slow link makes a restore slow and not impossible.

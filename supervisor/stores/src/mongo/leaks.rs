@@ -59,7 +59,7 @@ fn leak_of_index(name: &str, index: &Document) -> Option<Leak> {
 }
 
 impl MongoStore {
-    /// See [`sessionkeep_archive::store::Store::leaks`]. A user who may not list them gets no answer, and has none.
+    /// See [`sessionkeep_archive::store::Diagnostics::leaks`]. A user who may not list them gets no answer, and has none.
     pub(super) async fn find_leaks(&self) -> Result<Vec<Leak>> {
         self.within("tell how its collections are set up", async {
             match self.leaks_of_all().await {

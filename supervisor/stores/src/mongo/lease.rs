@@ -222,7 +222,7 @@ impl MongoStore {
             .is_some_and(|lease| !lease.waiting.is_empty());
         if waited_for {
             // It is released: that the next is late to hear of it is no error.
-            if let Err(error) = self.ring_bell(archive).await {
+            if let Err(error) = self.insert_notice(archive).await {
                 debug!(%error, "the lease's release could not be rung");
             }
         }

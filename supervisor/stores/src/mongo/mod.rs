@@ -14,13 +14,13 @@
 //! Everything is written with the write concern `majority`, journaled, and read from the primary
 //! with the read concern `majority`: what was seen once is never undone by a failover.
 
-mod bell;
 pub mod commits;
 mod errors;
 mod examine;
 mod leaks;
 pub mod lease;
 mod lease_update;
+mod notices;
 mod old_packs;
 pub mod options;
 pub mod packs;
@@ -44,8 +44,8 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use self::errors::{Fault, Translator};
 use sessionkeep_archive::store::{
-    Appended, Broken, Finding, Leak, LeaksWhen, Lease, LeaseClaim, LeaseOutcome, PackInfo, Renewal,
-    Result, Store, StoreError, Usage,
+    Appended, Broken, CommitLog, Diagnostics, Finding, Leak, LeaksWhen, Lease, LeaseClaim,
+    LeaseOutcome, Leases, PackInfo, Packs, Renewal, Result, Store, StoreError, Usage,
 };
 use sessionkeep_core::record::{ArchiveName, Header, InstanceId, PackId, Record, Seq};
 use sessionkeep_core::secret::Secret;
@@ -59,7 +59,7 @@ const SELECTION: Duration = Duration::from_secs(3);
 /// How often an idle client asks its servers how they are. An operation that finds its server
 /// gone asks at once, so this bounds no recovery; it costs a packet each way.
 const HEARTBEAT: Duration = Duration::from_secs(20);
-/// Two connections serve the watcher: one for what it asks, and one that hears the bell. More are
+/// Two connections serve the watcher: one for what it asks, and one that follows notices. More are
 /// opened only for what overlaps: packs that are being read or written, and a lease renewed meanwhile.
 const POOL: u32 = 7;
 /// Of those, how many are for megabytes; the others stay free for what must not wait for them.
@@ -78,7 +78,7 @@ pub struct MongoStore {
     client: OnceCell<Client>,
     /// A permit for each request that carries megabytes.
     bulk: Semaphore,
-    bell: bell::Bell,
+    notices: notices::Notices,
 }
 
 impl fmt::Debug for MongoStore {
@@ -110,7 +110,7 @@ impl MongoStore {
             translator,
             client: OnceCell::new(),
             bulk: Semaphore::new(BULK as usize),
-            bell: bell::Bell::default(),
+            notices: notices::Notices::default(),
         })
     }
 
@@ -192,58 +192,7 @@ impl MongoStore {
 }
 
 #[async_trait]
-impl Store for MongoStore {
-    fn describe(&self) -> String {
-        self.described.clone()
-    }
-
-    async fn ping(&self) -> Result<()> {
-        self.within("answer a ping", async {
-            self.database()
-                .await?
-                .run_command(doc! { "ping": 1 })
-                .await?;
-            Ok(())
-        })
-        .await
-    }
-
-    async fn warm_up(&self, requests: usize) {
-        let Ok(database) = self.database().await else {
-            return;
-        };
-        // Asked for at once, each takes a connection of its own. They go on by themselves: whoever
-        // stopped polling them half-way would keep the connections from everybody.
-        for _ in 0..requests.min(POOL as usize) {
-            let (database, timeout) = (database.clone(), self.timeout);
-            tokio::spawn(async move {
-                let ping = database.run_command(doc! { "ping": 1 });
-                // Who needs the connection meets the error, and tells it.
-                let _ = tokio::time::timeout(timeout, ping.into_future()).await;
-            });
-        }
-    }
-
-    async fn prepare(&self) -> Result<()> {
-        let (indexes, leaks) = join(self.create_indexes(), self.find_leaks()).await;
-        indexes?;
-        for leak in leaks? {
-            match leak.when {
-                LeaksWhen::Written => {
-                    let Leak { detail, remedy, .. } = leak;
-                    return Err(StoreError::Leaks {
-                        what: detail,
-                        remedy,
-                    });
-                }
-                LeaksWhen::Old => {
-                    tracing::error!(target: "store", what = leak.detail, remedy = leak.remedy, "the store is set up to lose what is saved in it");
-                }
-            }
-        }
-        Ok(())
-    }
-
+impl CommitLog for MongoStore {
     async fn append(&self, record: &Record) -> Result<Appended> {
         self.append_record(record).await
     }
@@ -282,6 +231,13 @@ impl Store for MongoStore {
         self.remove_records(archive, seqs).await
     }
 
+    async fn archives(&self) -> Result<Vec<ArchiveName>> {
+        self.list_archives().await
+    }
+}
+
+#[async_trait]
+impl Packs for MongoStore {
     async fn put_pack(&self, archive: &ArchiveName, id: PackId, content: Bytes) -> Result<()> {
         self.write_pack(archive, id, &content).await
     }
@@ -318,7 +274,10 @@ impl Store for MongoStore {
     async fn sweep(&self, before_ms: u64) -> Result<u64> {
         self.sweep_pieces(before_ms).await
     }
+}
 
+#[async_trait]
+impl Leases for MongoStore {
     async fn take_lease(&self, archive: &ArchiveName, claim: &LeaseClaim) -> Result<LeaseOutcome> {
         self.claim_lease(archive, claim).await
     }
@@ -346,12 +305,12 @@ impl Store for MongoStore {
         self.end_lease(archive).await
     }
 
-    async fn ring(&self, archive: &ArchiveName) -> Result<()> {
-        self.ring_bell(archive).await
+    async fn notify(&self, archive: &ArchiveName) -> Result<()> {
+        self.insert_notice(archive).await
     }
 
-    async fn listen(&self, archive: &ArchiveName, at_most: Duration) -> Result<()> {
-        self.await_bell(archive, at_most).await
+    async fn wait_for_notice(&self, archive: &ArchiveName, at_most: Duration) -> Result<()> {
+        self.await_notice(archive, at_most).await
     }
 
     async fn lease(&self, archive: &ArchiveName) -> Result<Option<Lease>> {
@@ -371,13 +330,27 @@ impl Store for MongoStore {
         })
         .await
     }
+}
+
+#[async_trait]
+impl Diagnostics for MongoStore {
+    fn describe(&self) -> String {
+        self.described.clone()
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.within("answer a ping", async {
+            self.database()
+                .await?
+                .run_command(doc! { "ping": 1 })
+                .await?;
+            Ok(())
+        })
+        .await
+    }
 
     async fn usage(&self, archive: &ArchiveName) -> Result<Usage> {
         self.measure(archive).await
-    }
-
-    async fn archives(&self) -> Result<Vec<ArchiveName>> {
-        self.list_archives().await
     }
 
     async fn examine(&self) -> Vec<Finding> {
@@ -386,6 +359,45 @@ impl Store for MongoStore {
 
     async fn leaks(&self) -> Result<Vec<Leak>> {
         self.find_leaks().await
+    }
+}
+
+#[async_trait]
+impl Store for MongoStore {
+    async fn warm_up(&self, requests: usize) {
+        let Ok(database) = self.database().await else {
+            return;
+        };
+        // Asked for at once, each takes a connection of its own. They go on by themselves: whoever
+        // stopped polling them half-way would keep the connections from everybody.
+        for _ in 0..requests.min(POOL as usize) {
+            let (database, timeout) = (database.clone(), self.timeout);
+            tokio::spawn(async move {
+                let ping = database.run_command(doc! { "ping": 1 });
+                // Who needs the connection meets the error, and tells it.
+                let _ = tokio::time::timeout(timeout, ping.into_future()).await;
+            });
+        }
+    }
+
+    async fn prepare(&self) -> Result<()> {
+        let (indexes, leaks) = join(self.create_indexes(), self.find_leaks()).await;
+        indexes?;
+        for leak in leaks? {
+            match leak.when {
+                LeaksWhen::Written => {
+                    let Leak { detail, remedy, .. } = leak;
+                    return Err(StoreError::Leaks {
+                        what: detail,
+                        remedy,
+                    });
+                }
+                LeaksWhen::Old => {
+                    tracing::error!(target: "store", what = leak.detail, remedy = leak.remedy, "the store is set up to lose what is saved in it");
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn close(&self) {

@@ -1,12 +1,13 @@
 //! What `doctor` finds out about a store in a file.
 
+use sessionkeep_archive::store::Diagnostics;
 use std::path::Path;
 
 use super::{SqliteStore, writing};
-use sessionkeep_archive::store::{Finding, Severity, Store, StoreError};
+use sessionkeep_archive::store::{Finding, Severity, StoreError};
 
 impl SqliteStore {
-    /// See [`super::Store::examine`].
+    /// See [`super::Diagnostics::examine`].
     pub(super) async fn findings(&self) -> Vec<Finding> {
         let finding = |subject, severity, detail, remedy: &str| Finding {
             subject,

@@ -22,8 +22,8 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use self::connection::{Fault, Shared};
 use sessionkeep_archive::store::{
-    Appended, Broken, Finding, Lease, LeaseClaim, LeaseOutcome, PackInfo, Renewal, Result, Store,
-    StoreError, Usage,
+    Appended, Broken, CommitLog, Diagnostics, Finding, Lease, LeaseClaim, LeaseOutcome, Leases,
+    PackInfo, Packs, Renewal, Result, Store, StoreError, Usage,
 };
 use sessionkeep_core::record::{ArchiveName, Header, InstanceId, PackId, Record, Seq};
 
@@ -92,22 +92,7 @@ impl SqliteStore {
 }
 
 #[async_trait]
-impl Store for SqliteStore {
-    fn describe(&self) -> String {
-        format!("SQLite file {}", self.path.display())
-    }
-
-    async fn ping(&self) -> Result<()> {
-        self.work("answer a ping", |db| {
-            Ok(db.query_row("SELECT count(*) FROM leases", [], |_| Ok(()))?)
-        })
-        .await
-    }
-
-    async fn prepare(&self) -> Result<()> {
-        self.work("create its tables", |_| Ok(())).await
-    }
-
+impl CommitLog for SqliteStore {
     async fn append(&self, record: &Record) -> Result<Appended> {
         let record = record.clone();
         self.work("append a commit", move |db| commits::append(db, &record))
@@ -165,6 +150,13 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn archives(&self) -> Result<Vec<ArchiveName>> {
+        self.work("list archives", |db| commits::archives(db)).await
+    }
+}
+
+#[async_trait]
+impl Packs for SqliteStore {
     async fn put_pack(&self, archive: &ArchiveName, id: PackId, content: Bytes) -> Result<()> {
         let archive = archive.clone();
         self.work("store a pack", move |db| {
@@ -216,7 +208,10 @@ impl Store for SqliteStore {
         self.work("give space back", |db| shrink(db).map(|()| 0))
             .await
     }
+}
 
+#[async_trait]
+impl Leases for SqliteStore {
     async fn take_lease(&self, archive: &ArchiveName, claim: &LeaseClaim) -> Result<LeaseOutcome> {
         let (archive, claim) = (archive.clone(), claim.clone());
         self.work("take the lease", move |db| {
@@ -267,6 +262,20 @@ impl Store for SqliteStore {
     async fn now_ms(&self) -> Result<u64> {
         Ok(lease::now_ms())
     }
+}
+
+#[async_trait]
+impl Diagnostics for SqliteStore {
+    fn describe(&self) -> String {
+        format!("SQLite file {}", self.path.display())
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.work("answer a ping", |db| {
+            Ok(db.query_row("SELECT count(*) FROM leases", [], |_| Ok(()))?)
+        })
+        .await
+    }
 
     async fn usage(&self, archive: &ArchiveName) -> Result<Usage> {
         let archive = archive.clone();
@@ -289,12 +298,15 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn archives(&self) -> Result<Vec<ArchiveName>> {
-        self.work("list archives", |db| commits::archives(db)).await
-    }
-
     async fn examine(&self) -> Vec<Finding> {
         self.findings().await
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn prepare(&self) -> Result<()> {
+        self.work("create its tables", |_| Ok(())).await
     }
 
     async fn close(&self) {

@@ -1,12 +1,12 @@
 //! Paths of the watcher as a whole, over the store in memory.
 
+use sessionkeep_archive::store::CommitLog;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sessionkeep::config::{self, Flags};
 use sessionkeep::status::Shared;
-pub(super) use sessionkeep::watcher::link::Link;
-pub(super) use sessionkeep::watcher::{End, watch};
+pub(super) use sessionkeep::watcher::{End, Link, watch};
 use sessionkeep_archive::store::{MemoryStore, Store};
 use sessionkeep_core::control::{Lifecycle, MonotonicMs, ToWatcher};
 use sessionkeep_core::secret::Secret;

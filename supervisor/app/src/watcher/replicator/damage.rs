@@ -7,14 +7,12 @@ use futures_util::future::join;
 use tracing::{debug, error, warn};
 
 use super::{Hold, Replicator, StepError, fenced};
-use crate::ownership::keeper::{LeaseKeeper, Tenure, why_lost};
+use crate::boot::BootError;
+use crate::ownership::{LeaseKeeper, OwnershipError, take_again};
 use sessionkeep_archive::presence::{self, Presence};
-use sessionkeep_archive::store::{
-    Leak, LeaksWhen, LeaseClaim, LeaseOutcome, Otherwise, StoreError,
-};
+use sessionkeep_archive::store::{Leak, LeaksWhen, StoreError};
 use sessionkeep_archive::tree::Tree;
 use sessionkeep_archive::{ArchiveError, Aside};
-use sessionkeep_core::boot_time::BootInstant;
 
 impl Replicator {
     /// Why the next commit lists everything anew, where it does.
@@ -123,29 +121,17 @@ impl Replicator {
         let Some(hold) = &mut self.hold else {
             return Ok(());
         };
-        let tenure = hold.keeper.tenure().clone();
-        let claim = LeaseClaim {
-            instance: tenure.instance.clone(),
-            predecessor: None,
-            // Whoever remembers the lease that was lost sees that this is a later one.
-            floor: hold.writer.epoch(),
-            ttl: tenure.ttl,
-            lapsed: None,
-            otherwise: Otherwise::Leave,
+        let again = take_again(&self.store, &hold.keeper, hold.writer.epoch()).await;
+        let keeper = match again {
+            Ok(keeper) => keeper,
+            Err(OwnershipError::Fenced { reason }) => return Err(StepError::Fenced(reason)),
+            Err(other) => return Err(BootError::from(other).into()),
         };
-        let asked = BootInstant::now();
-        let taken = self.store.take_lease(&tenure.archive, &claim).await;
-        let epoch = match taken.map_err(ArchiveError::from)? {
-            LeaseOutcome::Granted { epoch } => epoch,
-            LeaseOutcome::Held(lease) => {
-                return Err(StepError::Fenced(why_lost(Some(&lease), &self.instance)));
-            }
-        };
+        let epoch = keeper.parameters().epoch;
         warn!(target: "sync", epoch, "the lease was gone from the store, and is taken again");
         hold.writer.raise_epoch(epoch);
-        let tenure = Tenure { epoch, ..tenure };
-        hold.keeper = LeaseKeeper::start(self.store.clone(), tenure, asked);
-        self.pulse.follow(hold.keeper.standing());
+        hold.keeper = keeper;
+        self.pulse.follow(hold.keeper.status());
         self.write_marker();
         self.look_for_damage().await
     }

@@ -1,4 +1,4 @@
-//! What holds of the lease, of its queue and of the bell.
+//! What holds of the lease, of its queue and of notices.
 
 use std::time::{Duration, Instant};
 
@@ -400,32 +400,32 @@ pub async fn a_lease_that_cannot_be_read_can_be_ended(subject: &dyn Subject) {
     assert_eq!(epoch(take(store, &archive, "b", LONG).await), 5);
 }
 
-/// Who listens returns when somebody rings, and in any case after the time given.
-pub async fn a_ring_is_heard(subject: &dyn Subject) {
-    let (store, archive) = (subject.store(), archive("bell"));
+/// Who waits for a notice returns when somebody notifies, and in any case after the time given.
+pub async fn a_notice_wakes_who_waits(subject: &dyn Subject) {
+    let (store, archive) = (subject.store(), archive("notice"));
     let short = Duration::from_millis(300);
-    // The first time, the bell may have to be hung.
-    store.listen(&archive, short).await.expect("listen");
+    // The first time, the collection may have to be made.
+    store.wait_for_notice(&archive, short).await.expect("wait");
     for _ in 0..3 {
         let begun = Instant::now();
-        let listening = store.listen(&archive, LONG);
-        let ringing = async {
-            // Until somebody listens, a ring may go unheard: then another is.
+        let waiting = store.wait_for_notice(&archive, LONG);
+        let notifying = async {
+            // Until somebody waits, a notice may be missed: then another is not.
             loop {
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                store.ring(&archive).await.expect("ring");
+                store.notify(&archive).await.expect("notify");
             }
         };
         tokio::select! {
-            heard = listening => heard.expect("listen"),
-            () = ringing => unreachable!("it goes on"),
+            woken = waiting => woken.expect("wait"),
+            () = notifying => unreachable!("it goes on"),
         }
-        assert!(begun.elapsed() < LONG / 2, "it was not heard");
+        assert!(begun.elapsed() < LONG / 2, "it was missed");
     }
-    // A ring that was is not heard again.
+    // A notice that was given wakes nobody again.
     let begun = Instant::now();
-    store.listen(&archive, short).await.expect("listen");
-    assert!(begun.elapsed() >= short, "an old ring was heard");
+    store.wait_for_notice(&archive, short).await.expect("wait");
+    assert!(begun.elapsed() >= short, "an old notice woke it");
 }
 
 /// The first claims of many at once make one holder.

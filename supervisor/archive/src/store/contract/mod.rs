@@ -49,7 +49,7 @@ pub trait Subject: Send + Sync {
     /// nothing that could be unreadable.
     async fn damage_lease(&self, archive: &ArchiveName) -> bool;
 
-    /// Leaves what a [`Store::put_pack`] leaves that was cut off halfway. `false` where the store
+    /// Leaves what a [`Packs::put_pack`](super::Packs::put_pack) leaves that was cut off halfway. `false` where the store
     /// keeps packs in one piece, so that there is nothing to leave.
     async fn leave_pieces(&self, archive: &ArchiveName, id: PackId) -> bool;
 }

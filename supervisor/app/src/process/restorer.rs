@@ -1,25 +1,24 @@
 //! The restorer: `sessionkeep restore` as init's helper, before the gateway starts. It tells while it
 //! waits and works, to init and to whoever asks over HTTP.
 
-use std::io::Write;
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tracing::{error, info, warn};
+use tokio::sync::mpsc;
+use tracing::{error, info};
 
-use crate::boot::attach::{Holdup, Identity};
 use crate::boot::{self, BootError, Booted, Target};
 use crate::config::{Conflict, Settings};
 use crate::outside::Outside;
+use crate::ownership::{Identity, OwnershipError, WaitReason};
 use crate::progress::Progress;
 use crate::status::incidents::Kind;
 use crate::status::{Lease, Past, Shared};
 use sessionkeep_core::boot_time::BootInstant;
-use sessionkeep_core::control::{Handover, Lifecycle, MonotonicMs, ToInit, encode};
+use sessionkeep_core::control::{Handover, Lifecycle, MonotonicMs, ToInit};
 use sessionkeep_core::human::{Bytes, Chain, Took};
 
-use super::context;
+use super::channel::Link;
 
 /// How often init hears that this process lives. Init has nothing to lose by waiting here: no gateway
 /// runs, and a large restore on a slow machine must not be taken for a hung one.
@@ -29,7 +28,7 @@ const ALIVE_WITHIN: Duration = Duration::from_secs(120);
 
 /// As init's helper: leaves the lease for the watcher, answers health checks meanwhile, and says by
 /// its exit code how it went.
-pub(super) async fn under_init(settings: &Settings, handover: Handover) -> anyhow::Result<u8> {
+pub(crate) async fn under_init(settings: &Settings, handover: Handover) -> anyhow::Result<u8> {
     let Handover {
         instance,
         predecessor,
@@ -46,7 +45,7 @@ pub(super) async fn under_init(settings: &Settings, handover: Handover) -> anyho
         true => waiting_for_its_turn(settings.clone()),
         false => settings.clone(),
     };
-    let store = context::open(settings).await?;
+    let store = sessionkeep_stores::open(&settings.store.choice, settings.store.timeout)?;
     let (state, lease) = match made_way {
         true => (Lifecycle::Standby, Lease::Waiting),
         false => (Lifecycle::Restoring, Lease::None),
@@ -56,25 +55,32 @@ pub(super) async fn under_init(settings: &Settings, handover: Handover) -> anyho
     shared.update(|status| status.lease = lease);
     let outside =
         Outside::start(settings, &shared, http).context("failed to start answering HTTP")?;
-    let mut control = UnixStream::from(control);
-    let mut beats = control
-        .try_clone()
-        .context("failed to share the channel to init")?;
-    tokio::spawn(async move {
+    let speaker = Link::new(control, None)
+        .context("failed to take up the channel to init")?
+        .speaker();
+    let (say, mut said) = mpsc::unbounded_channel();
+    let talk = tokio::spawn(async move {
+        let Some(speaker) = speaker else { return };
+        speaker.send(alive(None)).await;
         loop {
-            say_alive(&mut beats, None);
-            tokio::time::sleep(ALIVE_EVERY).await;
+            tokio::select! {
+                message = said.recv() => match message {
+                    Some(message) => speaker.send(message).await,
+                    None => return,
+                },
+                () = tokio::time::sleep(ALIVE_EVERY) => speaker.send(alive(None)).await,
+            }
         }
     });
-    let mut tell = |holdup: Holdup| {
-        let waiting = match holdup {
-            Holdup::Owner => true,
-            Holdup::OwnerGone => false,
-            Holdup::Store { silent, words } => {
+    let mut tell = |reason: WaitReason| {
+        let waiting = match reason {
+            WaitReason::Owner => true,
+            WaitReason::OwnerGone => false,
+            WaitReason::Store { silent, words } => {
                 let problem = format!("the start waits for it: {words}");
                 return shared.store_is_silent(silent, problem);
             }
-            Holdup::StoreAnswers => return shared.store_answers(),
+            WaitReason::StoreAnswers => return shared.store_answers(),
         };
         shared.update(|status| {
             (status.state, status.lease) = match waiting {
@@ -82,9 +88,7 @@ pub(super) async fn under_init(settings: &Settings, handover: Handover) -> anyho
                 false => (Lifecycle::Restoring, Lease::None),
             };
         });
-        if let Err(error) = control.write_all(&encode(&ToInit::Standby { waiting })) {
-            warn!(target: "boot", %error, "failed to send to init");
-        }
+        let _ = say.send(ToInit::Standby { waiting });
     };
     let progress = Progress::default();
     shared.follow(&progress);
@@ -125,7 +129,7 @@ pub(super) async fn under_init(settings: &Settings, handover: Handover) -> anyho
                 shared.incident(Kind::DamagedHead, "", &booted.damage.join("; "));
             }
         }
-        Err(error @ BootError::StoreUnavailable { .. }) => {
+        Err(error @ BootError::Ownership(OwnershipError::StoreUnavailable { .. })) => {
             shared.incident(Kind::StoreUnreachable, "", &Chain(error).to_string());
         }
         Err(error) if error.refuses_writes() => {
@@ -134,10 +138,14 @@ pub(super) async fn under_init(settings: &Settings, handover: Handover) -> anyho
         Err(_) => {}
     }
     outside.finish();
+    if let Ok(booted) = &booted {
+        // What init knows of the lease until the watcher renews it.
+        let _ = say.send(alive(booted.safe_until));
+    }
+    drop(say);
+    talk.await.context("failed to send to init")?;
     match booted {
         Ok(booted) => {
-            // What init knows of the lease until the watcher renews it.
-            say_alive(&mut control, booted.safe_until);
             log_booted(&booted);
             Ok(0)
         }
@@ -149,14 +157,12 @@ pub(super) async fn under_init(settings: &Settings, handover: Handover) -> anyho
     }
 }
 
-fn say_alive(control: &mut UnixStream, safe_until: Option<BootInstant>) {
+fn alive(safe_until: Option<BootInstant>) -> ToInit {
     let now = MonotonicMs::now();
-    let message = ToInit::Alive {
+    ToInit::Alive {
         next_by: now.after(ALIVE_WITHIN),
         lease_ends: safe_until.map(|until| now.after(until.left())),
-    };
-    // An init that is gone ends this process, too.
-    let _ = control.write_all(&encode(&message));
+    }
 }
 
 /// A life that has made way waits for as long as it takes, whether or not the store answers: to exit

@@ -1,4 +1,4 @@
-//! The watcher's end of the control channel: messages in, messages out.
+//! A helper's end of the control channel: messages from init, messages to init.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -20,18 +20,18 @@ pub struct Link {
     speaker: Option<Speaker>,
     receive: mpsc::Receiver<ToWatcher>,
     /// Whether the flush of an earlier life was ended before it could say what it came to.
-    pub(super) broken_flush: bool,
+    pub(crate) broken_flush: bool,
     /// When init wants to know whether this process lives, whatever it is at.
     asked: Option<mpsc::Receiver<()>>,
 }
 
 /// Who may talk to init. A message is never within another.
 #[derive(Debug, Clone)]
-pub(super) struct Speaker(Arc<Mutex<OwnedWriteHalf>>);
+pub(crate) struct Speaker(Arc<Mutex<OwnedWriteHalf>>);
 
 impl Speaker {
     /// Sends a message. That init is gone is noticed by [`Link::next`].
-    pub(super) async fn send(&self, message: ToInit) {
+    pub(crate) async fn send(&self, message: ToInit) {
         let mut write = self.0.lock().await;
         if let Err(error) = write.write_all(&encode(&message)).await {
             warn!(target: "sync", %error, "failed to send to init");
@@ -45,7 +45,7 @@ impl Link {
     ///
     /// # Errors
     /// If the descriptor is no socket.
-    pub fn new(fd: OwnedFd, state: Option<StateDir>) -> std::io::Result<Self> {
+    pub(crate) fn new(fd: OwnedFd, state: Option<StateDir>) -> std::io::Result<Self> {
         let (send, receive) = mpsc::channel(16);
         let (ask, asked) = mpsc::channel(1);
         let stream = StdUnixStream::from(fd);
@@ -103,19 +103,24 @@ impl Link {
     }
 
     /// The next message; `None` when init is gone.
-    pub async fn next(&mut self) -> Option<ToWatcher> {
+    pub(crate) async fn next(&mut self) -> Option<ToWatcher> {
         self.receive.recv().await
     }
 
     /// Sends a message. That init is gone is noticed by [`Link::next`].
-    pub async fn send(&mut self, message: ToInit) {
+    pub(crate) async fn send(&mut self, message: ToInit) {
         if let Some(speaker) = &self.speaker {
             speaker.send(message).await;
         }
     }
 
+    /// Who else may talk to init; `None` without init.
+    pub(crate) fn speaker(&self) -> Option<Speaker> {
+        self.speaker.clone()
+    }
+
     /// Who else may talk to init, and when it wants to be told; once, and `None` without init.
-    pub(super) fn take_pulse(&mut self) -> Option<(Speaker, mpsc::Receiver<()>)> {
+    pub(crate) fn take_pulse(&mut self) -> Option<(Speaker, mpsc::Receiver<()>)> {
         Some((self.speaker.clone()?, self.asked.take()?))
     }
 }

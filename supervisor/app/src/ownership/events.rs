@@ -1,4 +1,4 @@
-//! What the lease's standing has to say to init: that it is lost, that somebody asks for it, or that
+//! What init has to hear of the lease: that it is lost, that somebody asks for it, or that
 //! it is about to run out. A task of its own says it, so that init hears of it at once, whatever the watcher's
 //! loop is at: a first upload over a narrow line takes minutes.
 
@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::link::Speaker;
+use super::Policy;
+use super::keeper::{LeaseHealth, LeaseStatus};
 use crate::boot_timer::sleep_until;
-use crate::config::{OutagePolicy, Settings};
-use crate::ownership::keeper::{LeaseHealth, Standing};
+use crate::config::OutagePolicy;
 use sessionkeep_core::boot_time::BootInstant;
 use sessionkeep_core::control::{MonotonicMs, ToInit};
 use sessionkeep_core::human::Took;
@@ -26,7 +26,7 @@ const STOP_SHARE: u32 = 3;
 
 /// A lease that ended.
 #[derive(Debug)]
-pub(super) enum Ended {
+pub(crate) enum Ended {
     /// The store knows of none any more: it is to be taken again.
     Gone,
     /// Somebody else has it.
@@ -35,18 +35,18 @@ pub(super) enum Ended {
 
 /// Which leases' ends are known.
 #[derive(Debug, Default)]
-pub(super) struct Ends {
+pub(crate) struct Ends {
     gone: bool,
 }
 
 impl Ends {
     /// The end of the lease; for ever pending where it is known, or there is no lease.
-    pub(super) async fn next(&mut self, standing: &mut Option<Standings>) -> Ended {
-        let Some(standing) = standing else {
+    pub(crate) async fn next(&mut self, status: &mut Option<Statuses>) -> Ended {
+        let Some(status) = status else {
             return std::future::pending().await;
         };
         loop {
-            let health = standing.borrow_and_update().health.clone();
+            let health = status.borrow_and_update().health.clone();
             self.gone &= health == LeaseHealth::Gone;
             match health {
                 LeaseHealth::Lost { reason } => return Ended::Lost(reason),
@@ -56,38 +56,38 @@ impl Ends {
                 }
                 LeaseHealth::Gone | LeaseHealth::Held { .. } | LeaseHealth::Unsure { .. } => {}
             }
-            changed(standing).await;
+            changed(status).await;
         }
     }
 }
 
 /// How a lease stands, whenever that changes.
-type Standings = watch::Receiver<Standing>;
+type Statuses = watch::Receiver<LeaseStatus>;
 
-async fn changed(standing: &mut Standings) {
-    if standing.changed().await.is_err() {
+async fn changed(status: &mut Statuses) {
+    if status.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
 /// Tells init what becomes of each lease that is `followed`.
-pub(super) async fn tell(
-    settings: Settings,
-    mut followed: watch::Receiver<Option<Standings>>,
-    speaker: Speaker,
+pub(crate) async fn tell(
+    policy: Policy,
+    mut followed: watch::Receiver<Option<Statuses>>,
+    send: impl AsyncFn(ToInit),
 ) {
     let mut told = Told::default();
     loop {
-        let mut standing = followed.borrow_and_update().clone();
+        let mut status = followed.borrow_and_update().clone();
         loop {
             let message = tokio::select! {
-                message = told.next(&mut standing, &settings) => message,
+                message = told.next(&mut status, &policy) => message,
                 changed = followed.changed() => match changed {
                     Ok(()) => break,
                     Err(_) => return,
                 },
             };
-            speaker.send(message).await;
+            send(message).await;
         }
     }
 }
@@ -102,12 +102,12 @@ struct Told {
 
 impl Told {
     /// What is to be said next; for ever pending where that is nothing, or there is no lease.
-    async fn next(&mut self, standing: &mut Option<Standings>, settings: &Settings) -> ToInit {
-        let Some(standing) = standing else {
+    async fn next(&mut self, status: &mut Option<Statuses>, policy: &Policy) -> ToInit {
+        let Some(status) = status else {
             return std::future::pending().await;
         };
         loop {
-            let now = standing.borrow_and_update().clone();
+            let now = status.borrow_and_update().clone();
             let due = match &now.health {
                 LeaseHealth::Lost { reason } if !self.lost => {
                     self.lost = true;
@@ -126,13 +126,9 @@ impl Told {
                     Some(due)
                 }
                 LeaseHealth::Held { asked_by: None } => None,
-                LeaseHealth::Unsure { .. }
-                    if settings.store.outage == OutagePolicy::KeepRunning =>
-                {
-                    None
-                }
+                LeaseHealth::Unsure { .. } if policy.outage == OutagePolicy::KeepRunning => None,
                 LeaseHealth::Unsure { since } => {
-                    let due = now.safe_until.before(settings.lease.ttl / STOP_SHARE);
+                    let due = now.safe_until.before(policy.ttl / STOP_SHARE);
                     let told = self.ends == Some(now.safe_until);
                     if !told && due <= BootInstant::now() {
                         self.ends = Some(now.safe_until);
@@ -146,10 +142,10 @@ impl Told {
             };
             match due {
                 Some(due) => tokio::select! {
-                    () = changed(standing) => {}
+                    () = changed(status) => {}
                     () = sleep_until(due) => {}
                 },
-                None => changed(standing).await,
+                None => changed(status).await,
             }
         }
     }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::context::Refused;
+use super::channel::Link;
 use crate::config::Settings;
-use crate::watcher::link::Link;
+use crate::refused::Refused;
 use sessionkeep_core::control::{MonotonicMs, ToWatcher};
 use sessionkeep_core::record::InstanceId;
 use sessionkeep_core::state_dir::StateDir;
@@ -19,26 +19,26 @@ use sessionkeep_init::{DirLock, directory, place};
 
 /// The directory's lock, held as long as this lives.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(crate) struct Lock {
     lock: DirLock,
     predecessor: Option<InstanceId>,
 }
 
 impl Lock {
     /// Our own directory, in which the lock lies.
-    pub(super) fn state(&self) -> &StateDir {
+    pub(crate) fn state(&self) -> &StateDir {
         self.lock.state()
     }
 
     /// The instance that used the directory before, and is certainly gone.
-    pub(super) fn predecessor(&self) -> Option<InstanceId> {
+    pub(crate) fn predecessor(&self) -> Option<InstanceId> {
         self.predecessor.clone()
     }
 }
 
 /// Takes the directory's lock, making the directory if there is none.
-pub(super) fn lock(settings: &Settings) -> anyhow::Result<Lock> {
-    place::check(&settings.dir, &super::run::storage(settings))?;
+pub(crate) fn lock(settings: &Settings) -> anyhow::Result<Lock> {
+    place::check(&settings.dir, &super::setup::storage(settings))?;
     let found = settings.dir.metadata();
     if found.is_ok_and(|found| !found.is_dir()) {
         return Err(Refused(format!(
@@ -55,7 +55,7 @@ pub(super) fn lock(settings: &Settings) -> anyhow::Result<Lock> {
 }
 
 /// Makes a directory that a copy of a login goes into, if there is none: for the owner alone.
-pub(super) fn own_dir(dir: &Path) -> anyhow::Result<()> {
+pub(crate) fn own_dir(dir: &Path) -> anyhow::Result<()> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -64,12 +64,12 @@ pub(super) fn own_dir(dir: &Path) -> anyhow::Result<()> {
 }
 
 /// A name for this life.
-pub(super) fn instance() -> InstanceId {
+pub(crate) fn instance() -> InstanceId {
     InstanceId::generate(&sessionkeep_init::host())
 }
 
 /// A channel on which TERM or INT arrives as the order to flush.
-pub(super) fn link(flush: Duration) -> anyhow::Result<Link> {
+pub(crate) fn link(flush: Duration) -> anyhow::Result<Link> {
     let mut term = signal(SignalKind::terminate()).context("failed to listen for TERM")?;
     let mut int = signal(SignalKind::interrupt()).context("failed to listen for INT")?;
     let (send, link) = Link::local();

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 /// No thread can be started.
 #[derive(Debug, Error)]
-pub(super) enum ThreadError {
+pub(crate) enum ThreadError {
     /// There are as many processes as there may be.
     #[error(
         "failed to start a thread: the limit of processes is reached; raise `pids_limit` (Docker, Compose), the pod's limit (Kubernetes) or `ulimit -u`"
@@ -41,7 +41,7 @@ impl From<io::Error> for ThreadError {
 ///
 /// # Errors
 /// [`ThreadError`]
-pub(super) fn ensure() -> Result<(), ThreadError> {
+pub(crate) fn ensure() -> Result<(), ThreadError> {
     match try_some() {
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
             // Where it cannot be had, the first answer is the one that counts.
@@ -136,7 +136,7 @@ fn make_clone3_unknown() -> io::Result<()> {
 }
 
 /// What a panic of the runtime says that could not start a thread, in our words.
-pub(super) fn explain(panic: &str) -> Option<ThreadError> {
+pub(crate) fn explain(panic: &str) -> Option<ThreadError> {
     let (_, after) = panic
         .starts_with("OS can't spawn worker thread")
         .then(|| panic.rsplit_once("os error "))??;
