@@ -1,6 +1,6 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compose soak check build release fmt lint doc deny test-tools bench instructions instructions-accept clean-build
+.PHONY: help demo test quick test-compose soak check build release fmt lint doc deny test-tools bench instructions instructions-accept clean-build
 
 SHELL := /bin/bash
 CARGO ?= cargo
@@ -21,6 +21,18 @@ test: test-tools ## All tests, against real gateways and a real mongod (fetched 
 	$(CARGO) build --workspace --locked --bins --examples
 	$(CARGO) test --workspace --locked
 	@tests/compose/run.sh --if-possible
+
+# With `TESTS=quick` a world is on SQLite. What needs a real mongod, which would have to be fetched, is
+# left out by name. Most tests wait more than they work, so there are more at a time than processors.
+needs_mongod := replica_set clocks:: idle::where outage::a_restore outage::thirty cut_off \
+	where_the_last_changes with_outage_stop clock_that_is_wrong known_to_be_good every_spelling \
+	without_a_store_the_gateway a_user_with_rights options_of_an_address sees_its_own_environment \
+	the_url_names a_flush_that_cannot_be_done
+quick: ## Unit tests and the main job on SQLite: two minutes after the first build, nothing is fetched
+	$(CARGO) build --workspace --locked --bins --examples
+	$(CARGO) test --workspace --locked --lib
+	TESTS=quick $(CARGO) test --locked --test architecture --test main_job -- --test-threads 6 \
+		$(addprefix --skip ,$(needs_mongod))
 
 test-compose: ## The stack's tests alone, in real Docker: needs a working engine
 	@tests/compose/run.sh

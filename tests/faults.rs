@@ -3,6 +3,8 @@
 //!
 //! Each run is seeded and repeatable; [`campaign`] says how to make it longer.
 
+#[path = "support/policy.rs"]
+mod policy;
 #[path = "support/built.rs"]
 mod built;
 #[path = "support/certificates.rs"]

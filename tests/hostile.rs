@@ -2,6 +2,8 @@
 //! tries for at least half a minute to make it do what the user may not. The attacker is the
 //! example `attacker`, with a file for each attack.
 
+#[path = "support/policy.rs"]
+mod policy;
 #[path = "support/built.rs"]
 mod built;
 #[path = "support/example.rs"]

@@ -1,6 +1,8 @@
 //! What faces the outside, of the real `sessionkeep run`: health, status, metrics, the dashboard in a real
 //! browser, access, incidents and who is told of them.
 
+#[path = "support/policy.rs"]
+mod policy;
 #[path = "support/built.rs"]
 mod built;
 #[path = "support/example.rs"]

@@ -2,6 +2,8 @@
 //! real mongod and, where both are equal, the SQLite store. What is promised is tested by
 //! breaking what it is promised against.
 
+#[path = "support/policy.rs"]
+mod policy;
 #[path = "support/built.rs"]
 mod built;
 #[path = "support/example.rs"]

@@ -136,7 +136,7 @@ const SOMEBODY: u32 = 4321;
 fn of_somebody() -> Option<World> {
     // SAFETY: it takes nothing and cannot fail.
     if unsafe { libc::geteuid() } != 0 {
-        eprintln!("not root: there is no other user, not tested");
+        crate::policy::cannot_run("there is no other user: it is not root");
         return None;
     }
     let world = World::sqlite();

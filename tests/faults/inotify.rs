@@ -23,7 +23,7 @@ fn limited<'a>(setup: Setup<'a>, limit: &str, most: u32) -> Option<Setup<'a>> {
         .arg("true")
         .status();
     if !tried.is_ok_and(|status| status.success()) {
-        eprintln!("no user namespace with limits of its own here: not tested");
+        crate::policy::cannot_run("there is no user namespace with limits of its own");
         return None;
     }
     Some(setup.before(&before))

@@ -67,7 +67,7 @@ fn works(before: &str) -> bool {
     let tried = Command::new(program).args(command).status();
     let works = tried.is_ok_and(|status| status.success());
     if !works {
-        eprintln!("{before} does not work here: not tested");
+        crate::policy::cannot_run(&format!("`{before}` does not work"));
     }
     works
 }

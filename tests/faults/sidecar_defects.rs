@@ -30,7 +30,7 @@ fn the_last_writes_at_term_are_kept() {
         assert!(world.stored().is_some_and(|tree| tree.has("last.json")));
     }
     if !node::has_namespaces() {
-        eprintln!("no namespace can be made here: the sidecar was not tried");
+        crate::policy::cannot_run("no namespace can be made for the sidecar");
         return;
     }
     let sidecar = Sidecar::new();

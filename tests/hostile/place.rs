@@ -26,7 +26,7 @@ impl Place {
     pub(crate) fn new() -> Option<Self> {
         // SAFETY: it takes nothing and cannot fail.
         if unsafe { libc::geteuid() } != 0 {
-            eprintln!("not root: there is no other user to attack with, not tested");
+            crate::policy::cannot_run("there is no other user to attack with: it is not root");
             return None;
         }
         let world = World::sqlite();

@@ -48,7 +48,7 @@ pub(crate) fn both() -> &'static [As] {
     if *allowed {
         &[As::Subreaper, As::PidOne]
     } else {
-        eprintln!("no pid namespace can be made here: tested as a subreaper only");
+        crate::policy::cannot_run("no pid namespace can be made, so that it is a subreaper and never PID 1");
         &[As::Subreaper]
     }
 }

@@ -14,7 +14,7 @@ fn as_another_user(inner: &str) -> String {
 fn a_gateway_that_gave_up_root_is_stopped_without_the_right_to_signal_it() {
     // SAFETY: it takes nothing and cannot fail.
     if unsafe { libc::geteuid() } != 0 {
-        eprintln!("not root: there are no rights to take away, not tested");
+        crate::policy::cannot_run("there are no rights to take away: it is not root");
         return;
     }
     let own = "chmod 711 \"$SESSION/..\"; chown 4321 \"$SESSION\"";

@@ -66,6 +66,18 @@ impl Pty {
 }
 
 /// The gateway, where there is no helper.
+/// Whether the terminal's keys go to a process, which has become the program that it is to be.
+fn is_in_foreground(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let Some((name, fields)) = stat.rsplit_once(") ") else {
+        return false;
+    };
+    // Its state, parent, group, session and terminal, and the terminal's foreground group:
+    // proc_pid_stat(5).
+    let fields: Vec<&str> = fields.split(' ').collect();
+    name.ends_with("(sleep") && fields.get(2) == fields.get(5)
+}
+
 fn gateway(life: &Life) -> i32 {
     *children(life.pid()).first().expect("the gateway")
 }
@@ -110,19 +122,18 @@ fn a_shell_as_the_gateway_has_job_control() {
             jobs.iter()
                 .any(|job| state(*job).is_some_and(|s| states.contains(&s)))
         };
+        let has_foreground = || children(gateway(&life)).into_iter().any(is_in_foreground);
         pty.press("echo sh-is-$((40+2))\n");
         until("sh-is-42");
         pty.press("sleep 100\n");
-        life.until("a job", |_| sleeps(&['S']));
-        // The key must find the job in the foreground.
-        std::thread::sleep(Duration::from_millis(300));
+        // The key must find the job, and not the shell, in the foreground.
+        life.until("a job", |_| sleeps(&['S']) && has_foreground());
         pty.press("\x1a");
         life.until("stopped", |_| sleeps(&['T']));
         pty.press("echo after-$((1+1))\n");
         until("after-2");
         pty.press("fg\n");
-        life.until("going on", |_| sleeps(&['S']));
-        std::thread::sleep(Duration::from_millis(300));
+        life.until("going on", |_| sleeps(&['S']) && has_foreground());
         pty.press("\x03");
         life.until("ended", |_| children(gateway(&life)).is_empty());
         pty.press("exit 4\n");

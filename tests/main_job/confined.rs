@@ -52,7 +52,7 @@ fn a_profile_that_forbids_clone3_is_no_obstacle() {
 fn a_limit_of_processes_that_is_too_low_is_named_and_nothing_panics() {
     // SAFETY: it takes nothing and cannot fail.
     if unsafe { libc::geteuid() } != 0 {
-        eprintln!("not root: there is no other user to limit, not tested");
+        crate::policy::cannot_run("there is no other user to limit: it is not root");
         return;
     }
     let world = World::sqlite();

@@ -46,7 +46,7 @@ fn after_a_wipe_of_the_directory_itself_a_gateway_that_drops_root_can_write() {
     if !is_root() {
         return;
     }
-    for world in World::both().map(passable) {
+    for world in World::both().into_iter().map(passable) {
         fs::create_dir(world.dir()).expect("mkdir");
         chown(world.dir(), Some(GATEWAY), Some(GATEWAY)).expect("chown");
         set_mode(&world.dir(), 0o2750);

@@ -89,8 +89,12 @@ impl World {
         }
     }
 
-    /// One with a database of its own in the mongod that all tests share.
+    /// One with a database of its own in the mongod that all tests share; with `TESTS=quick`, as
+    /// [`World::sqlite`].
     pub(crate) fn mongo() -> Self {
+        if crate::policy::is_quick() {
+            return Self::sqlite();
+        }
         Self::at(Mongod::shared().new_database_url())
     }
 
@@ -116,8 +120,11 @@ impl World {
     }
 
     /// For what must hold whatever the store is.
-    pub(crate) fn both() -> [Self; 2] {
-        [Self::mongo(), Self::sqlite()]
+    pub(crate) fn both() -> Vec<Self> {
+        match crate::policy::is_quick() {
+            true => vec![Self::sqlite()],
+            false => vec![Self::mongo(), Self::sqlite()],
+        }
     }
 
     /// The file of [`World::sqlite`].

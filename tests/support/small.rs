@@ -15,7 +15,7 @@ impl Small {
         fs::create_dir_all(at).expect("mkdir");
         let done = mount(at, &["-t", "tmpfs", "-o", options, "tmpfs"]);
         if !done {
-            eprintln!("nothing can be mounted here: not tested");
+            crate::policy::cannot_run("nothing can be mounted");
         }
         done.then(|| Self(at.to_owned()))
     }
@@ -23,7 +23,7 @@ impl Small {
     /// A directory over itself, so that whoever goes there from now on can only read.
     pub(crate) fn read_only(at: &Path) -> Option<Self> {
         if !mount(at, &["--bind", at.to_str().expect("text")]) {
-            eprintln!("nothing can be mounted here: not tested");
+            crate::policy::cannot_run("nothing can be mounted");
             return None;
         }
         let bound = Self(at.to_owned());
@@ -47,7 +47,7 @@ impl Small {
         );
         let done = mount(at, &["-t", "overlay", "-o", &options, "overlay"]);
         if !done {
-            eprintln!("no overlayfs can be mounted here: not tested");
+            crate::policy::cannot_run("no overlayfs can be mounted");
         }
         done.then(|| Self(at.to_owned()))
     }
@@ -56,7 +56,7 @@ impl Small {
     pub(crate) fn bind(from: &Path, at: &Path) -> Option<Self> {
         let done = mount(at, &["--bind", from.to_str().expect("text")]);
         if !done {
-            eprintln!("nothing can be mounted here: not tested");
+            crate::policy::cannot_run("nothing can be mounted");
         }
         done.then(|| Self(at.to_owned()))
     }

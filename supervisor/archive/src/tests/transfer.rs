@@ -1,6 +1,6 @@
 //! Packs travel several at a time, in order, and within a bound of bytes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::error::ArchiveError;
@@ -77,11 +77,18 @@ struct Behind {
 
 impl Sink for Behind {
     fn piece(&mut self, at: At, _: &Wanted, content: &[u8]) -> Result<()> {
-        // Long enough for everything to be read meanwhile that may be.
-        std::thread::sleep(Duration::from_millis(3));
         self.taken += content.len() as u64;
-        let read = (self.memory.calls().reads - self.reads_before) * PACK_TARGET as u64;
-        self.most_ahead = self.most_ahead.max(read.saturating_sub(self.taken));
+        let begun = Instant::now();
+        loop {
+            // Long enough for everything to be read meanwhile that may be; and, on a machine that is busy,
+            // until something is.
+            std::thread::sleep(Duration::from_millis(3));
+            let read = (self.memory.calls().reads - self.reads_before) * PACK_TARGET as u64;
+            self.most_ahead = self.most_ahead.max(read.saturating_sub(self.taken));
+            if self.most_ahead > PACK_TARGET as u64 || begun.elapsed() > Duration::from_secs(20) {
+                break;
+            }
+        }
         if self.files.last() != Some(&at.file) {
             self.files.push(at.file);
         }
