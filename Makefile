@@ -4,6 +4,8 @@
 
 SHELL := /bin/bash
 CARGO ?= cargo
+# Most tests wait for processes and servers more than they work.
+export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 
 help: ## List the targets
 	@echo "The stack (MongoDB and WAHA, in Docker):"
@@ -23,7 +25,7 @@ test: test-tools ## All tests, against real gateways and a real mongod (fetched 
 	@tests/compose/run.sh --if-possible
 
 # With `TESTS=quick` a world is on SQLite. What needs a real mongod, which would have to be fetched, is
-# left out by name. Most tests wait more than they work, so there are more at a time than processors.
+# left out by name.
 needs_mongod := replica_set clocks:: idle::where outage::a_restore outage::thirty cut_off \
 	where_the_last_changes with_outage_stop clock_that_is_wrong known_to_be_good every_spelling \
 	without_a_store_the_gateway a_user_with_rights options_of_an_address sees_its_own_environment \
@@ -31,7 +33,7 @@ needs_mongod := replica_set clocks:: idle::where outage::a_restore outage::thirt
 quick: ## Unit tests and the main job on SQLite: two minutes after the first build, nothing is fetched
 	$(CARGO) build --workspace --locked --bins --examples
 	$(CARGO) test --workspace --locked --lib
-	TESTS=quick $(CARGO) test --locked --test architecture --test main_job -- --test-threads 6 \
+	TESTS=quick $(CARGO) test --locked --test architecture --test main_job -- \
 		$(addprefix --skip ,$(needs_mongod))
 
 test-compose: ## The stack's tests alone, in real Docker: needs a working engine

@@ -3,8 +3,6 @@
 //!
 //! Each run is seeded and repeatable; [`campaign`] says how to make it longer.
 
-#[path = "support/policy.rs"]
-mod policy;
 #[path = "support/built.rs"]
 mod built;
 #[path = "support/certificates.rs"]
@@ -24,6 +22,8 @@ mod mongod;
 mod node;
 #[path = "support/noise.rs"]
 mod noise;
+#[path = "support/policy.rs"]
+mod policy;
 #[path = "support/process.rs"]
 mod process;
 #[path = "support/proxy.rs"]

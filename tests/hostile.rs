@@ -2,8 +2,6 @@
 //! tries for at least half a minute to make it do what the user may not. The attacker is the
 //! example `attacker`, with a file for each attack.
 
-#[path = "support/policy.rs"]
-mod policy;
 #[path = "support/built.rs"]
 mod built;
 #[path = "support/example.rs"]
@@ -12,6 +10,8 @@ mod example;
 mod keeper;
 #[path = "support/mongod.rs"]
 mod mongod;
+#[path = "support/policy.rs"]
+mod policy;
 #[path = "support/process.rs"]
 mod process;
 #[path = "support/tree.rs"]

@@ -1,8 +1,6 @@
 //! What faces the outside, of the real `sessionkeep run`: health, status, metrics, the dashboard in a real
 //! browser, access, incidents and who is told of them.
 
-#[path = "support/policy.rs"]
-mod policy;
 #[path = "support/built.rs"]
 mod built;
 #[path = "support/example.rs"]
@@ -13,6 +11,8 @@ mod keeper;
 mod line;
 #[path = "support/mongod.rs"]
 mod mongod;
+#[path = "support/policy.rs"]
+mod policy;
 #[path = "support/process.rs"]
 mod process;
 #[path = "support/proxy.rs"]

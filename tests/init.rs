@@ -1,12 +1,12 @@
 //! PID 1 with real processes: each test as an ordinary process (a subreaper) and as a real PID 1
 //! in a namespace of its own. Where a store matters, `init_harness` plays its part.
 
-#[path = "support/policy.rs"]
-mod policy;
 #[path = "support/built.rs"]
 mod built;
 #[path = "support/faketime.rs"]
 mod faketime;
+#[path = "support/policy.rs"]
+mod policy;
 
 #[path = "init/basics.rs"]
 mod basics;

@@ -2,8 +2,6 @@
 //! real mongod and, where both are equal, the SQLite store. What is promised is tested by
 //! breaking what it is promised against.
 
-#[path = "support/policy.rs"]
-mod policy;
 #[path = "support/built.rs"]
 mod built;
 #[path = "support/example.rs"]
@@ -18,6 +16,8 @@ mod line;
 mod mongod;
 #[path = "support/noise.rs"]
 mod noise;
+#[path = "support/policy.rs"]
+mod policy;
 #[path = "support/process.rs"]
 mod process;
 #[path = "support/proxy.rs"]

@@ -5,8 +5,6 @@
 //! Needs root and util-linux, for namespaces. Where none can be made, nothing is tried, and that
 //! is a failure where `CI` is set.
 
-#[path = "support/policy.rs"]
-mod policy;
 #[path = "support/built.rs"]
 mod built;
 #[path = "peers/codes.rs"]
@@ -21,6 +19,8 @@ mod inheritance;
 mod inits;
 #[path = "peers/orphans.rs"]
 mod orphans;
+#[path = "support/policy.rs"]
+mod policy;
 #[path = "peers/signals.rs"]
 mod signals;
 #[path = "peers/stdio.rs"]

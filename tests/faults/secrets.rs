@@ -367,7 +367,9 @@ fn a_crash_of_ours_leaves_no_core_and_one_of_the_gateway_does() {
     if run_into_nothing(life.pid()) {
         assert_eq!(life.code(), 128 + libc::SIGILL);
     } else {
-        crate::policy::cannot_run("nobody may write to init's memory, so that it cannot be made to crash");
+        crate::policy::cannot_run(
+            "nobody may write to init's memory, so that it cannot be made to crash",
+        );
     }
     drop(life);
     assert_eq!(cores(), 0, "init left one");

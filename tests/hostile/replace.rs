@@ -24,7 +24,12 @@ fn a_sessionkeep_directory_that_is_replaced_while_it_is_in_use_leads_nowhere_and
     life.wait_for_count("started role=watcher", 2);
     let ended = life.stop();
     assert!(achieved > 1000, "the attacker hardly tried:\n{}", ended.log);
-    assert!(!ended.log.contains("refused to use"), "{}", ended.log);
+    // Where the attacker took it away for longer, it was made anew, and init may have come to what was put
+    // in its place by then. That is refused, and told; the watcher has the one that it made.
+    let refused = |line: &str| {
+        line.contains("refused to use") && !line.contains("its lock could not be taken")
+    };
+    assert!(!ended.log.lines().any(refused), "{}", ended.log);
     assert!(ended.log.contains(INCIDENT), "{}", ended.log);
     assert!(!ended.log.contains(ALL_IS_WELL), "{}", ended.log);
     match ended.code {

@@ -48,7 +48,9 @@ pub(crate) fn both() -> &'static [As] {
     if *allowed {
         &[As::Subreaper, As::PidOne]
     } else {
-        crate::policy::cannot_run("no pid namespace can be made, so that it is a subreaper and never PID 1");
+        crate::policy::cannot_run(
+            "no pid namespace can be made, so that it is a subreaper and never PID 1",
+        );
         &[As::Subreaper]
     }
 }

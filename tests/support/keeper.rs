@@ -79,6 +79,11 @@ pub(crate) struct World {
     lives: AtomicU32,
 }
 
+/// Whether only what needs nothing but this repository is to be tried.
+fn is_quick() -> bool {
+    std::env::var_os("TESTS").is_some_and(|how| how == "quick")
+}
+
 impl World {
     /// A world whose store is at `url`.
     pub(crate) fn at(url: impl Into<String>) -> Self {
@@ -92,7 +97,7 @@ impl World {
     /// One with a database of its own in the mongod that all tests share; with `TESTS=quick`, as
     /// [`World::sqlite`].
     pub(crate) fn mongo() -> Self {
-        if crate::policy::is_quick() {
+        if is_quick() {
             return Self::sqlite();
         }
         Self::at(Mongod::shared().new_database_url())
@@ -121,7 +126,7 @@ impl World {
 
     /// For what must hold whatever the store is.
     pub(crate) fn both() -> Vec<Self> {
-        match crate::policy::is_quick() {
+        match is_quick() {
             true => vec![Self::sqlite()],
             false => vec![Self::mongo(), Self::sqlite()],
         }

@@ -101,6 +101,7 @@ pub mod cli;
 pub mod config;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod gateway;
 mod http;
 pub mod log;
 mod outside;

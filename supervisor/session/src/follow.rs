@@ -86,7 +86,6 @@ impl Directory {
 mod tests {
     use super::*;
     use crate::Profile;
-    use crate::profile::ProfileName;
     use sessionkeep_core::state_dir::{Presence, StateDir};
     use std::fs;
     use std::os::unix::fs::symlink;
@@ -97,7 +96,7 @@ mod tests {
         let path = temp.path().join("session");
         fs::create_dir(&path).expect("mkdir");
         let state = StateDir::open(&path).expect("open");
-        let directory = Directory::open(&path, Profile::new(ProfileName::Generic)).expect("open");
+        let directory = Directory::open(&path, Profile::without_browser()).expect("open");
         assert!(directory.is(state.session()));
         fs::remove_dir_all(&path).expect("remove");
         assert!(matches!(directory.made_anew(), Err(NotFollowed::Gone)));

@@ -70,7 +70,7 @@ pub use identity::Login;
 pub use install::{Installed, Recovered, is_interrupted, recover};
 pub use json_form::Reader as JsonReader;
 pub use marker::{Marker, MarkerError, Mode};
-pub use profile::{Exclusion, Profile};
+pub use profile::{BrowserDirs, Exclusion, InBrowser, Profile};
 pub use rights::Limits;
 pub use scan::{Directory, Fingerprint, Found, FoundKind, Look, ScanReport, SkipReason};
 pub use sparse::data_len;

@@ -3,8 +3,6 @@
 
 use std::fmt;
 
-use serde::Serialize;
-
 use sessionkeep_core::entry::RelPath;
 
 use super::reserved;
@@ -40,20 +38,6 @@ const BROWSER_CACHES_IN: [(&[u8], &[u8]); 3] = [
 
 /// What of a Chrome user data directory holds a WhatsApp login.
 const CHROME_KEPT: [&[u8]; 2] = [b"IndexedDB", b"Local Storage"];
-
-/// Which gateway's files they are; decides what is left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ProfileName {
-    /// WAHA, every engine.
-    Waha,
-    /// Baileys' multi-file auth state.
-    Baileys,
-    /// whatsmeow's SQLite database.
-    Whatsmeow,
-    /// Anything else: everything but what is never archived.
-    Generic,
-}
 
 /// Why an entry is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,24 +81,37 @@ impl fmt::Display for Exclusion {
 /// - Chrome's caches.
 ///
 /// Chrome user data directories are reduced to `Default/IndexedDB` and `Default/Local Storage`
-/// (and what begins with `.waha` at their top, which is WAHA's own note about the session):
-/// - `waha`: `webjs/SESSION/session`, `webjs/SESSION/session-*`, and `wpp/SESSION`. A
-///   `webjs/SESSION/Default` shows that Chrome was pointed at the session's directory itself;
-///   that `Default` is reduced and its neighbours, WAHA's own, stay;
-/// - `waha` and `generic`: `.wwebjs_auth/session` and `.wwebjs_auth/session-*` at any depth, which
-///   is where whatsapp-web.js puts them.
-///
-/// `baileys` and `whatsmeow` have no browser; nothing else is left out of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// (and what begins with `.waha` at their top, which is WAHA's own note about the session). Where there
+/// are such directories is the gateway's: [`BrowserDirs`].
+#[derive(Debug, Clone, Copy)]
 pub struct Profile {
-    name: ProfileName,
+    browser: BrowserDirs,
+}
+
+/// Where in a path, relative to the session directory, a browser's user data directory begins that the
+/// gateway keeps there; `None` where there is none above.
+pub type BrowserDirs = for<'p> fn(path: &'p [u8]) -> Option<InBrowser<'p>>;
+
+/// A path inside a Chrome user data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InBrowser<'p> {
+    /// Relative to the user data directory.
+    UserData(&'p [u8]),
+    /// Relative to a `Default` whose neighbours are not the browser's.
+    Default(&'p [u8]),
 }
 
 impl Profile {
     /// The rules for one gateway's files.
     #[must_use]
-    pub fn new(name: ProfileName) -> Self {
-        Self { name }
+    pub fn new(browser: BrowserDirs) -> Self {
+        Self { browser }
+    }
+
+    /// The rules for the files of a gateway that has no browser.
+    #[must_use]
+    pub fn without_browser() -> Self {
+        Self::new(|_| None)
     }
 
     /// Whether `path` is left out, by itself or because a directory above it is.
@@ -172,62 +169,20 @@ impl Profile {
 
     /// Whether `path` is inside a Chrome user data directory and no part of what is kept of it.
     fn is_chrome_ballast(&self, path: &[u8], is_dir: bool) -> bool {
-        let Some(inside) = self.inside_chrome(path) else {
+        let Some(inside) = (self.browser)(path) else {
             return false;
         };
         match inside {
-            Inside::UserData(rest) => {
+            InBrowser::UserData(rest) => {
                 let (first, rest) = first_part(rest);
                 if first == b"Default" && (is_dir || !rest.is_empty()) {
                     return !kept_of_default(rest, is_dir);
                 }
                 !(first.starts_with(b".waha") && rest.is_empty() && !is_dir)
             }
-            Inside::Default(rest) => !kept_of_default(rest, is_dir),
+            InBrowser::Default(rest) => !kept_of_default(rest, is_dir),
         }
     }
-
-    fn inside_chrome<'p>(&self, path: &'p [u8]) -> Option<Inside<'p>> {
-        let waha = self.name == ProfileName::Waha;
-        if waha {
-            let (engine, rest) = first_part(path);
-            let (_session, rest) = first_part(rest);
-            if engine == b"wpp" && !rest.is_empty() {
-                return Some(Inside::UserData(rest));
-            }
-            if engine == b"webjs" {
-                let (data_dir, rest) = first_part(rest);
-                if is_user_data_name(data_dir) && !rest.is_empty() {
-                    return Some(Inside::UserData(rest));
-                }
-                if data_dir == b"Default" {
-                    return Some(Inside::Default(rest));
-                }
-            }
-        }
-        if waha || self.name == ProfileName::Generic {
-            let mut rest = path;
-            while !rest.is_empty() {
-                let (part, below) = first_part(rest);
-                let (data_dir, inside) = first_part(below);
-                if part == b".wwebjs_auth" && is_user_data_name(data_dir) && !inside.is_empty() {
-                    return Some(Inside::UserData(inside));
-                }
-                rest = below;
-            }
-        }
-        None
-    }
-}
-
-/// A path inside a Chrome user data directory, relative to the named directory.
-enum Inside<'p> {
-    UserData(&'p [u8]),
-    Default(&'p [u8]),
-}
-
-fn is_user_data_name(name: &[u8]) -> bool {
-    name == b"session" || name.starts_with(b"session-")
 }
 
 /// Whether `rest`, relative to a `Default`, is `Default` itself or belongs to what is kept.
@@ -251,7 +206,9 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-fn first_part(path: &[u8]) -> (&[u8], &[u8]) {
+/// A path's first name, and what is below it.
+#[must_use]
+pub fn first_part(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().position(|b| *b == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (path, &[]),
@@ -263,95 +220,42 @@ mod tests {
     use super::*;
 
     /// A trailing slash marks a directory.
-    fn skips(name: ProfileName, path: &str) -> bool {
+    fn skips(path: &str) -> bool {
         let bare = path.trim_end_matches('/');
         let rel = RelPath::new(bare).expect("path");
-        Profile::new(name).skips(&rel, path.ends_with('/'))
+        Profile::without_browser().skips(&rel, path.ends_with('/'))
     }
 
     #[test]
     fn what_is_never_archived_is_left_out_of_every_profile() {
-        use ProfileName::{Baileys, Generic, Waha, Whatsmeow};
-        for profile in [Waha, Baileys, Whatsmeow, Generic] {
-            for out in [
-                ".sessionkeep/",
-                ".sessionkeep/state.json",
-                "lost+found/",
-                "a/SingletonLock",
-                "creds.json.tmp",
-                "a/GPUCache/",
-                "a/GPUCache/data_0",
-                "x/Default/Cache/",
-                "x/Service Worker/CacheStorage/1/2",
-            ] {
-                assert!(skips(profile, out), "{out} is kept in {profile:?}");
-            }
-            for kept in [
-                "creds.json",
-                "creds.json.bak",
-                "a/.sessionkeep",
-                "a/lost+found/",
-                "a/x.tmp/",
-                "Cache/",
-                "CacheStorage/x",
-                "-wal",
-                "gows.db",
-                "gows.db-wal",
-                "waha.sqlite3",
-            ] {
-                assert!(!skips(profile, kept), "{kept} is left out of {profile:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn of_a_chrome_profile_only_the_login_is_kept() {
-        for base in [
-            "webjs/a/session",
-            "webjs/a/session-a",
-            "wpp/a",
-            "x/.wwebjs_auth/session-b",
+        for out in [
+            ".sessionkeep/",
+            ".sessionkeep/state.json",
+            "lost+found/",
+            "a/SingletonLock",
+            "creds.json.tmp",
+            "a/GPUCache/",
+            "a/GPUCache/data_0",
+            "x/Default/Cache/",
+            "x/Service Worker/CacheStorage/1/2",
         ] {
-            let keeps = |rest: &str| !skips(ProfileName::Waha, &format!("{base}{rest}"));
-            for kept in [
-                "/",
-                "/Default/",
-                "/Default/IndexedDB/",
-                "/Default/IndexedDB/https_web.whatsapp.com_0.indexeddb.leveldb/000003.log",
-                "/Default/Local Storage/leveldb/CURRENT",
-                "/.waha.session.config.json",
-            ] {
-                assert!(keeps(kept), "{base}{kept}");
-            }
-            for out in [
-                "/Local State",
-                "/Default",
-                "/Default/Cookies",
-                "/Default/IndexedDB",
-                "/Default/Service Worker/",
-                "/Default/IndexedDBx/",
-                "/ShaderCache/",
-                "/Profile 1/IndexedDB/",
-            ] {
-                assert!(!keeps(out), "{base}{out}");
-            }
+            assert!(skips(out), "{out} is kept");
         }
-    }
-
-    #[test]
-    fn a_session_that_is_called_session_keeps_its_own_files() {
-        let waha = |path| skips(ProfileName::Waha, path);
-        assert!(!waha("webjs/session/.waha.session.config.json"));
-        assert!(!waha("webjs/session/session-session/Default/IndexedDB/x"));
-        assert!(!waha("webjs/a/Default/IndexedDB/x"));
-        assert!(waha("webjs/a/Default/History"));
-        assert!(!waha("webjs/waha.sqlite3"));
-        assert!(!waha("wpp/waha.sqlite3"));
-        assert!(!waha("noweb/session-1/creds.json"));
-        assert!(!skips(
-            ProfileName::Baileys,
-            "webjs/a/session/Default/Cookies"
-        ));
+        for kept in [
+            "creds.json",
+            "creds.json.bak",
+            "a/.sessionkeep",
+            "a/lost+found/",
+            "a/x.tmp/",
+            "Cache/",
+            "CacheStorage/x",
+            "-wal",
+            "gows.db",
+            "gows.db-wal",
+            "waha.sqlite3",
+        ] {
+            assert!(!skips(kept), "{kept} is left out");
+        }
     }
 
     #[test]

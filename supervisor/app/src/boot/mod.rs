@@ -41,9 +41,7 @@ use sessionkeep_core::entry::Digest;
 use sessionkeep_core::human::Chain;
 use sessionkeep_core::record::{Header, Seq};
 use sessionkeep_core::state_dir::StateDir;
-use sessionkeep_session::{
-    Directory, Marker, Mode, Profile, Recovered, clear_scratch, marker, recover,
-};
+use sessionkeep_session::{Directory, Marker, Mode, Recovered, clear_scratch, marker, recover};
 
 use crate::progress::Progress;
 use decide::{KeepReason, Local, Plan, Remote, decide};
@@ -154,8 +152,7 @@ async fn try_once(
     }
     clear_scratch(state).map_err(dir_error)?;
     contents::Contents::clear(state).map_err(dir_error)?;
-    let directory =
-        Directory::open(&settings.dir, Profile::new(settings.profile)).map_err(dir_error)?;
+    let directory = Directory::open(&settings.dir, settings.profile.files()).map_err(dir_error)?;
     let local = survey(&directory, Some(state), &settings.archive)?;
 
     let attached = async {

@@ -11,7 +11,7 @@ use crate::process::runtime;
 use sessionkeep_archive::store::{Finding, Lease, Severity, StoreError};
 use sessionkeep_core::human::{Bytes, Chain, Moment, Took};
 use sessionkeep_core::state_dir::StateDir;
-use sessionkeep_session::{Directory, Marker, MarkerError, Profile, free_space, is_interrupted};
+use sessionkeep_session::{Directory, Marker, MarkerError, free_space, is_interrupted};
 
 use super::{context, stack};
 
@@ -202,7 +202,7 @@ fn directory(settings: &Settings, findings: &mut Vec<Finding>) {
         | nix::unistd::AccessFlags::W_OK
         | nix::unistd::AccessFlags::X_OK;
     match (
-        Directory::open(dir, Profile::new(settings.profile)),
+        Directory::open(dir, settings.profile.files()),
         nix::unistd::access(dir, access),
     ) {
         (Ok(directory), Ok(())) => {

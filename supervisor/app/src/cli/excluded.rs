@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::config::Flags;
 use sessionkeep_core::entry::RelPath;
-use sessionkeep_session::{Directory, FoundKind, Profile, sqlite};
+use sessionkeep_session::{Directory, FoundKind, sqlite};
 
 use super::context;
 
@@ -28,7 +28,7 @@ pub(super) struct Args {
 
 pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
     let settings = context::settings(flags)?;
-    let opened = Directory::open(&settings.dir, Profile::new(settings.profile));
+    let opened = Directory::open(&settings.dir, settings.profile.files());
     let directory =
         opened.with_context(|| format!("failed to open `{}`", settings.dir.display()))?;
     let mut unopened: Vec<(RelPath, String)> = Vec::new();

@@ -20,7 +20,7 @@ use sessionkeep_archive::version::Version;
 use sessionkeep_core::human::{Bytes, Took};
 use sessionkeep_core::record::Seq;
 use sessionkeep_core::state_dir::StateDir;
-use sessionkeep_session::{Directory, Profile};
+use sessionkeep_session::Directory;
 
 use super::context;
 
@@ -67,7 +67,7 @@ async fn dry_run(args: &Args, settings: &Settings) -> anyhow::Result<ExitCode> {
     let because = if args.seq.is_some() || args.to.is_some() {
         "it was asked for"
     } else if settings.dir.exists() {
-        let directory = Directory::open(&settings.dir, Profile::new(settings.profile))?;
+        let directory = Directory::open(&settings.dir, settings.profile.files())?;
         let local = survey(
             &directory,
             StateDir::existing(&settings.dir)?.as_ref(),

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::TrustedProxies;
+pub use crate::gateway::ProfileName;
 use sessionkeep_core::entry::Owner;
 use sessionkeep_core::record::ArchiveName;
 use sessionkeep_core::secret::Secret;
 use sessionkeep_init::RestartPolicy;
-pub use sessionkeep_session::profile::ProfileName;
 use sessionkeep_session::rights::RestoreOwner;
 use sessionkeep_stores::StoreChoice;
 

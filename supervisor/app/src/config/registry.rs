@@ -15,9 +15,9 @@ use super::values::{
     hidden, name_of, number, owner, owners, owners_shown, probe, probe_shown, secret, span,
 };
 use super::{TrustedProxies, duration, store_url};
+use crate::gateway::ProfileName;
 use sessionkeep_core::invalid::Invalid;
 use sessionkeep_init::RestartPolicy;
-use sessionkeep_session::profile::ProfileName;
 use sessionkeep_session::rights::RestoreOwner;
 use sessionkeep_stores::StoreChoice;
 

@@ -14,7 +14,6 @@ use super::store_url::Switch;
 use super::values::is_quoted;
 use super::{Flags, Settings, checks, file, secret_files, store_url};
 use sessionkeep_core::suggest;
-use sessionkeep_session::profile::ProfileName;
 use sessionkeep_stores::StoreChoice;
 use sessionkeep_stores::mongo::options;
 
@@ -476,14 +475,10 @@ impl Given {
 
         let is_given = |key| texts.contains_key(key) && !wrong.contains(&key);
         if !is_given("dir") {
-            settings.dir = match settings.profile {
-                ProfileName::Waha => "/app/.sessions".into(),
-                _ => "session".into(),
-            };
+            settings.dir = settings.profile.kind().directory().into();
         }
-        if !is_given("gateway.probe") && settings.profile == ProfileName::Waha {
-            let port = port.unwrap_or(PORT_DEFAULT);
-            settings.gateway.probe = Some(format!("http://127.0.0.1:{port}/ping"));
+        if !is_given("gateway.probe") {
+            settings.gateway.probe = settings.profile.kind().probe(port.unwrap_or(PORT_DEFAULT));
         }
         if let Some(Text { text, source }) = texts.get("dir").filter(|_| is_given("dir"))
             && settings.dir.is_relative()
@@ -536,7 +531,7 @@ impl Given {
                 Default::Depends(_)
                     if setting.key == "gateway.probe"
                         && port.is_some()
-                        && settings.profile == ProfileName::Waha =>
+                        && settings.gateway.probe.is_some() =>
                 {
                     Source::Env(PORT_ENV)
                 }

@@ -5,23 +5,18 @@ use std::time::Duration;
 
 use super::duration;
 use super::model::{Conflict, FreezePolicy, LogFormat, LogLevel, OutagePolicy, Unreachable};
+use crate::gateway::ProfileName;
 use sessionkeep_core::entry::Owner;
 use sessionkeep_core::invalid::Invalid;
 use sessionkeep_core::secret::Secret;
 use sessionkeep_core::suggest;
 use sessionkeep_init::RestartPolicy;
-use sessionkeep_session::profile::ProfileName;
 use sessionkeep_session::rights::RestoreOwner;
 
 /// Names of values, the one that is shown first.
 pub(super) type Names<T> = &'static [(&'static str, T)];
 
-pub(super) const PROFILES: Names<ProfileName> = &[
-    ("waha", ProfileName::Waha),
-    ("baileys", ProfileName::Baileys),
-    ("whatsmeow", ProfileName::Whatsmeow),
-    ("generic", ProfileName::Generic),
-];
+pub(super) const PROFILES: Names<ProfileName> = ProfileName::ALL;
 pub(super) const UNREACHABLE: Names<Unreachable> =
     &[("fail", Unreachable::Fail), ("local", Unreachable::Local)];
 pub(super) const FREEZE: Names<FreezePolicy> =

@@ -20,7 +20,6 @@ use crate::status::{ErrorKind, Shared, ShownSession};
 use sessionkeep_core::control::Lifecycle;
 use sessionkeep_core::human::Moment;
 use sessionkeep_core::secret::Secret;
-use sessionkeep_session::profile::ProfileName;
 
 const KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// How often the sessions are asked for while all are logged in, and while one is not.
@@ -91,7 +90,7 @@ impl Waha {
     /// Of these settings; `None` where the gateway is another one, or has no address.
     #[must_use]
     pub(crate) fn new(settings: &Settings, client: &Client) -> Option<Self> {
-        if settings.profile != ProfileName::Waha {
+        if !settings.profile.kind().has_waha_api() {
             return None;
         }
         let probe: hyper::Uri = settings.gateway.probe.as_ref()?.parse().ok()?;

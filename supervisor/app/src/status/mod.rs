@@ -20,12 +20,12 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::config::Settings;
+use crate::gateway::ProfileName;
 use crate::progress::{Progress, Reading};
 use sessionkeep_core::control::Lifecycle;
 use sessionkeep_core::human::Moment;
 use sessionkeep_core::record::Header;
 use sessionkeep_core::state_dir::StateDir;
-use sessionkeep_session::profile::ProfileName;
 
 pub use checks::{Check, CheckState, Checks, Verdict};
 pub use disk::Disk;
@@ -33,7 +33,7 @@ pub use history::Sample;
 pub use meters::{ErrorKind, Meters};
 pub use minutes::ShownMinute;
 pub use past::Past;
-pub use sessions::{ShownSession, group, named, session_of, still_told};
+pub use sessions::{ShownSession, group, session_of, still_told};
 
 use history::History;
 use incidents::{Kind, Ledger, Shown};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::gateway::ProfileName;
 use sessionkeep_core::entry::RelPath;
-use sessionkeep_session::profile::ProfileName;
 
 /// One session, as it is committed and as the gateway sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -29,32 +29,10 @@ pub struct ShownSession {
 }
 
 /// The session that the file at `path` belongs to, if it belongs to one.
-///
-/// WAHA keeps `{engine}/{session}/…`, with files of its own beside; Baileys a directory for each
-/// account, or one for all; whatsmeow a database.
 #[must_use]
 pub fn session_of(profile: ProfileName, path: &RelPath) -> Option<String> {
     let text = String::from_utf8_lossy(path.as_bytes());
-    key_of(profile, &text).map(str::to_owned)
-}
-
-/// The same as a part of the path's text: a tree is listed after each commit.
-fn key_of(profile: ProfileName, path: &str) -> Option<&str> {
-    let above = path.rsplit_once('/').map(|(above, _)| above);
-    match profile {
-        ProfileName::Waha => {
-            let (engine, rest) = path.split_once('/')?;
-            let (session, _) = rest.split_once('/')?;
-            Some(&path[..engine.len() + 1 + session.len()])
-        }
-        ProfileName::Baileys => Some(above.unwrap_or(".")),
-        ProfileName::Whatsmeow => {
-            let is_database = |end| path.ends_with(end);
-            let ends = [".db", ".sqlite", ".sqlite3"];
-            ends.into_iter().any(is_database).then_some(path)
-        }
-        ProfileName::Generic => Some(path.split_once('/').map_or(".", |(first, _)| first)),
-    }
+    profile.kind().session_of(&text).map(str::to_owned)
 }
 
 /// Sums files, each with its bytes and the time of its last change, session by session.
@@ -66,11 +44,11 @@ pub fn group(
     let mut sessions: BTreeMap<String, ShownSession> = BTreeMap::new();
     for (path, bytes, changed_ms) in files {
         let text = String::from_utf8_lossy(path.as_bytes());
-        let Some(key) = key_of(profile, &text) else {
+        let Some(key) = profile.kind().session_of(&text) else {
             continue;
         };
         if !sessions.contains_key(key) {
-            let (engine, name) = named(profile, key);
+            let (engine, name) = profile.kind().shown_as(key);
             let session = ShownSession {
                 engine: engine.to_owned(),
                 name: name.to_owned(),
@@ -107,17 +85,6 @@ pub fn still_told(
         session.account.clone_from(&told.account);
     }
     committed
-}
-
-/// The engine and the name of the session with this key.
-#[must_use]
-pub fn named(profile: ProfileName, key: &str) -> (&str, &str) {
-    match profile {
-        ProfileName::Waha => key.split_once('/').unwrap_or(("", key)),
-        ProfileName::Baileys => ("baileys", if key == "." { "default" } else { key }),
-        ProfileName::Whatsmeow => ("whatsmeow", key),
-        ProfileName::Generic => ("files", key),
-    }
 }
 
 #[cfg(test)]

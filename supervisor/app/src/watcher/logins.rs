@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 
 use crate::boot::survey::CREDENTIALS;
+use crate::gateway::ProfileName;
 use crate::status::incidents::Kind;
-use crate::status::{Shared, named, session_of};
+use crate::status::{Shared, session_of};
 use sessionkeep_core::entry::RelPath;
 use sessionkeep_session::Directory;
 use sessionkeep_session::identity::{self, Login, NotRead};
-use sessionkeep_session::profile::ProfileName;
 
 /// Whether a file names a linked account; `None` where that cannot be told.
 fn is_linked(read: Result<Login, NotRead>) -> Option<bool> {
@@ -61,7 +61,7 @@ impl Logins {
 
     fn note(&mut self, profile: ProfileName, path: RelPath, linked: Option<bool>, shared: &Shared) {
         let session = session_of(profile, &path).unwrap_or_else(|| path.to_string());
-        let name = named(profile, &session).1;
+        let name = profile.kind().shown_as(&session).1;
         match linked {
             Some(true) => {
                 shared.over(Kind::LoggedOut, name);
@@ -79,7 +79,7 @@ impl Logins {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sessionkeep_session::Profile;
+
     use std::fs;
 
     const LINKED: &str = r#"{"me":{"id":"4915@s.whatsapp.net"},"registered":true}"#;
@@ -87,8 +87,7 @@ mod tests {
     #[test]
     fn a_login_that_is_deleted_or_begun_anew_was_logged_out_until_it_is_back() {
         let dir = tempfile::tempdir().expect("tempdir");
-        let directory =
-            Directory::open(dir.path(), Profile::new(ProfileName::Baileys)).expect("open");
+        let directory = Directory::open(dir.path(), ProfileName::Baileys.files()).expect("open");
         let shared = crate::status::tests::shared();
         let mut logins = Logins::default();
         let path = |text: &str| RelPath::new(text).expect("a path");
@@ -121,7 +120,7 @@ mod tests {
     #[test]
     fn a_login_in_a_database_is_logged_out_when_its_row_is_gone() {
         let dir = tempfile::tempdir().expect("tempdir");
-        let directory = Directory::open(dir.path(), Profile::new(ProfileName::Waha)).expect("open");
+        let directory = Directory::open(dir.path(), ProfileName::Waha.files()).expect("open");
         let shared = crate::status::tests::shared();
         let mut logins = Logins::default();
         let path = RelPath::new("gows/default/gows.db").expect("a path");

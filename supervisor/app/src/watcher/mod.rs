@@ -64,7 +64,7 @@ use sessionkeep_core::exit;
 use sessionkeep_core::memory::give_back;
 use sessionkeep_core::record::InstanceId;
 use sessionkeep_core::state_dir::StateDir;
-use sessionkeep_session::{Directory, Events, Hint, Profile};
+use sessionkeep_session::{Directory, Events, Hint};
 
 pub use crate::process::channel::Link;
 use dirty::{Dirty, Work};
@@ -123,7 +123,7 @@ pub async fn watch(
     let pulse = Pulse::default();
     pulse.start(settings, &shared, link.take_pulse());
     let broken_flush = link.broken_flush;
-    let directory = Directory::open(&settings.dir, Profile::new(settings.profile))?;
+    let directory = Directory::open(&settings.dir, settings.profile.files())?;
     let events = Events::new();
     let fd = events.fd().map(|fd| fd.try_clone_to_owned());
     let hints = Hints::new(fd.transpose()?)?;

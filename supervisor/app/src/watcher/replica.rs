@@ -22,13 +22,13 @@ use super::unheard::Unheard;
 use super::unsaved::Unsaved;
 use crate::boot::survey::CREDENTIALS;
 use crate::config::FreezePolicy;
+use crate::gateway::ProfileName;
 use crate::status::{ShownSession, group};
 use sessionkeep_archive::tree::{Leaf, Tree};
 use sessionkeep_archive::writer::Summary;
 use sessionkeep_archive::{ArchiveError, Aside};
 use sessionkeep_core::entry::{Kind, Owner, RelPath};
 use sessionkeep_core::state_dir::StateDir;
-use sessionkeep_session::profile::ProfileName;
 use sessionkeep_session::rights::RestoreOwner;
 use sessionkeep_session::{Directory, Events, Form, Limits, Login};
 

@@ -21,6 +21,7 @@ use crate::boot::BootError;
 use crate::boot::decide::{Plan, Remote, decide};
 use crate::boot::survey::{CREDENTIALS, survey};
 use crate::config::Settings;
+use crate::gateway::ProfileName;
 use crate::ownership::{
     Attention, Head, Identity, LeaseKeeper, OwnershipError, Policy, acquire, raise_barrier,
 };
@@ -38,7 +39,6 @@ use sessionkeep_core::human;
 use sessionkeep_core::memory::give_back;
 use sessionkeep_core::record::{Header, InstanceId};
 use sessionkeep_core::state_dir::{Presence, StateDir};
-use sessionkeep_session::profile::ProfileName;
 use sessionkeep_session::{Login, Marker, Mode, marker};
 
 /// Why a step did not come to its end.

@@ -24,7 +24,7 @@ use sessionkeep_archive::store::{Faults, MemoryStore, Store};
 use sessionkeep_archive::tree::Tree;
 use sessionkeep_core::secret::Secret;
 use sessionkeep_core::state_dir::StateDir;
-use sessionkeep_session::{Directory, Events, Profile};
+use sessionkeep_session::{Directory, Events};
 
 struct Site {
     _temp: tempfile::TempDir,
@@ -60,7 +60,7 @@ impl Site {
             ..Flags::default()
         };
         let settings = config::load(&flags).expect("settings").settings;
-        let directory = Directory::open(&dir, Profile::new(settings.profile)).expect("open");
+        let directory = Directory::open(&dir, settings.profile.files()).expect("open");
         let events = Arc::new(Mutex::new(Events::new()));
         let memory = MemoryStore::new();
         let store: Arc<dyn Store> = Arc::new(memory.clone());

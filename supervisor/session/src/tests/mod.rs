@@ -9,10 +9,8 @@ mod sqlite;
 mod stage;
 mod wal;
 
-use std::path::Path;
-
-use crate::profile::ProfileName;
 use sessionkeep_core::entry::RelPath;
+use std::path::Path;
 
 use super::{Directory, Profile};
 use sessionkeep_core::state_dir::StateDir;
@@ -22,7 +20,7 @@ fn rel(path: &str) -> RelPath {
 }
 
 fn opened(root: &Path) -> Directory {
-    Directory::open(root, Profile::new(ProfileName::Waha)).expect("the directory opens")
+    Directory::open(root, Profile::without_browser()).expect("the directory opens")
 }
 
 /// Its own part of a directory.

@@ -12,7 +12,6 @@ use super::super::install::recover;
 use super::super::marker::tests::sample;
 use super::super::{Directory, Found, FoundKind, Profile, Stage};
 use super::state;
-use crate::profile::ProfileName;
 use crate::rights::RestoreOwner;
 use sessionkeep_core::state_dir::STATE_DIR;
 
@@ -100,8 +99,8 @@ fn make(root: &Path, parts: &[Vec<u8>], made: &Made, mode: u32) {
     }
 }
 
-fn everything(root: &Path, profile: ProfileName) -> Vec<(Found, Vec<u8>)> {
-    let directory = Directory::open(root, Profile::new(profile)).expect("it opens");
+fn everything(root: &Path) -> Vec<(Found, Vec<u8>)> {
+    let directory = Directory::open(root, Profile::without_browser()).expect("it opens");
     let mut all = Vec::new();
     let report = directory.scan(None, &mut |_, _| {}, &mut |found| {
         let content = match found.kind {
@@ -121,14 +120,13 @@ proptest! {
         entries in prop::collection::vec(
             (prop::collection::vec(name(), 1..4), made(), any::<u32>()), 0..14,
         ),
-        profile in prop::sample::select(&[ProfileName::Waha, ProfileName::Baileys, ProfileName::Generic][..]),
         has_lost_and_found in any::<bool>(),
     ) {
         let from = tempfile::tempdir().expect("tempdir");
         for (parts, made, mode) in &entries {
             make(from.path(), parts, made, *mode);
         }
-        let committed = everything(from.path(), profile);
+        let committed = everything(from.path());
         let to = tempfile::tempdir().expect("tempdir");
         if has_lost_and_found {
             fs::create_dir(to.path().join("lost+found")).expect("mkdir");
@@ -146,7 +144,7 @@ proptest! {
             prop_assert!(staged.is_ok(), "{:?}: {staged:?}", found.path);
         }
         stage.install(&sample(1), "old").expect("install");
-        let restored = everything(to.path(), profile);
+        let restored = everything(to.path());
         let facts = |all: &[(Found, Vec<u8>)]| -> Vec<_> {
             let fact = |(found, content): &(Found, Vec<u8>)| {
                 (found.path.clone(), found.kind.clone(), found.meta, content.clone())

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, params};
 pub(super) use sessionkeep::watcher::dirty::Dirty;
 use sessionkeep_core::beneath::Place;
-use sessionkeep_session::profile::ProfileName;
 use sessionkeep_session::{Check, Directory, Events, Profile, Snapshot};
 
 use crate::callgrind::counted;
@@ -16,7 +15,7 @@ use crate::inputs::{ACCOUNT, noise, shuffled};
 
 fn directory() -> (tempfile::TempDir, Directory) {
     let dir = tempfile::tempdir().expect("a directory");
-    let directory = Directory::open(dir.path(), Profile::new(ProfileName::Baileys));
+    let directory = Directory::open(dir.path(), Profile::without_browser());
     (dir, directory.expect("it was just made"))
 }
 
