@@ -55,6 +55,10 @@ build: ## Build for development
 release: ## Build the binary that ships: target/release/sessionkeep
 	$(CARGO) build --release --locked --bin sessionkeep
 
+.PHONY: static
+static: ## Build the binary that needs no C library (musl), prove that it is static and that it works
+	@tests/tools/static.sh
+
 fmt: ## Format the code
 	$(CARGO) fmt --all
 
