@@ -35,17 +35,20 @@ mkdir "$work/root" "$work/root/tmp"
 cp "$binary" "$work/root/sessionkeep"
 # The gateway of this trial is the binary itself.
 keep() {
-    chroot "$work/root" /sessionkeep "$@" --store sqlite:/keep/store.db --dir /session --profile generic
+    local command=$1
+    shift
+    SESSIONKEEP_HTTP_PORT=off chroot "$work/root" /sessionkeep "$command" \
+        --store sqlite:/keep/store.db --dir /session --profile generic "$@"
 }
 try() {
     [ "$(id -u)" = 0 ] || { say "not root: that it runs in an empty root was not tried"; "$binary" --version >&2; return; }
     mkdir "$work/root/keep" "$work/root/session" "$work/root/proc"
     printf '{"me":{"id":"1@s.whatsapp.net"}}' >"$work/root/session/creds.json"
     # It commits, and ends: an exit code of its own stands for the gateway's.
-    SESSIONKEEP_HTTP_PORT=off keep run -- /sessionkeep --version >"$work/said" 2>&1 ||
+    keep run -- /sessionkeep --version >"$work/said" 2>&1 ||
         { cat "$work/said" >&2; give_up "the first start failed"; }
     rm -r "$work/root/session"
-    SESSIONKEEP_HTTP_PORT=off keep restore >"$work/said" 2>&1 ||
+    keep restore >"$work/said" 2>&1 ||
         { cat "$work/said" >&2; give_up "the restore failed"; }
     grep -q s.whatsapp.net "$work/root/session/creds.json" || give_up "the login did not come back"
     say "in an empty root: a login was saved and restored"
