@@ -1,5 +1,5 @@
 //! What the directory holds against what the store holds: each row of the table of
-//! `docs/architecture.md`, "Boot", with real lives.
+//! `docs/restore.md`, with real lives.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -25,7 +25,7 @@ missing() {
 python3 tests/tools/licences.py
 
 # Cargo looks at the registry's index when it packs a crate for others, and only warns.
-said=$("$CARGO" package --package sessionkeep --locked --allow-dirty --no-verify 2>&1) ||
+said=$("$CARGO" package --workspace --locked --allow-dirty --no-verify 2>&1) ||
     { printf '%s\n' "$said" >&2; exit 1; }
 if grep yanked <<<"$said" >&2; then
     say "a version in Cargo.lock was withdrawn: update it (\`cargo update --package NAME\`)" >&2

@@ -73,8 +73,8 @@
 //! | power, in a restore | the next start finishes it or clears it up |
 //! | the final flush | an exit code of its own; the directory still holds everything |
 //!
-//! Exit codes are in [`exit`], with the operator's next step for each. The long version, with the
-//! format and the boot table, is `docs/architecture.md`.
+//! Exit codes are in [`exit`], with the operator's next step for each. The long version is
+//! `docs/architecture.md` and the pages that it names.
 //!
 //! # Crates
 //!

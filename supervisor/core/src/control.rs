@@ -79,7 +79,7 @@ impl MonotonicMs {
     }
 }
 
-/// The state of a life, as the outside sees it (`docs/architecture.md`, "Lifecycle").
+/// The state of a life, as the outside sees it (`docs/lifecycle.md`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Lifecycle {

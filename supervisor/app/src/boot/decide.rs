@@ -113,7 +113,7 @@ impl Plan {
     }
 }
 
-/// The table of `docs/architecture.md`, "Boot".
+/// The table of `docs/restore.md`.
 #[must_use]
 pub fn decide(local: &Local, remote: &Remote) -> Plan {
     let (header, stored_credentials) = match remote {
