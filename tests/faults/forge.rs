@@ -6,7 +6,7 @@ use bytes::Bytes;
 use sessionkeep_archive::format::{Body, Change, Extent, Listing, Place};
 use sessionkeep_archive::store::{Appended, Store};
 use sessionkeep_archive::tree::{Leaf, Tree};
-use sessionkeep_core::entry::{Digest, Kind, Meta, Owner, RelPath};
+use sessionkeep_core::entry::{Digest, EntryKind, Meta, Owner, RelPath};
 use sessionkeep_core::record::{CommitId, FORMAT, Header, PackId, Record, RecordKind};
 use sessionkeep_core::secret::Secret;
 use sessionkeep_stores::{MongoStore, SqliteStore};
@@ -55,7 +55,7 @@ pub(crate) fn put(at: &str, content: &[u8], size: u64, extents: Vec<Extent>) -> 
     Change::Put {
         path: path(at),
         meta: meta(0o600),
-        kind: Kind::File {
+        kind: EntryKind::File {
             size,
             hash: Digest::of(content),
         },
@@ -68,7 +68,7 @@ pub(crate) fn file(at: &str, content: &[u8], size: u64, frame: &[u8]) -> Change 
     put(at, content, size, vec![extent(content, frame)])
 }
 
-pub(crate) fn other(at: &str, kind: Kind) -> Change {
+pub(crate) fn other(at: &str, kind: EntryKind) -> Change {
     Change::Put {
         path: path(at),
         meta: meta(0o777),
@@ -77,8 +77,8 @@ pub(crate) fn other(at: &str, kind: Kind) -> Change {
     }
 }
 
-pub(crate) fn link(target: &[u8]) -> Kind {
-    Kind::Symlink {
+pub(crate) fn link(target: &[u8]) -> EntryKind {
+    EntryKind::Symlink {
         target: target.to_vec(),
     }
 }

@@ -4,7 +4,7 @@
 use std::fs;
 
 use sessionkeep_archive::format::Change;
-use sessionkeep_core::entry::Kind;
+use sessionkeep_core::entry::EntryKind;
 
 use super::archive_at_rest::Restored;
 use super::forge::{
@@ -98,7 +98,11 @@ fn an_archive_that_reaches_outside_or_lies_is_refused_and_nothing_is_written() {
         ),
         (
             "a file below a link to a directory",
-            vec![other("a", link(b"d")), other("d", Kind::Dir), evil("a/x")],
+            vec![
+                other("a", link(b"d")),
+                other("d", EntryKind::Dir),
+                evil("a/x"),
+            ],
             None,
             shapeless,
         ),
@@ -117,7 +121,10 @@ fn an_archive_that_reaches_outside_or_lies_is_refused_and_nothing_is_written() {
         ),
         (
             "our own directory",
-            vec![other(".sessionkeep", Kind::Dir), evil(".sessionkeep/lock")],
+            vec![
+                other(".sessionkeep", EntryKind::Dir),
+                evil(".sessionkeep/lock"),
+            ],
             None,
             "the name is reserved",
         ),
@@ -142,7 +149,7 @@ fn what_a_link_cannot_reach_it_may_point_at() {
     let changes = vec![
         other("a", link(b"b")),
         other("b", link(b"a")),
-        other("d", Kind::Dir),
+        other("d", EntryKind::Dir),
         other("d/self", link(b"self")),
         other("d/up", link(b"../d/up/up")),
         other("nowhere", link(b"d/none")),
@@ -191,7 +198,7 @@ fn the_deepest_path_there_can_be_is_restored_and_saved() {
     let deep = std::thread::Builder::new().stack_size(64 << 20);
     let ended = deep.spawn(|| {
         let mut changes: Vec<Change> = (0..1500)
-            .map(|depth| other(&format!("{}d", "d/".repeat(depth)), Kind::Dir))
+            .map(|depth| other(&format!("{}d", "d/".repeat(depth)), EntryKind::Dir))
             .collect();
         let frame = compressed(b"hello");
         let deepest = format!("{}file", "d/".repeat(1500));
@@ -216,8 +223,8 @@ fn a_path_that_comes_twice_is_what_it_was_put_to_last() {
     let frame = compressed(b"hello");
     let changes = vec![
         other("a", link(b"b")),
-        other("a", Kind::Dir),
-        other("a/b", Kind::Dir),
+        other("a", EntryKind::Dir),
+        other("a/b", EntryKind::Dir),
         file("a", b"hello", 5, &frame),
     ];
     // The reader takes what was below a directory with it.

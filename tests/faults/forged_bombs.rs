@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 
 use sessionkeep_archive::format::{Change, Extent, LISTING_MAX};
-use sessionkeep_core::entry::{Digest, Kind};
+use sessionkeep_core::entry::{Digest, EntryKind};
 use sessionkeep_core::record::Record;
 
 use super::campaign::rounds;
@@ -165,7 +165,7 @@ fn a_file_that_is_larger_than_the_disk_is_refused_before_it_is_written() {
     let change = Change::Put {
         path: path("a"),
         meta: meta(0o600),
-        kind: Kind::File {
+        kind: EntryKind::File {
             size: count << 20,
             hash: Digest::default(),
         },

@@ -2,7 +2,7 @@
 //! there or comes after them, patches of what is no file.
 
 use sessionkeep_archive::format::{Change, Extent, Piece};
-use sessionkeep_core::entry::{Digest, Kind};
+use sessionkeep_core::entry::{Digest, EntryKind};
 use sessionkeep_core::record::{Header, PackId, Record, RecordKind};
 
 use super::archive_at_rest::assert_orderly;
@@ -207,7 +207,7 @@ fn a_forged_commit_after_honest_ones_costs_that_commit_alone() {
         let tree = tree_of(&[file("a", &content, 2048, &frame)]);
         let raw = listing(
             vec![],
-            vec![other("a", Kind::Dir), other("b", Kind::Dir)],
+            vec![other("a", EntryKind::Dir), other("b", EntryKind::Dir)],
             None,
         );
         let forged = next(&checkpoint, body(&raw, frame), &tree);

@@ -54,8 +54,8 @@
 //! | `watcher` | the lease, the end of the chain, the marker in `.sessionkeep` |
 //! | [`store`] | durability, and which of two writers was first |
 //!
-//! How it stands is in `status`. `http` shows it; `outward` asks the gateway and tells webhooks; both
-//! run in the thread of `outside`.
+//! How it stands is in `status`. `http` shows it; `integrations` asks the gateway and tells webhooks; both
+//! run in the thread of `service_thread`.
 //!
 //! [`session`] knows directories and no store, [`store`] knows records and no directory;
 //! [`archive`] knows the format between them, and [`control`] the words that processes exchange.
@@ -103,12 +103,12 @@ pub mod config;
 pub mod fuzzing;
 pub mod gateway;
 mod http;
+mod integrations;
 pub mod log;
-mod outside;
-mod outward;
 mod ownership;
 mod process;
 pub mod progress;
 mod refused;
+mod service_thread;
 pub mod status;
 pub mod watcher;

@@ -18,7 +18,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::config::{LogFormat, LogLevel, LogSettings};
 use line::Line;
-use sessionkeep_core::human::Moment;
+use sessionkeep_core::human::Timestamp;
 use sink::Stderr;
 
 /// Takes a line at once, or not at all.
@@ -73,7 +73,7 @@ impl<S: Sink> Logger<S> {
     fn offer(&self, line: &[u8]) {
         let dropped = self.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
-            let mut report = Line::new(self.format, Moment::now(), Level::WARN, "log");
+            let mut report = Line::new(self.format, Timestamp::now(), Level::WARN, "log");
             report.message("lines dropped: nobody was reading");
             report.field("count", &dropped.to_string(), line::Value::Number);
             if !self.sink.offer(&report.finish()) {
@@ -132,7 +132,7 @@ impl<S: Sink> Subscriber for Logger<S> {
     fn event(&self, event: &Event<'_>) {
         let metadata = event.metadata();
         let area = area(metadata.target());
-        let mut line = Line::new(self.format, Moment::now(), *metadata.level(), area);
+        let mut line = Line::new(self.format, Timestamp::now(), *metadata.level(), area);
         event.record(&mut line);
         self.offer(&line.finish());
     }

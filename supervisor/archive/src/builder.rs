@@ -14,7 +14,7 @@ use super::format::{
     PACK_TARGET, Piece, Place,
 };
 use super::links::Links;
-use sessionkeep_core::entry::{Digest, Kind, Meta, RelPath};
+use sessionkeep_core::entry::{Digest, EntryKind, Meta, RelPath};
 use sessionkeep_core::record::PackId;
 
 /// Takes full packs, and returns once there is room for the next. An error ends the building.
@@ -139,7 +139,7 @@ impl Builder {
     /// If a pack cannot be handed on.
     pub fn put_file(&mut self, path: &RelPath, meta: Meta, content: &[u8]) -> Result<Digest> {
         let hash = Digest::of(content);
-        let kind = Kind::File {
+        let kind = EntryKind::File {
             size: content.len() as u64,
             hash,
         };
@@ -157,7 +157,7 @@ impl Builder {
     }
 
     /// Puts a directory or a symbolic link in.
-    pub fn put_other(&mut self, path: &RelPath, meta: Meta, kind: Kind) {
+    pub fn put_other(&mut self, path: &RelPath, meta: Meta, kind: EntryKind) {
         self.push(Change::Put {
             path: path.clone(),
             meta,
@@ -210,7 +210,7 @@ impl Builder {
             None => Change::Put {
                 path: path.clone(),
                 meta: NO_META,
-                kind: Kind::Dir,
+                kind: EntryKind::Dir,
                 extents: Vec::new(),
             },
         };
@@ -241,7 +241,7 @@ impl Builder {
         &mut self,
         path: &RelPath,
         meta: Meta,
-        kind: Kind,
+        kind: EntryKind,
         extents: Vec<Extent>,
     ) -> usize {
         self.push(Change::Put {
@@ -468,7 +468,7 @@ impl Builder {
         match self.changes[at].as_mut().expect("was pushed when it began") {
             Change::Put { meta, kind, .. } => {
                 *meta = meta_now;
-                *kind = Kind::File {
+                *kind = EntryKind::File {
                     size: size_now,
                     hash: hash_now,
                 };

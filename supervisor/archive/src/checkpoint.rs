@@ -1,7 +1,7 @@
 //! Checkpoints: a fresh listing of the whole tree, so that a restore reads live data and not
 //! history; and the rewriting of packs that hold mostly dead content.
 //!
-//! Deciding ([`Plan`]) is apart from doing ([`write()`]).
+//! Deciding ([`CheckpointPlan`]) is apart from doing ([`write()`]).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -30,14 +30,14 @@ const AHEAD: usize = 3 << 19;
 
 /// What a checkpoint will move.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct CheckpointPlan {
     /// Sources whose live content goes into new packs (or into the checkpoint itself).
     pub rewrite: HashSet<Source>,
     /// Packs that stay, with their live bytes, as stored.
     pub keep: BTreeMap<PackId, u64>,
 }
 
-impl Plan {
+impl CheckpointPlan {
     /// Decides from how many stored bytes of each source are live, and how large each pack is.
     #[must_use]
     pub fn decide(live: &HashMap<Source, u64>, sizes: &HashMap<PackId, u64>) -> Self {
@@ -139,7 +139,7 @@ pub async fn write_version(
         .into_iter()
         .map(|pack| (pack.id, pack.size))
         .collect();
-    let plan = Plan::decide(&live_bytes(&version), &sizes);
+    let plan = CheckpointPlan::decide(&live_bytes(&version), &sizes);
     let summary = Summary::of(&version.tree);
 
     let (sink, upload) = Upload::start(store.clone(), archive);
@@ -229,7 +229,7 @@ mod tests {
                 sizes.insert(id, *size);
             }
             live.insert(Source::Commit(3), 10);
-            let plan = Plan::decide(&live, &sizes);
+            let plan = CheckpointPlan::decide(&live, &sizes);
             prop_assert!(plan.rewrite.contains(&Source::Commit(3)));
             prop_assert_eq!(plan.rewrite.len() + plan.keep.len(), live.len());
             let kept: u64 = plan.keep.keys().map(|id| sizes[id]).sum();

@@ -42,7 +42,7 @@ impl From<Header> for Kept {
 
 /// What there is to collect.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct CollectionPlan {
     /// Commits that go.
     pub commits: Vec<Seq>,
     /// Packs that go.
@@ -53,7 +53,7 @@ pub struct Plan {
     pub used: Vec<PackId>,
 }
 
-impl Plan {
+impl CollectionPlan {
     /// Decides. A checkpoint and the commits after it go once a newer checkpoint has stood for
     /// `grace`: whoever began to restore from them has long ended. A pack goes when no commit has referred
     /// to it for `grace`: whoever copies the store, and has the last of them, still has to read it; and
@@ -138,10 +138,10 @@ pub async fn collect(
     archive: &ArchiveName,
     grace: Duration,
     clock: &mut StoreClock,
-) -> Result<Plan> {
+) -> Result<CollectionPlan> {
     let now_ms = clock.judge(store.now_ms().await?, grace);
     let (headers, packs) = look(store, archive).await?;
-    let plan = Plan::decide(&headers, &packs, now_ms, grace);
+    let plan = CollectionPlan::decide(&headers, &packs, now_ms, grace);
     // The oldest first, so that what is cut off here leaves no gap between those that are still there.
     for batch in plan.commits.rchunks(DELETE_BATCH) {
         store.delete_records(archive, batch).await?;
@@ -169,9 +169,9 @@ pub async fn collect(
 pub async fn without_grace(
     store: &dyn Store,
     archive: &ArchiveName,
-) -> Result<(Plan, Vec<PackInfo>)> {
+) -> Result<(CollectionPlan, Vec<PackInfo>)> {
     let (headers, packs) = look(store, archive).await?;
-    let mut plan = Plan::decide(&headers, &packs, u64::MAX, Duration::ZERO);
+    let mut plan = CollectionPlan::decide(&headers, &packs, u64::MAX, Duration::ZERO);
     plan.packs.append(&mut plan.unused);
     Ok((plan, packs))
 }
@@ -214,7 +214,7 @@ mod tests {
                 packs: Vec::new(),
             })
             .collect();
-        let plan = Plan::decide(&headers, &[], NOW, Duration::from_secs(3600));
+        let plan = CollectionPlan::decide(&headers, &[], NOW, Duration::from_secs(3600));
         let seqs = headers.iter().map(|header| header.seq);
         seqs.filter(|seq| !plan.commits.contains(seq)).collect()
     }
@@ -239,7 +239,7 @@ mod tests {
             size: 1,
             unused_since_ms: unused.map(at),
         };
-        let plan = Plan::decide(&headers, &[info], NOW, Duration::from_secs(3600));
+        let plan = CollectionPlan::decide(&headers, &[info], NOW, Duration::from_secs(3600));
         match (&plan.packs[..], &plan.unused[..], &plan.used[..]) {
             ([], [], []) => "stays",
             ([_], [], []) => "goes",

@@ -22,7 +22,7 @@ use super::pieces::Pieces;
 use super::subtrees::{Misaligned, Subtrees};
 use super::version::{Source, Version, check_record};
 use crate::store::{Store, StoreError};
-use sessionkeep_core::entry::{Digest, Kind, RelPath};
+use sessionkeep_core::entry::{Digest, EntryKind, RelPath};
 use sessionkeep_core::record::{ArchiveName, Record, Seq};
 
 /// How many bytes of sources may be in memory: asked for, waiting, and being unpacked. One source
@@ -94,13 +94,13 @@ pub struct Fetch {
     archive: ArchiveName,
     sources: Vec<Source>,
     kept: HashMap<Seq, Vec<u8>>,
-    plan: Plan,
+    plan: FetchPlan,
     /// Bytes that may be ahead of the sink.
     ahead: usize,
 }
 
 #[derive(Debug)]
-struct Plan {
+struct FetchPlan {
     /// The wanted files' paths, end to end.
     paths: Vec<u8>,
     rows: Vec<Row>,
@@ -133,7 +133,7 @@ impl Fetch {
     ) -> Self {
         let (mut paths, mut rows, mut slices) = (Vec::new(), Vec::new(), Vec::new());
         for (path, leaf) in version.tree.iter() {
-            let Kind::File { size, hash } = leaf.kind else {
+            let EntryKind::File { size, hash } = leaf.kind else {
                 continue;
             };
             if !wanted(&path) {
@@ -167,7 +167,7 @@ impl Fetch {
             archive: version.header.archive.clone(),
             sources: version.sources.clone(),
             kept: std::mem::take(&mut version.kept),
-            plan: Plan {
+            plan: FetchPlan {
                 paths,
                 rows,
                 slices,
@@ -398,7 +398,7 @@ async fn read_commit(
     Ok(body.slice_ref(view.content).into())
 }
 
-impl Plan {
+impl FetchPlan {
     fn path(&self, file: usize) -> &[u8] {
         let from = match file {
             0 => 0,

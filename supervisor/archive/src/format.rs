@@ -24,7 +24,7 @@ use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use zstd::bulk::Decompressor;
 
-use sessionkeep_core::entry::{Digest, Kind, Meta, RelPath};
+use sessionkeep_core::entry::{Digest, EntryKind, Meta, RelPath};
 use sessionkeep_core::record::PackId;
 
 /// Most content bytes in one frame. Bounds what decompressing one may take.
@@ -100,7 +100,7 @@ pub enum Change {
         /// Its metadata.
         meta: Meta,
         /// What it is.
-        kind: Kind,
+        kind: EntryKind,
         /// A file's content, in order; empty for everything else.
         #[serde(deserialize_with = "extents")]
         extents: Vec<Extent>,
@@ -494,7 +494,7 @@ fn check(change: &Change, known: u64) -> Result<(), String> {
             let total = extents.iter().try_fold(0u64, |sum, e| {
                 extent(path, e).map(|()| sum + u64::from(e.len))
             })?;
-            let size = if let Kind::File { size, .. } = kind {
+            let size = if let EntryKind::File { size, .. } = kind {
                 *size
             } else {
                 0
@@ -592,7 +592,7 @@ mod tests {
             changes: vec![Change::Put {
                 path: path("a"),
                 meta: meta(),
-                kind: Kind::File {
+                kind: EntryKind::File {
                     size,
                     hash: Digest::default(),
                 },

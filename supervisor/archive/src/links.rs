@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use sessionkeep_core::entry::{Kind, RelPath};
+use sessionkeep_core::entry::{EntryKind, RelPath};
 
 use super::tree::Tree;
 
@@ -72,7 +72,7 @@ impl Links {
             let mut files: Vec<&RelPath> = Vec::new();
             for name in group {
                 let Some(leaf) = tree.get(name) else { continue };
-                if !matches!(leaf.kind, Kind::File { .. }) || links.contains_key(name) {
+                if !matches!(leaf.kind, EntryKind::File { .. }) || links.contains_key(name) {
                     continue;
                 }
                 let alike = files.iter().find(|file| {
@@ -142,7 +142,7 @@ mod tests {
                 mtime_ns: 7,
                 owner: Owner { uid: 1, gid: 1 },
             };
-            let kind = Kind::File {
+            let kind = EntryKind::File {
                 size: content.len() as u64,
                 hash: Digest::of(content.as_bytes()),
             };

@@ -15,7 +15,7 @@ use sessionkeep_core::record::{Header, Seq};
 /// What a look at the archive came to.
 #[derive(Debug)]
 #[must_use]
-pub enum Presence {
+pub enum ArchivePresence {
     /// All that a restore of the newest commit needs is there.
     Whole,
     /// Another writer has appended to it: this one is fenced.
@@ -33,9 +33,9 @@ pub enum Presence {
 ///
 /// # Errors
 /// The store's, where it does not answer or is of a later version.
-pub async fn look(store: &dyn Store, writer: &Writer) -> Result<Presence> {
+pub async fn look(store: &dyn Store, writer: &Writer) -> Result<ArchivePresence> {
     let Some(head) = writer.head() else {
-        return Ok(Presence::Whole);
+        return Ok(ArchivePresence::Whole);
     };
     // While nothing has content, there is no checkpoint to begin at.
     let first = if head.base == 0 { head.seq } else { head.base };
@@ -59,7 +59,7 @@ pub async fn look(store: &dyn Store, writer: &Writer) -> Result<Presence> {
     let of_head = match newest {
         Ok(Some(newest)) => match judge(writer, head, &newest) {
             Judgement::Ours => None,
-            Judgement::Another => return Ok(Presence::Fenced(Box::new(newest))),
+            Judgement::Another => return Ok(ArchivePresence::Fenced(Box::new(newest))),
             Judgement::Damaged(error) => Some(error),
         },
         Ok(None) => Some(ArchiveError::MissingCommit { seq: head.seq }),
@@ -71,10 +71,10 @@ pub async fn look(store: &dyn Store, writer: &Writer) -> Result<Presence> {
         ArchiveError::from(StoreError::Missing { what })
     });
     match of_head.or(missing).or(pack) {
-        None => Ok(Presence::Whole),
+        None => Ok(ArchivePresence::Whole),
         Some(what) => {
             let last = store.last_seq(&head.archive).await?.unwrap_or(0);
-            Ok(Presence::Lacking { what, last })
+            Ok(ArchivePresence::Lacking { what, last })
         }
     }
 }
@@ -157,13 +157,13 @@ mod tests {
         let archive = "default".parse().expect("a name");
         let (store, writer, _) = five().await;
         let whole = look(&store, &writer).await;
-        assert!(matches!(whole, Ok(Presence::Whole)), "{whole:?}");
+        assert!(matches!(whole, Ok(ArchivePresence::Whole)), "{whole:?}");
         for gone in 1..=5 {
             let (store, writer, _) = five().await;
             let deleted = store.delete_records(&archive, &[gone]).await;
             assert_eq!(deleted.expect("deleted"), 1);
             match look(&store, &writer).await.expect("answers") {
-                Presence::Lacking {
+                ArchivePresence::Lacking {
                     what: ArchiveError::MissingCommit { seq },
                     last,
                 } => assert_eq!((seq, last), (gone, if gone == 5 { 4 } else { 5 })),
@@ -175,13 +175,13 @@ mod tests {
         assert_eq!(all.expect("deleted"), 5);
         let lacking = look(&store, &writer).await.expect("answers");
         assert!(
-            matches!(lacking, Presence::Lacking { last: 0, .. }),
+            matches!(lacking, ArchivePresence::Lacking { last: 0, .. }),
             "{lacking:?}"
         );
         let (store, writer, pack) = five().await;
         store.delete_pack(&archive, pack).await.expect("deleted");
         match look(&store, &writer).await.expect("answers") {
-            Presence::Lacking { what, .. } => {
+            ArchivePresence::Lacking { what, .. } => {
                 assert!(what.to_string().contains(&pack.to_string()), "{what}");
             }
             other => panic!("{other:?}"),
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(gone.expect("deleted"), 5);
         store.delete_pack(&archive, pack).await.expect("deleted");
         let whole = look(&store, &writer).await;
-        assert!(matches!(whole, Ok(Presence::Whole)), "{whole:?}");
+        assert!(matches!(whole, Ok(ArchivePresence::Whole)), "{whole:?}");
     }
 
     #[tokio::test]
@@ -210,7 +210,10 @@ mod tests {
         let mut next = writer(&store, "b", 4).await;
         commit(&store, &mut next, vec![]).await;
         let look_of = look(&store, &ours).await;
-        assert!(matches!(look_of, Ok(Presence::Fenced(_))), "{look_of:?}");
+        assert!(
+            matches!(look_of, Ok(ArchivePresence::Fenced(_))),
+            "{look_of:?}"
+        );
         // It began anew in an archive that was deleted, and is not as far as we are.
         let (store, ours, _) = five().await;
         let all = store.delete_records(&archive, &[1, 2, 3, 4, 5]).await;
@@ -218,7 +221,10 @@ mod tests {
         let mut next = writer(&store, "b", 4).await;
         commit(&store, &mut next, vec![]).await;
         let look_of = look(&store, &ours).await;
-        assert!(matches!(look_of, Ok(Presence::Fenced(_))), "{look_of:?}");
+        assert!(
+            matches!(look_of, Ok(ArchivePresence::Fenced(_))),
+            "{look_of:?}"
+        );
         // It is far ahead, and has collected everything that we know.
         let (store, ours, _) = five().await;
         let mut next = writer(&store, "b", 4).await;
@@ -228,6 +234,9 @@ mod tests {
         let old = store.delete_records(&archive, &[1, 2, 3, 4, 5, 6]).await;
         assert_eq!(old.expect("deleted"), 6);
         let look_of = look(&store, &ours).await;
-        assert!(matches!(look_of, Ok(Presence::Fenced(_))), "{look_of:?}");
+        assert!(
+            matches!(look_of, Ok(ArchivePresence::Fenced(_))),
+            "{look_of:?}"
+        );
     }
 }

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use super::folder::Folder;
-use sessionkeep_core::entry::{Digest, Kind, Meta, PathError, RelPath};
+use sessionkeep_core::entry::{Digest, EntryKind, Meta, PathError, RelPath};
 
 /// Domain separation: a root can be no other hash of ours.
 const CONTEXT: &str = "sessionkeep 2026-11 tree root, format 1";
@@ -21,7 +21,7 @@ pub struct Leaf<T> {
     /// Mode, time, owner.
     pub meta: Meta,
     /// File, directory or link.
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// The holder's own.
     pub extra: T,
 }
@@ -215,7 +215,7 @@ impl<T> Tree<T> {
             if !matches!(
                 self.get(&path),
                 Some(Leaf {
-                    kind: Kind::Dir,
+                    kind: EntryKind::Dir,
                     ..
                 })
             ) {
@@ -251,7 +251,9 @@ impl<T> Tree<T> {
         if folder.root.get().is_some() {
             return Vec::new();
         }
-        let dirs = folder.iter().filter(|(_, leaf)| leaf.kind == Kind::Dir);
+        let dirs = folder
+            .iter()
+            .filter(|(_, leaf)| leaf.kind == EntryKind::Dir);
         dirs.map(|(name, _)| below(dir, name))
             .filter(|path| {
                 let folder = self.folders.get(&path[..]);
@@ -288,16 +290,16 @@ impl<T> Tree<T> {
             line.extend_from_slice(&leaf.meta.owner.uid.to_le_bytes());
             line.extend_from_slice(&leaf.meta.owner.gid.to_le_bytes());
             match &leaf.kind {
-                Kind::File { size, hash } => {
+                EntryKind::File { size, hash } => {
                     line.push(0);
                     line.extend_from_slice(&size.to_le_bytes());
                     line.extend_from_slice(&hash.0);
                 }
-                Kind::Dir => {
+                EntryKind::Dir => {
                     line.push(1);
                     line.extend_from_slice(&self.known_root(&below(dir, name)).0);
                 }
-                Kind::Symlink { target } => {
+                EntryKind::Symlink { target } => {
                     line.push(2);
                     let len = u32::try_from(target.len()).unwrap_or(u32::MAX);
                     line.extend_from_slice(&len.to_le_bytes());
@@ -324,7 +326,7 @@ impl<T> Tree<T> {
 
     fn count(&mut self, leaf: &Leaf<T>, by: i64) {
         self.entries = self.entries.wrapping_add_signed(by);
-        if let Kind::File { size, .. } = leaf.kind {
+        if let EntryKind::File { size, .. } = leaf.kind {
             self.files = self.files.wrapping_add_signed(by);
             self.bytes = if by > 0 {
                 self.bytes.saturating_add(size)
@@ -356,7 +358,7 @@ pub(crate) mod tests {
     pub(crate) fn file(content: &[u8]) -> Leaf<()> {
         Leaf {
             meta: meta(),
-            kind: Kind::File {
+            kind: EntryKind::File {
                 size: content.len() as u64,
                 hash: Digest::of(content),
             },
@@ -367,7 +369,7 @@ pub(crate) mod tests {
     fn dir() -> Leaf<()> {
         Leaf {
             meta: meta(),
-            kind: Kind::Dir,
+            kind: EntryKind::Dir,
             extra: (),
         }
     }
@@ -394,7 +396,7 @@ pub(crate) mod tests {
         step(&tree, "its mode");
         let link = Leaf {
             meta: meta(),
-            kind: Kind::Symlink {
+            kind: EntryKind::Symlink {
                 target: b"b/c".to_vec(),
             },
             extra: (),

@@ -10,7 +10,7 @@ use super::format::{
 use super::recent::Recent;
 use super::tree::{Leaf, Tree};
 use crate::store::{CommitLog, Packs, Store, StoreError};
-use sessionkeep_core::entry::{Kind, RelPath};
+use sessionkeep_core::entry::{EntryKind, RelPath};
 use sessionkeep_core::record::{ArchiveName, FORMAT, Header, PackId, Record, RecordKind, Seq};
 
 /// Content of small commits is kept while folding, up to this much, so that a restore need not
@@ -336,10 +336,10 @@ impl Version {
                     if matches!(
                         self.tree.get(&path),
                         Some(Leaf {
-                            kind: Kind::Dir,
+                            kind: EntryKind::Dir,
                             ..
                         })
-                    ) && kind != Kind::Dir
+                    ) && kind != EntryKind::Dir
                     {
                         self.remove(&path);
                     }
@@ -354,7 +354,7 @@ impl Version {
                     pieces,
                 } => {
                     let Some(Leaf {
-                        kind: Kind::File { .. },
+                        kind: EntryKind::File { .. },
                         extra,
                         ..
                     }) = self.tree.get(&path)
@@ -374,7 +374,7 @@ impl Version {
                         &path,
                         Leaf {
                             meta,
-                            kind: Kind::File { size, hash },
+                            kind: EntryKind::File { size, hash },
                             extra,
                         },
                     );
@@ -399,7 +399,7 @@ impl Version {
         if matches!(
             self.tree.get(path),
             Some(Leaf {
-                kind: Kind::Dir,
+                kind: EntryKind::Dir,
                 ..
             })
         ) {

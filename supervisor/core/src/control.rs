@@ -19,7 +19,7 @@ pub struct Handover {
     pub predecessor: Option<InstanceId>,
     /// Whether this life has had the session and made way: the restorer waits for its next turn, for
     /// as long as that takes, and asks nobody to make way.
-    pub made_way: bool,
+    pub handed_over: bool,
     /// Our own directory, as init has opened and verified it: somebody may have replaced it since.
     pub state: StateDir,
     /// The helper's end of the channel to init, which blocks.

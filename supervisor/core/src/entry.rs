@@ -247,7 +247,7 @@ pub struct Meta {
 
 /// What kind of entry it is, with what is proper to the kind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Kind {
+pub enum EntryKind {
     /// A regular file.
     File {
         /// Length in bytes.

@@ -47,12 +47,12 @@ impl fmt::Display for Took {
 
 /// A moment, shown in UTC as `2026-11-21T07:00:00.123Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(
+pub struct Timestamp(
     /// Milliseconds since 1970.
     pub u64,
 );
 
-impl Moment {
+impl Timestamp {
     /// Now, by this machine's clock.
     #[must_use]
     pub fn now() -> Self {
@@ -64,7 +64,7 @@ impl Moment {
     }
 }
 
-impl fmt::Display for Moment {
+impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (secs, millis) = (self.0 / 1000, self.0 % 1000);
         let (days, of_day) = (secs / 86_400, secs % 86_400);
@@ -94,9 +94,9 @@ impl fmt::Display for Moment {
 /// An error with its causes, in one line; a cause whose words the line already ends with is not
 /// said twice.
 #[derive(Debug, Clone, Copy)]
-pub struct Chain<'a>(pub &'a dyn std::error::Error);
+pub struct Causes<'a>(pub &'a dyn std::error::Error);
 
-impl fmt::Display for Chain<'_> {
+impl fmt::Display for Causes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut words = self.0.to_string();
         f.write_str(&words)?;
@@ -181,7 +181,7 @@ mod tests {
                 Some(Box::new(Link("no space", None))),
             ))),
         );
-        assert_eq!(Chain(&chain).to_string(), "failed to save: no space");
+        assert_eq!(Causes(&chain).to_string(), "failed to save: no space");
     }
 
     #[test]
@@ -189,7 +189,7 @@ mod tests {
         #[derive(Debug, thiserror::Error)]
         #[error("failed to open it")]
         struct Open(#[source] std::io::Error);
-        let told = |code| Chain(&Open(std::io::Error::from_raw_os_error(code))).to_string();
+        let told = |code| Causes(&Open(std::io::Error::from_raw_os_error(code))).to_string();
         assert!(told(libc::EMFILE).contains("; raise the limit of open files"));
         assert!(!told(libc::ENOENT).contains("raise"));
     }
@@ -204,7 +204,7 @@ mod tests {
             (1_795_244_400_123, "2026-11-21T07:00:00.123Z"),
             (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
         ] {
-            assert_eq!(Moment(ms).to_string(), shown);
+            assert_eq!(Timestamp(ms).to_string(), shown);
         }
     }
 }

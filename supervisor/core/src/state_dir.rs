@@ -178,15 +178,15 @@ impl StateDir {
         if found.owner != user || found.mode & OTHERS_MAY_WRITE != 0 {
             let fresh = Looks::of(&fresh(&session).map_err(unreadable)?);
             match found.compared_with(fresh) {
-                Verdict::Ours => {}
-                Verdict::Foreign => {
+                DirVerdict::Ours => {}
+                DirVerdict::Foreign => {
                     return Err(StateDirError::ForeignOwner {
                         path: path(),
                         owner: found.owner,
                         user,
                     });
                 }
-                Verdict::Shared => {
+                DirVerdict::Shared => {
                     return Err(StateDirError::Shared {
                         path: path(),
                         mode: found.mode,
@@ -491,7 +491,7 @@ struct Looks {
 
 /// What our own directory is taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum DirVerdict {
     Ours,
     Foreign,
     Shared,
@@ -507,14 +507,14 @@ impl Looks {
 
     /// What this is where a file that we make is `fresh`: on a file system that knows no owners, or no
     /// modes, ours look like everybody's.
-    fn compared_with(self, fresh: Self) -> Verdict {
+    fn compared_with(self, fresh: Self) -> DirVerdict {
         if self.owner != fresh.owner {
-            return Verdict::Foreign;
+            return DirVerdict::Foreign;
         }
         if self.mode & OTHERS_MAY_WRITE & !fresh.mode != 0 {
-            return Verdict::Shared;
+            return DirVerdict::Shared;
         }
-        Verdict::Ours
+        DirVerdict::Ours
     }
 }
 
@@ -604,54 +604,54 @@ mod tests {
     fn a_file_system_that_knows_no_owners_or_modes_is_told_by_what_it_makes_of_ours() {
         let looks = |owner, mode| Looks { owner, mode };
         for (case, found, fresh, verdict) in [
-            ("ours", looks(0, 0o700), looks(0, 0o600), Verdict::Ours),
+            ("ours", looks(0, 0o700), looks(0, 0o600), DirVerdict::Ours),
             (
                 "the gateway's",
                 looks(1000, 0o700),
                 looks(0, 0o600),
-                Verdict::Foreign,
+                DirVerdict::Foreign,
             ),
             (
                 "we were root",
                 looks(0, 0o700),
                 looks(1000, 0o600),
-                Verdict::Foreign,
+                DirVerdict::Foreign,
             ),
             (
                 "unmapped",
                 looks(65534, 0o700),
                 looks(0, 0o600),
-                Verdict::Foreign,
+                DirVerdict::Foreign,
             ),
             (
                 "SMB, uid=1000",
                 looks(1000, 0o777),
                 looks(1000, 0o777),
-                Verdict::Ours,
+                DirVerdict::Ours,
             ),
             (
                 "NFS, squashed",
                 looks(65534, 0o700),
                 looks(65534, 0o600),
-                Verdict::Ours,
+                DirVerdict::Ours,
             ),
             (
                 "a shared one",
                 looks(0, 0o770),
                 looks(0, 0o600),
-                Verdict::Shared,
+                DirVerdict::Shared,
             ),
             (
                 "SMB, of a group",
                 looks(0, 0o770),
                 looks(0, 0o660),
-                Verdict::Ours,
+                DirVerdict::Ours,
             ),
             (
                 "SMB, and others",
                 looks(0, 0o772),
                 looks(0, 0o660),
-                Verdict::Shared,
+                DirVerdict::Shared,
             ),
         ] {
             assert_eq!(found.compared_with(fresh), verdict, "{case}");

@@ -16,7 +16,7 @@ use super::child;
 use super::descendants::{Descendants, Sight};
 use super::fork::{self, Side};
 use super::lock::DirLock;
-use super::machine::{Action, Event, Machine, Plan, Role, SpawnError, Verdict};
+use super::machine::{Action, Event, ExitVerdict, InitPlan, Machine, Role, SpawnError};
 use super::options::{Options, Reaping, Scope};
 use super::preflight::{self, PreflightError};
 use super::reaper::{Children, Names, Orphan, Stops};
@@ -64,7 +64,7 @@ impl<'a> Executor<'a> {
         helpers: &'a dyn Helpers,
         command: Vec<OsString>,
         instance: InstanceId,
-        plan: Plan,
+        plan: InitPlan,
         signals: Signals,
     ) -> Self {
         let gateway_environment = child::scrub(std::env::vars_os());
@@ -239,7 +239,7 @@ impl<'a> Executor<'a> {
         }
     }
 
-    fn perform(&mut self, action: Action, now: MonotonicMs) -> Option<Verdict> {
+    fn perform(&mut self, action: Action, now: MonotonicMs) -> Option<ExitVerdict> {
         match action {
             Action::Preflight => self.preflight(),
             Action::Spawn(role) => self.spawn(role),
@@ -436,7 +436,7 @@ impl<'a> Executor<'a> {
                 .predecessor
                 .as_deref()
                 .and_then(|name| name.parse().ok()),
-            made_way: self.machine.has_made_way(),
+            handed_over: self.machine.has_handed_over(),
             state,
             control,
             http: http.into_iter().map(owned).collect(),

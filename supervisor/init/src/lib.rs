@@ -49,7 +49,7 @@ pub use options::{
 };
 
 use executor::Executor;
-use machine::Plan;
+use machine::InitPlan;
 pub use sessionkeep_core::control::{Handover, Helpers};
 use sessionkeep_core::exit;
 use sessionkeep_core::record::InstanceId;
@@ -118,7 +118,7 @@ fn supervise(
     }
     // Seeded per process by the standard library.
     let jitter_seed = RandomState::new().hash_one(pid);
-    let plan = Plan::new(setup, options, jitter_seed);
+    let plan = InitPlan::new(setup, options, jitter_seed);
     Executor::new(setup, options, helpers, command, instance, plan, signals).run()
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use super::machine::{Cause, Ended, Note, Saved, Verdict};
+use super::machine::{Cause, Ended, ExitVerdict, Note, Saved};
 use sessionkeep_core::control::{Lifecycle, MonotonicMs};
 use sessionkeep_core::state_dir::Presence;
 
@@ -121,7 +121,7 @@ impl Report {
     }
 
     /// The last line; `state` is what became of our own directory, where there is one.
-    pub(super) fn last(&self, verdict: &Verdict, state: Option<Presence>, now: MonotonicMs) {
+    pub(super) fn last(&self, verdict: &ExitVerdict, state: Option<Presence>, now: MonotonicMs) {
         let until =
             |from: Option<MonotonicMs>, to: MonotonicMs| from.map(|at| millis(to.until(at)));
         let stop_ms = until(self.stopping, self.flushing.unwrap_or(now));

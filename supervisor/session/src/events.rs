@@ -36,7 +36,7 @@ const ROOT_MASK: AddWatchFlags = MASK
 
 /// Where to look, and how soon it is worth it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hint {
+pub enum FsEvent {
     /// Its writer closed it, or it was renamed into place: it is probably whole. Its fingerprint
     /// may be the one it had before, since two writes within one tick of the clock look alike;
     /// but a database that we took a snapshot of is reported like this too.
@@ -212,7 +212,7 @@ impl Events {
     ///
     /// # Errors
     /// What the kernel said; nothing is lost then that a scan would not find.
-    pub fn read(&mut self, dir: &Directory, each: &mut dyn FnMut(Hint)) -> io::Result<()> {
+    pub fn read(&mut self, dir: &Directory, each: &mut dyn FnMut(FsEvent)) -> io::Result<()> {
         let mut left = match &self.inotify {
             Ok(inotify) => queued(inotify)?,
             Err(_) => return Ok(()),
@@ -229,33 +229,33 @@ impl Events {
             };
             for event in events {
                 left = left.saturating_sub(size_of_event(&event));
-                let Some(hint) = self.hint(dir.profile, &event) else {
+                let Some(fs_event) = self.fs_event(dir.profile, &event) else {
                     continue;
                 };
-                if let Hint::Closed(path) | Hint::Touched(path) = &hint
+                if let FsEvent::Closed(path) | FsEvent::Touched(path) = &fs_event
                     && let Some(database) = Profile::database_of(path)
                 {
                     let is_known = self.databases.contains(&database);
                     // Shared memory holds nothing that a reader of the database needs.
                     let tells = !(is_known && path.name().ends_with(b"-shm"));
                     if tells && !dir.profile.skips(&database, false) {
-                        each(Hint::Touched(database));
+                        each(FsEvent::Touched(database));
                     }
                     if is_known {
                         continue;
                     }
                 }
-                each(hint);
+                each(fs_event);
             }
         }
         Ok(())
     }
 
-    fn hint(&mut self, profile: Profile, event: &InotifyEvent) -> Option<Hint> {
+    fn fs_event(&mut self, profile: Profile, event: &InotifyEvent) -> Option<FsEvent> {
         let is = |flag| event.mask.intersects(flag);
         if is(AddWatchFlags::IN_Q_OVERFLOW) {
             info!(target: "sync", "the kernel has dropped change notices; looking at everything");
-            return Some(Hint::Overflow);
+            return Some(FsEvent::Overflow);
         }
         // Of a watch that was dropped, late events may still be in the queue.
         let watched = self.watched.get(&event.wd)?;
@@ -270,11 +270,11 @@ impl Events {
             if !is(gone) {
                 // Of other directories the one above tells.
                 let is_own = watched.is_none() && is(AddWatchFlags::IN_ATTRIB);
-                return is_own.then_some(Hint::Own);
+                return is_own.then_some(FsEvent::Own);
             }
             return Some(match watched {
-                None => Hint::RootGone,
-                some => Hint::Subtree(some.clone()),
+                None => FsEvent::RootGone,
+                some => FsEvent::Subtree(some.clone()),
             });
         };
         let above = watched.as_ref().map_or(&[][..], RelPath::as_bytes);
@@ -288,9 +288,9 @@ impl Events {
         }
         Some(
             if is(AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO) {
-                Hint::Closed(path)
+                FsEvent::Closed(path)
             } else {
-                Hint::Touched(path)
+                FsEvent::Touched(path)
             },
         )
     }
@@ -300,7 +300,7 @@ impl Events {
         profile: Profile,
         mask: AddWatchFlags,
         path: RelPath,
-    ) -> Option<Hint> {
+    ) -> Option<FsEvent> {
         if mask.intersects(AddWatchFlags::IN_MOVED_FROM) {
             // The kernel's watches follow the directories to wherever they went, perhaps out of
             // the session directory; the names under which we know them are wrong from here on.
@@ -312,9 +312,9 @@ impl Events {
         let moved_or_made =
             AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_MOVED_FROM;
         Some(if mask.intersects(moved_or_made) {
-            Hint::Subtree(Some(path))
+            FsEvent::Subtree(Some(path))
         } else {
-            Hint::Touched(path)
+            FsEvent::Touched(path)
         })
     }
 

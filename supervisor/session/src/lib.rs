@@ -61,7 +61,7 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-pub use events::{Events, Hint};
+pub use events::{Events, FsEvent};
 pub use follow::NotFollowed;
 pub use form::{Form, FormReader};
 pub use freeze::{Freezer, ProcessFreezer, Thaw};
@@ -78,4 +78,4 @@ pub use sqlite::{Check, Image, Snapshot, SnapshotError, snapshot};
 pub use stable::{ReadError, Stable};
 pub use stage::{Stage, StageError, StagedFile, free_space};
 pub use unlocked::{Quiet, Stillness};
-pub use wal::Moment;
+pub use wal::WalPosition;

@@ -15,7 +15,7 @@ use rusqlite::{Connection, Error, ErrorCode, ffi};
 
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Soundness {
     /// Nothing.
     Sound,
     /// Content that the schema forbids, or nothing that could be checked; SQLite's words for the
@@ -38,7 +38,7 @@ const STRUCTURAL: [&str; 2] = ["*** in database ", "wrong # of entries in index 
 ///
 /// # Errors
 /// SQLite's, such as that the file is malformed where it was read.
-pub(super) fn check(connection: &Connection) -> rusqlite::Result<Verdict> {
+pub(super) fn check(connection: &Connection) -> rusqlite::Result<Soundness> {
     prepare(connection)?;
     let mut stand_ins = 0;
     let first = loop {
@@ -50,7 +50,7 @@ pub(super) fn check(connection: &Connection) -> rusqlite::Result<Verdict> {
                     _ => false,
                 };
                 if !known {
-                    return Ok(Verdict::Odd(words));
+                    return Ok(Soundness::Odd(words));
                 }
                 stand_ins += 1;
             }
@@ -60,16 +60,16 @@ pub(super) fn check(connection: &Connection) -> rusqlite::Result<Verdict> {
     match first {
         // The trees are looked at first, so that all of them are sound. What comes after the first
         // odd row is not looked at yet: a row that cannot be read at all is an error.
-        Some(Verdict::Odd(words)) => Ok(match findings(connection, i32::MAX)? {
-            Some(Verdict::Damaged(worse)) => Verdict::Damaged(worse),
-            _ => Verdict::Odd(words),
+        Some(Soundness::Odd(words)) => Ok(match findings(connection, i32::MAX)? {
+            Some(Soundness::Damaged(worse)) => Soundness::Damaged(worse),
+            _ => Soundness::Odd(words),
         }),
-        found => Ok(found.unwrap_or(Verdict::Sound)),
+        found => Ok(found.unwrap_or(Soundness::Sound)),
     }
 }
 
 /// The first finding that is damage or, where none is, the first one; of at most `max` of them.
-fn findings(connection: &Connection, max: i32) -> rusqlite::Result<Option<Verdict>> {
+fn findings(connection: &Connection, max: i32) -> rusqlite::Result<Option<Soundness>> {
     let mut statement = connection.prepare(&format!("PRAGMA quick_check({max})"))?;
     let mut rows = statement.query([])?;
     let mut odd = None;
@@ -79,9 +79,9 @@ fn findings(connection: &Connection, max: i32) -> rusqlite::Result<Option<Verdic
             return Ok(None);
         }
         if STRUCTURAL.iter().any(|start| words.starts_with(start)) {
-            return Ok(Some(Verdict::Damaged(words)));
+            return Ok(Some(Soundness::Damaged(words)));
         }
-        odd.get_or_insert(Verdict::Odd(words));
+        odd.get_or_insert(Soundness::Odd(words));
     }
     Ok(odd)
 }
@@ -216,14 +216,18 @@ mod tests {
                 .expect("reload");
         };
         let sound = make();
-        assert_eq!(check(&sound), Ok(Verdict::Sound), "CHECK is not looked at");
+        assert_eq!(
+            check(&sound),
+            Ok(Soundness::Sound),
+            "CHECK is not looked at"
+        );
         let strict = "CREATE TABLE t (n INTEGER PRIMARY KEY, m INTEGER, o NOT NULL) STRICT";
         let number = "CREATE TABLE t (n INTEGER PRIMARY KEY, m TEXT, o TEXT)";
         for sql in [&strict.replace("o NOT", "o ANY NOT"), number] {
             let db = make();
             declare(&db, "t", sql);
             let verdict = check(&db).expect("check");
-            assert!(matches!(verdict, Verdict::Odd(_)), "{sql}: {verdict:?}");
+            assert!(matches!(verdict, Soundness::Odd(_)), "{sql}: {verdict:?}");
         }
         // An index that belongs to other rows, beside odd content and without.
         for sql in [None, Some(number)] {
@@ -243,7 +247,7 @@ mod tests {
             }
             let verdict = check(&db).expect("check");
             assert!(
-                matches!(verdict, Verdict::Damaged(_)),
+                matches!(verdict, Soundness::Damaged(_)),
                 "{sql:?}: {verdict:?}"
             );
         }

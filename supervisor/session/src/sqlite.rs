@@ -33,10 +33,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Row, ffi};
 
 use super::identity::Login;
 use super::profile::sidecar_stem;
-use super::soundness::{self, Verdict};
+use super::soundness::{self, Soundness};
 use super::sqlite_vfs;
 use super::unlocked::Quiet;
-use super::wal::Moment;
+use super::wal::WalPosition;
 use sessionkeep_core::beneath::{self, Place};
 
 /// The first bytes of every SQLite database that is not empty.
@@ -188,7 +188,7 @@ pub struct Snapshot {
     connection: Connection,
     place: Place,
     image: Image,
-    moment: Option<Moment>,
+    moment: Option<WalPosition>,
     /// What shows that nobody writes, where no lock keeps writers away. The connection asks it, and is
     /// dropped before it.
     quiet: Option<Arc<Quiet>>,
@@ -210,9 +210,9 @@ impl Snapshot {
         });
         let (connection, image) = begun.map_err(|error| classify(error, place))?;
         let moment = match index_header(&connection) {
-            Some(header) => Moment::read(path, &header).ok(),
+            Some(header) => WalPosition::read(path, &header).ok(),
             None if is_wal(&connection) => u32::try_from(image.pages).ok().and_then(|pages| {
-                let moment = Moment::before_the_first_write(path, image.page_size, pages);
+                let moment = WalPosition::before_the_first_write(path, image.page_size, pages);
                 moment.ok().flatten()
             }),
             None => None,
@@ -264,14 +264,14 @@ impl Snapshot {
 
     /// Its moment, where the database is in WAL mode and its log tells one.
     #[must_use]
-    pub fn moment(&self) -> Option<Moment> {
+    pub fn moment(&self) -> Option<WalPosition> {
         self.moment
     }
 
     /// The pages, counted from 1 and in order, that may have changed since `before`; `None` where
     /// nothing tells, and all have to be read.
     #[must_use]
-    pub fn changed_since(&self, before: &Moment) -> Option<Vec<u32>> {
+    pub fn changed_since(&self, before: &WalPosition) -> Option<Vec<u32>> {
         let changed = self.moment?.changed_since(before, self.place.path());
         changed.unwrap_or_else(|error| {
             tracing::debug!(target: "sync", path = %String::from_utf8_lossy(self.place.name()), %error, "write-ahead log cannot be read; reading the whole database");
@@ -299,12 +299,12 @@ impl Snapshot {
     pub fn check(&self) -> Result<(), SnapshotError> {
         let verdict = soundness::check(&self.connection).map_err(|error| self.classify(error));
         self.unmoved(match verdict {
-            Ok(Verdict::Sound) => Ok(()),
-            Ok(Verdict::Odd(words)) => {
+            Ok(Soundness::Sound) => Ok(()),
+            Ok(Soundness::Odd(words)) => {
                 tracing::debug!(target: "sync", path = %String::from_utf8_lossy(self.place.name()), words, "database holds what its schema forbids, or cannot be checked without the gateway; it is sound, and stored as it is");
                 Ok(())
             }
-            Ok(Verdict::Damaged(words)) => Err(SnapshotError::Damaged(words)),
+            Ok(Soundness::Damaged(words)) => Err(SnapshotError::Damaged(words)),
             Err(error) => Err(error),
         })
     }
@@ -428,7 +428,7 @@ fn unreadable(page: u64) -> SnapshotError {
 ///
 /// SQLite hands it out as an opaque value (<https://sqlite.org/c3ref/snapshot.html>) whose content
 /// is that header, since that is what other processes' connections agree on. A field that would not
-/// be what it is taken for could not pass the checks of [`Moment::changed_since`].
+/// be what it is taken for could not pass the checks of [`WalPosition::changed_since`].
 fn index_header(connection: &Connection) -> Option<[u8; 48]> {
     let mut snapshot = std::ptr::null_mut();
     // SAFETY: the handle is that of an open connection, and the name is a C string. On success the

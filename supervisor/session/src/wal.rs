@@ -67,7 +67,7 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// A moment of a database in WAL mode: what a read transaction sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment {
+pub struct WalPosition {
     database: Identity,
     log: Identity,
     /// How many transactions were committed since the index was made; it wraps around.
@@ -88,7 +88,7 @@ pub struct Moment {
     untouched: Option<Untouched>,
 }
 
-impl Moment {
+impl WalPosition {
     /// The moment of a database in WAL mode whose log is empty, as a read transaction sees it that
     /// lasts; `None` where it is not, or where too little time has passed to tell a later change.
     pub(super) fn before_the_first_write(
@@ -190,7 +190,7 @@ impl Moment {
             }
         }
         let log = open_log()?;
-        let mut chain = Chain::new(&log, self);
+        let mut chain = FrameChain::new(&log, self);
         if self.salts == before.salts {
             // The same log has only grown. SQLite itself vouches for the frames up to the one that the
             // index names, and reads them unchecked: their headers are enough.
@@ -234,7 +234,7 @@ impl Moment {
             return Ok(Some(Vec::new()));
         }
         let log = open_log()?;
-        let mut chain = Chain::new(&log, self);
+        let mut chain = FrameChain::new(&log, self);
         if !chain.begin(self.salts)? || chain.beginnings != 0 {
             return Ok(None);
         }
@@ -246,7 +246,7 @@ impl Moment {
     }
 
     /// The pages of a chain that leads from `before` to this moment, if it has all transactions.
-    fn told_by(&self, chain: Chain<'_>, before: &Self) -> Option<Vec<u32>> {
+    fn told_by(&self, chain: FrameChain<'_>, before: &Self) -> Option<Vec<u32>> {
         let transactions = self.transactions.wrapping_sub(before.transactions);
         if transactions != chain.transactions {
             return None;
@@ -278,10 +278,10 @@ pub fn told_between(
     now: &[u8; 48],
     log: &File,
 ) -> io::Result<Option<Vec<u32>>> {
-    let of = |header| Moment::decode(Identity(0, 0), Identity(0, 0), header);
+    let of = |header| WalPosition::decode(Identity(0, 0), Identity(0, 0), header);
     let now = of(now);
     let before = before.map_or_else(
-        || Moment {
+        || WalPosition {
             transactions: 0,
             frames: 0,
             pages: 1,
@@ -312,7 +312,7 @@ fn open_log(path: &Path) -> io::Result<File> {
 }
 
 /// Frames of the log, one after the other, as far as their checksums continue each other.
-struct Chain<'f> {
+struct FrameChain<'f> {
     log: &'f File,
     frame: usize,
     big_endian: bool,
@@ -331,8 +331,8 @@ struct Chain<'f> {
     buffer: Vec<u8>,
 }
 
-impl<'f> Chain<'f> {
-    fn new(log: &'f File, moment: &Moment) -> Self {
+impl<'f> FrameChain<'f> {
+    fn new(log: &'f File, moment: &WalPosition) -> Self {
         let frame = FRAME_HEADER + moment.page_size as usize;
         Self {
             log,

@@ -14,7 +14,7 @@ use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Document, doc};
 use sessionkeep_archive::format::{Change, Extent, frame_place, open_frame};
 use sessionkeep_archive::version::read_listing;
-use sessionkeep_core::entry::Kind;
+use sessionkeep_core::entry::EntryKind;
 use sessionkeep_core::record::{ArchiveName, RecordKind};
 use sessionkeep_core::secret::Secret;
 use sessionkeep_stores::MongoStore;
@@ -155,7 +155,7 @@ impl ProductWatch {
         let is_database = self.image.is_of(&path);
         let hash = match change {
             Change::Put {
-                kind: Kind::File { hash, .. },
+                kind: EntryKind::File { hash, .. },
                 extents,
                 ..
             } => {

@@ -8,7 +8,7 @@ use sessionkeep_archive::builder::{Builder, PackSink};
 use sessionkeep_archive::store::MemoryStore;
 use sessionkeep_archive::tree::{Leaf, Tree};
 use sessionkeep_archive::writer::{Outcome, Summary, Writer};
-use sessionkeep_core::entry::{Digest, Kind, Meta, Owner, RelPath};
+use sessionkeep_core::entry::{Digest, EntryKind, Meta, Owner, RelPath};
 use sessionkeep_core::record::{ArchiveName, Header, PackId};
 
 /// Files of one Baileys account that is in use.
@@ -145,7 +145,7 @@ impl Archive {
 pub(crate) fn file(size: u64, hash: Digest) -> Leaf<()> {
     Leaf {
         meta: meta(),
-        kind: Kind::File { size, hash },
+        kind: EntryKind::File { size, hash },
         extra: (),
     }
 }

@@ -35,7 +35,7 @@ pub enum Remote {
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Plan {
+pub enum BootPlan {
     /// Nothing anywhere: the gateway starts on an empty directory.
     FirstBoot,
     /// The directory stays, and becomes the archive's first commit.
@@ -76,7 +76,7 @@ pub enum RestoreReason {
     Wiped,
 }
 
-impl Plan {
+impl BootPlan {
     /// In words, for the log.
     #[must_use]
     pub fn because(&self) -> &'static str {
@@ -115,18 +115,22 @@ impl Plan {
 
 /// The table of `docs/restore.md`.
 #[must_use]
-pub fn decide(local: &Local, remote: &Remote) -> Plan {
+pub fn decide(local: &Local, remote: &Remote) -> BootPlan {
     let (header, stored_credentials) = match remote {
-        Remote::Empty if local.has_files => return Plan::Adopt,
-        Remote::Empty => return Plan::FirstBoot,
+        Remote::Empty if local.has_files => return BootPlan::Adopt,
+        Remote::Empty => return BootPlan::FirstBoot,
         // A directory of which nothing can be said to be newer: the newest whole commit decides.
-        Remote::Damaged { .. } if !local.has_files => return Plan::Restore(RestoreReason::Empty),
+        Remote::Damaged { .. } if !local.has_files => {
+            return BootPlan::Restore(RestoreReason::Empty);
+        }
         Remote::Damaged { last_epoch } => {
             return match &local.marker {
                 // Nobody else has held the lease since: what cannot be read came from here.
-                Some(marker) if marker.epoch == *last_epoch => Plan::Keep(KeepReason::OwnCommits),
-                Some(_) => Plan::Restore(RestoreReason::MovedOn),
-                None => Plan::Restore(RestoreReason::Unknown),
+                Some(marker) if marker.epoch == *last_epoch => {
+                    BootPlan::Keep(KeepReason::OwnCommits)
+                }
+                Some(_) => BootPlan::Restore(RestoreReason::MovedOn),
+                None => BootPlan::Restore(RestoreReason::Unknown),
             };
         }
         Remote::Head {
@@ -135,13 +139,13 @@ pub fn decide(local: &Local, remote: &Remote) -> Plan {
         } => (header, has_credentials),
     };
     if !local.has_files {
-        return Plan::Restore(RestoreReason::Empty);
+        return BootPlan::Restore(RestoreReason::Empty);
     }
     let Some(marker) = &local.marker else {
-        return Plan::Restore(RestoreReason::Unknown);
+        return BootPlan::Restore(RestoreReason::Unknown);
     };
     if marker.history != header.history.to_string() {
-        return Plan::Restore(RestoreReason::OtherHistory);
+        return BootPlan::Restore(RestoreReason::OtherHistory);
     }
     let unmoved = header.changed_at <= marker.seq && header.seq >= marker.seq;
     // The root is compared too: numbers alone can come to the same in a store that was set back
@@ -157,12 +161,12 @@ pub fn decide(local: &Local, remote: &Remote) -> Plan {
     } else if header.seq < marker.seq && header.epoch <= marker.epoch {
         KeepReason::StoreSetBack
     } else {
-        return Plan::Restore(RestoreReason::MovedOn);
+        return BootPlan::Restore(RestoreReason::MovedOn);
     };
     if *stored_credentials == Some(true) && !local.has_credentials {
-        return Plan::Restore(RestoreReason::CredentialsLost);
+        return BootPlan::Restore(RestoreReason::CredentialsLost);
     }
-    Plan::Keep(keep)
+    BootPlan::Keep(keep)
 }
 
 /// Whether a marker speaks of this archive.
@@ -242,7 +246,7 @@ mod tests {
 
     #[test]
     fn the_table_of_the_design_row_by_row() {
-        use Plan::{Adopt, FirstBoot, Keep, Restore};
+        use BootPlan::{Adopt, FirstBoot, Keep, Restore};
         let other = Marker {
             history: "ff".into(),
             ..marker(9, 2)
@@ -368,11 +372,11 @@ mod tests {
         }));
         assert_eq!(
             decide(&local, &head(9, 3, 9, 3)),
-            Plan::Restore(RestoreReason::MovedOn)
+            BootPlan::Restore(RestoreReason::MovedOn)
         );
         assert_eq!(
             decide(&local, &head(9, 2, 9, 2)),
-            Plan::Keep(KeepReason::OwnCommits)
+            BootPlan::Keep(KeepReason::OwnCommits)
         );
     }
 
@@ -384,7 +388,7 @@ mod tests {
         };
         assert_eq!(
             decide(&local, &head(9, 2, 9, 2)),
-            Plan::Restore(RestoreReason::CredentialsLost)
+            BootPlan::Restore(RestoreReason::CredentialsLost)
         );
         let Remote::Head { header, .. } = head(9, 2, 9, 2) else {
             unreachable!()
@@ -393,6 +397,9 @@ mod tests {
             header,
             has_credentials: Some(false),
         };
-        assert_eq!(decide(&local, &logged_out), Plan::Keep(KeepReason::Unmoved));
+        assert_eq!(
+            decide(&local, &logged_out),
+            BootPlan::Keep(KeepReason::Unmoved)
+        );
     }
 }

@@ -9,7 +9,7 @@ use sessionkeep_archive::store::{MemoryStore, Store};
 use sessionkeep_archive::tree::{Leaf, Tree};
 use sessionkeep_archive::upload::Upload;
 use sessionkeep_archive::writer::{Outcome, Summary, Writer};
-use sessionkeep_core::entry::{Digest, Kind, Meta, Owner, RelPath};
+use sessionkeep_core::entry::{Digest, EntryKind, Meta, Owner, RelPath};
 use sessionkeep_core::record::ArchiveName;
 use sessionkeep_core::state_dir::StateDir;
 
@@ -74,7 +74,7 @@ impl History {
             .map(|(name, content)| (RelPath::new(*name).expect("a path"), content.to_vec()))
             .collect();
         for (path, content) in &files {
-            let kind = Kind::File {
+            let kind = EntryKind::File {
                 size: content.len() as u64,
                 hash: Digest::of(content),
             };

@@ -21,7 +21,7 @@ use super::{BootError, Site};
 use sessionkeep_archive::fetch::Fetch;
 use sessionkeep_archive::version::Version;
 use sessionkeep_core::beneath::{self, Place};
-use sessionkeep_core::entry::{Digest, Kind, RelPath};
+use sessionkeep_core::entry::{Digest, EntryKind, RelPath};
 use sessionkeep_core::file_owner::is_refused;
 use sessionkeep_core::state_dir::own_dir;
 use sessionkeep_session::form::is_torn;
@@ -96,7 +96,8 @@ fn suspects(site: &Site<'_>, version: &Version) -> HashMap<RelPath, Form> {
         if found.kind != FoundKind::File || !json::is_json_name(&found.path) {
             return;
         }
-        let Some(Kind::File { size, hash }) = version.tree.get(&found.path).map(|leaf| &leaf.kind)
+        let Some(EntryKind::File { size, hash }) =
+            version.tree.get(&found.path).map(|leaf| &leaf.kind)
         else {
             return;
         };

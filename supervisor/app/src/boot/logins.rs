@@ -6,11 +6,11 @@
 
 use tracing::{debug, info};
 
-use super::decide::{KeepReason, Local, Plan, Remote, RestoreReason, decide};
-use super::remains::{self, Judgement, stored_logins};
+use super::decide::{BootPlan, KeepReason, Local, Remote, RestoreReason, decide};
+use super::leftovers::{self, Judgement, stored_logins};
 use super::{BootError, Site};
 use sessionkeep_archive::version::Version;
-use sessionkeep_core::entry::{Kind, RelPath};
+use sessionkeep_core::entry::{EntryKind, RelPath};
 use sessionkeep_core::record::Header;
 use sessionkeep_session::identity::{CREDENTIALS, is_database_name};
 use sessionkeep_session::{FoundKind, Look};
@@ -30,7 +30,7 @@ impl Site<'_> {
         local: &Local,
         header: &Header,
         version: &mut Version,
-    ) -> Result<Plan, BootError> {
+    ) -> Result<BootPlan, BootError> {
         let mut local = local.clone();
         if local.marker.as_ref().is_some_and(|marker| marker.unjudged) {
             return self.judge(version).await;
@@ -38,7 +38,7 @@ impl Site<'_> {
         let is_credentials = |(path, _): (RelPath, _)| path.name() == CREDENTIALS;
         let mut stored = version.tree.iter().any(is_credentials);
         if !local.has_credentials {
-            let found = remains::look(&self.directory, &version.tree);
+            let found = leftovers::look(&self.directory, &version.tree);
             local.has_credentials = !found.logins.is_empty() || found.unread;
             if !local.has_credentials && !stored {
                 stored = self.stores_login_in_database(version).await?;
@@ -57,7 +57,7 @@ impl Site<'_> {
             .tree
             .iter()
             .filter(|(path, leaf)| {
-                let Kind::File { size, .. } = leaf.kind else {
+                let EntryKind::File { size, .. } = leaf.kind else {
                     return false;
                 };
                 is_database_name(path)
@@ -83,16 +83,16 @@ impl Site<'_> {
     }
 
     /// Judges a directory that was emptied or made anew while the life before this one used it.
-    async fn judge(&self, version: &mut Version) -> Result<Plan, BootError> {
-        let found = remains::look(&self.directory, &version.tree);
+    async fn judge(&self, version: &mut Version) -> Result<BootPlan, BootError> {
+        let found = leftovers::look(&self.directory, &version.tree);
         let stored = stored_logins(&**self.store, version, self.state, |_| true).await?;
-        let judgement = remains::judge(&stored, &found);
+        let judgement = leftovers::judge(&stored, &found);
         info!(target: "boot", ?judgement, "the directory was emptied or made anew while it was in use");
         Ok(match judgement {
-            Judgement::NewLogin(_) | Judgement::Appeared => Plan::Keep(KeepReason::NewLogin),
-            Judgement::Kept => Plan::Keep(KeepReason::OwnCommits),
+            Judgement::NewLogin(_) | Judgement::Appeared => BootPlan::Keep(KeepReason::NewLogin),
+            Judgement::Kept => BootPlan::Keep(KeepReason::OwnCommits),
             Judgement::Empty | Judgement::NoLogin | Judgement::WrittenFromMemory(_) => {
-                Plan::Restore(RestoreReason::Wiped)
+                BootPlan::Restore(RestoreReason::Wiped)
             }
         })
     }

@@ -14,9 +14,9 @@ mod error;
 #[cfg(test)]
 mod fallback_tests;
 mod heal;
+pub mod leftovers;
 mod logins;
 mod mounts;
-pub mod remains;
 pub mod restore;
 mod room;
 pub mod survey;
@@ -38,13 +38,13 @@ use sessionkeep_archive::writer::{Outcome as Appended, Writer, now_ms};
 use sessionkeep_archive::{ArchiveError, checkpoint};
 use sessionkeep_core::boot_time::BootInstant;
 use sessionkeep_core::entry::Digest;
-use sessionkeep_core::human::Chain;
+use sessionkeep_core::human::Causes;
 use sessionkeep_core::record::{Header, Seq};
 use sessionkeep_core::state_dir::StateDir;
 use sessionkeep_session::{Directory, Marker, Mode, Recovered, clear_scratch, marker, recover};
 
 use crate::progress::Progress;
-use decide::{KeepReason, Local, Plan, Remote, decide};
+use decide::{BootPlan, KeepReason, Local, Remote, decide};
 pub use error::BootError;
 use restore::{FallBack, Own, Place, Staged, stage_newest_whole};
 use survey::survey;
@@ -54,7 +54,7 @@ use survey::survey;
 pub struct Booted {
     /// What was done; `None` where the store could not be reached and the directory was taken as
     /// it is (`store.unreachable: local`).
-    pub plan: Option<Plan>,
+    pub plan: Option<BootPlan>,
     /// The commit that the directory stands for; 0 for none.
     pub seq: Seq,
     /// Files of the restored tree; 0 where nothing was restored.
@@ -118,10 +118,10 @@ pub async fn boot(
                 error => error,
             });
         }
-        warn!(target: "boot", error = %Chain(&error), limit = ownership::limit(settings.store.wait), "the store stopped answering; starting over");
+        warn!(target: "boot", error = %Causes(&error), limit = ownership::limit(settings.store.wait), "the store stopped answering; starting over");
         tell(WaitReason::Store {
             silent: since.elapsed(),
-            words: Chain(&error).to_string(),
+            words: Causes(&error).to_string(),
         });
         tokio::time::sleep(pause).await;
     }
@@ -173,7 +173,7 @@ async fn try_once(
         Err(unavailable @ OwnershipError::StoreUnavailable { .. })
             if settings.store.unreachable == Unreachable::Local && may_start_alone(&local) =>
         {
-            warn!(target: "boot", error = %Chain(&unavailable), "starting on the local directory; its changes are not safe until the store is back");
+            warn!(target: "boot", error = %Causes(&unavailable), "starting on the local directory; its changes are not safe until the store is back");
             mounts::are_there(&directory, state, None)?;
             let seq = local.marker.map_or(0, |marker| marker.seq);
             return Ok(Booted::nothing_done(seq, begun.elapsed()));
@@ -225,7 +225,7 @@ async fn try_once(
             // Whoever comes next need not wait for a lease that nobody uses.
             let released = store.release_lease(&settings.archive, &who.instance, epoch);
             if let Err(error) = released.await {
-                warn!(target: "boot", error = %Chain(&error), "the lease could not be released; it will expire");
+                warn!(target: "boot", error = %Causes(&error), "the lease could not be released; it will expire");
             }
             Err(error)
         }
@@ -270,7 +270,7 @@ fn may_do_without_writes(settings: &Settings, target: Target, error: &BootError)
 
 /// The name under which what was in a directory is set aside: the time, fit for a file name.
 fn label_now() -> String {
-    sessionkeep_core::human::Moment::now()
+    sessionkeep_core::human::Timestamp::now()
         .to_string()
         .replace(':', "-")
 }
@@ -314,8 +314,8 @@ impl Site<'_> {
         info!(target: "boot", because, "plan made");
         let mut booted = Booted::nothing_done(0, Duration::ZERO);
         match plan {
-            Plan::FirstBoot | Plan::Adopt => {}
-            Plan::Keep(reason) => {
+            BootPlan::FirstBoot | BootPlan::Adopt => {}
+            BootPlan::Keep(reason) => {
                 mounts::are_there(&self.directory, self.state, version.as_ref())?;
                 if reason == KeepReason::StoreSetBack {
                     let (marker, head) =
@@ -330,7 +330,7 @@ impl Site<'_> {
                     heal::heal(self, version).await?;
                 }
             }
-            Plan::Restore(_) => self.restore(head, target, &mut writer, &mut booted).await?,
+            BootPlan::Restore(_) => self.restore(head, target, &mut writer, &mut booted).await?,
         }
         let root = writer.head().map(|head| head.root).unwrap_or_default();
         self.marker(writer.head(), root)
@@ -381,14 +381,14 @@ impl Site<'_> {
         local: &Local,
         head: &Head,
         target: Target,
-    ) -> Result<(Plan, Option<Version>), BootError> {
+    ) -> Result<(BootPlan, Option<Version>), BootError> {
         if let Target::Commit(_) = target {
             let reason = if local.has_files {
                 decide::RestoreReason::MovedOn
             } else {
                 decide::RestoreReason::Empty
             };
-            return Ok((Plan::Restore(reason), None));
+            return Ok((BootPlan::Restore(reason), None));
         }
         let header = match head {
             Head::None => return Ok((decide(local, &Remote::Empty), None)),
@@ -407,7 +407,7 @@ impl Site<'_> {
             has_credentials: None,
         };
         let plan = decide(local, &known);
-        if !matches!(plan, Plan::Keep(_)) {
+        if !matches!(plan, BootPlan::Keep(_)) {
             return Ok((plan, None));
         }
         // Only a directory that would stay is worth comparing with the stored tree.

@@ -2,7 +2,7 @@
 //! now, or the watcher would take what was on it for deleted.
 
 use sessionkeep_archive::version::Version;
-use sessionkeep_core::entry::{Kind, RelPath};
+use sessionkeep_core::entry::{EntryKind, RelPath};
 use sessionkeep_core::state_dir::StateDir;
 use sessionkeep_session::mounts::{self, Mounts};
 use sessionkeep_session::{Directory, Look};
@@ -63,7 +63,7 @@ fn lies_here(directory: &Directory, version: &Version, path: &RelPath) -> bool {
         .filter(|(at, _)| at == path || at.is_within(path))
         .all(|(at, leaf)| match directory.look(&at) {
             Look::Found(found) => match leaf.kind {
-                Kind::File { size, .. } => found.print.size == size,
+                EntryKind::File { size, .. } => found.print.size == size,
                 _ => true,
             },
             _ => false,

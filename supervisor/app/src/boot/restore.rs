@@ -10,7 +10,7 @@ use sessionkeep_archive::store::Store;
 use sessionkeep_archive::version::{Source, Version, head_of};
 use sessionkeep_archive::writer::Summary;
 use sessionkeep_archive::{ArchiveError, Result as ArchiveResult};
-use sessionkeep_core::entry::{Kind, Meta, Owner, symlink_stays_inside};
+use sessionkeep_core::entry::{EntryKind, Meta, Owner, symlink_stays_inside};
 use sessionkeep_core::memory;
 use sessionkeep_core::record::{ArchiveName, Header};
 use sessionkeep_core::state_dir::StateDir;
@@ -217,11 +217,11 @@ async fn stage_version(
     let mut wanted = 0;
     for (path, leaf) in version.tree.iter() {
         match &leaf.kind {
-            Kind::Dir => {
+            EntryKind::Dir => {
                 stage.dir(&path)?;
                 stage.set_dir_meta(&path, &leaf.meta)?;
             }
-            Kind::Symlink { target } => {
+            EntryKind::Symlink { target } => {
                 if !symlink_stays_inside(&path, target) {
                     let error = ArchiveError::Refused(format!(
                         "{path} is a link that leaves the directory"
@@ -231,12 +231,12 @@ async fn stage_version(
                 stage.symlink(&path, target, &leaf.meta)?;
             }
             // It comes with the file that it is a name of.
-            Kind::File { .. } if links.contains_key(&path) => {}
-            Kind::File { size: 0, .. } => {
+            EntryKind::File { .. } if links.contains_key(&path) => {}
+            EntryKind::File { size: 0, .. } => {
                 metas.push(leaf.meta);
                 stage.file(&path, &leaf.meta, &[])?;
             }
-            Kind::File { .. } => {
+            EntryKind::File { .. } => {
                 metas.push(leaf.meta);
                 wanted += 1;
             }

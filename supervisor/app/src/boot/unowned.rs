@@ -7,7 +7,7 @@
 
 use tracing::{debug, info, warn};
 
-use super::decide::{Local, Plan};
+use super::decide::{BootPlan, Local};
 use super::error::BootError;
 use super::{Booted, Head, Site, Target, heal, label_now, mounts};
 use crate::config::OutagePolicy;
@@ -16,7 +16,7 @@ use sessionkeep_archive::ArchiveError;
 use sessionkeep_archive::store::Lease;
 use sessionkeep_archive::version::head_of;
 use sessionkeep_archive::writer::now_ms;
-use sessionkeep_core::human::Chain;
+use sessionkeep_core::human::Causes;
 use sessionkeep_session::{Marker, Mode, marker};
 
 /// Who could be running the gateway now.
@@ -69,7 +69,7 @@ impl Site<'_> {
                 Head::Unreadable { seq, error }
             }
             Err(error) => {
-                debug!(target: "boot", error = %Chain(&error), "commits cannot be read either");
+                debug!(target: "boot", error = %Causes(&error), "commits cannot be read either");
                 return Err(refused);
             }
         };
@@ -79,19 +79,19 @@ impl Site<'_> {
         let mut booted = Booted::nothing_done(0, std::time::Duration::ZERO);
         match plan {
             // A new login that nothing keeps, or files of which nothing says whose they are.
-            Plan::FirstBoot => return Err(refused),
-            Plan::Adopt if local.marker.is_none() => return Err(refused),
-            Plan::Adopt => {}
-            Plan::Keep(_) => {
+            BootPlan::FirstBoot => return Err(refused),
+            BootPlan::Adopt if local.marker.is_none() => return Err(refused),
+            BootPlan::Adopt => {}
+            BootPlan::Keep(_) => {
                 mounts::are_there(&self.directory, self.state, version.as_ref())?;
                 if let Some(mut version) = version {
                     heal::heal_databases(&self, &mut version).await?;
                     heal::heal(&self, version).await?;
                 }
             }
-            Plan::Restore(_) => self.restore_unowned(head, &mut booted).await?,
+            BootPlan::Restore(_) => self.restore_unowned(head, &mut booted).await?,
         }
-        warn!(target: "boot", error = %Chain(&refused), because = plan.because(), "starting without owning the session, since the store takes no writes; changes are not safe until it does");
+        warn!(target: "boot", error = %Causes(&refused), because = plan.because(), "starting without owning the session, since the store takes no writes; changes are not safe until it does");
         booted.plan = Some(plan);
         booted.seq = booted.seq.max(local.marker.map_or(0, |marker| marker.seq));
         Ok(booted)

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::config::{self, Flags, HttpSettings, Settings};
 use crate::process::runtime;
 use sessionkeep_archive::store::{Finding, Lease, Severity, StoreError};
-use sessionkeep_core::human::{Bytes, Chain, Moment, Took};
+use sessionkeep_core::human::{Bytes, Causes, Timestamp, Took};
 use sessionkeep_core::state_dir::StateDir;
 use sessionkeep_session::{Directory, Marker, MarkerError, free_space, is_interrupted};
 
@@ -175,29 +175,42 @@ fn directory(settings: &Settings, findings: &mut Vec<Finding>) {
         return;
     }
     if !dir.exists() {
-        let parent = dir
-            .ancestors()
-            .find(|above| above.exists())
-            .unwrap_or(Path::new("/"));
-        let writable = nix::unistd::access(parent, nix::unistd::AccessFlags::W_OK).is_ok();
-        findings.push(if writable {
-            good(
-                "directory",
-                format!("{} does not exist yet and will be made", dir.display()),
-            )
-        } else {
-            bad(
-                "directory",
-                format!(
-                    "{} does not exist and {} is not writable",
-                    dir.display(),
-                    parent.display()
-                ),
-                "mount it, or give another SESSIONKEEP_DIR",
-            )
-        });
+        findings.push(not_made_yet(dir));
         return;
     }
+    content(settings, findings);
+    room(dir, findings);
+    own_directory(settings, findings);
+}
+
+/// A session directory that does not exist.
+fn not_made_yet(dir: &Path) -> Finding {
+    let parent = dir
+        .ancestors()
+        .find(|above| above.exists())
+        .unwrap_or(Path::new("/"));
+    let writable = nix::unistd::access(parent, nix::unistd::AccessFlags::W_OK).is_ok();
+    if writable {
+        good(
+            "directory",
+            format!("{} does not exist yet and will be made", dir.display()),
+        )
+    } else {
+        bad(
+            "directory",
+            format!(
+                "{} does not exist and {} is not writable",
+                dir.display(),
+                parent.display()
+            ),
+            "mount it, or give another SESSIONKEEP_DIR",
+        )
+    }
+}
+
+/// What is in the session directory, and whether it may be read and written.
+fn content(settings: &Settings, findings: &mut Vec<Finding>) {
+    let dir = &settings.dir;
     let access = nix::unistd::AccessFlags::R_OK
         | nix::unistd::AccessFlags::W_OK
         | nix::unistd::AccessFlags::X_OK;
@@ -237,6 +250,9 @@ fn directory(settings: &Settings, findings: &mut Vec<Finding>) {
             "make it writable for the user that runs sessionkeep",
         )),
     }
+}
+
+fn room(dir: &Path, findings: &mut Vec<Finding>) {
     match free_space(dir) {
         Ok(free) if free < SPACE_MIN => findings.push(bad(
             "free space",
@@ -249,7 +265,11 @@ fn directory(settings: &Settings, findings: &mut Vec<Finding>) {
         )),
         Err(error) => findings.push(warning("free space", error.to_string(), "")),
     }
-    let state = match StateDir::existing(dir) {
+}
+
+/// What `.sessionkeep` says of the archive, and of a restore that was interrupted.
+fn own_directory(settings: &Settings, findings: &mut Vec<Finding>) {
+    let state = match StateDir::existing(&settings.dir) {
         Ok(state) => state,
         Err(error) => {
             findings.push(bad(
@@ -282,7 +302,7 @@ fn directory(settings: &Settings, findings: &mut Vec<Finding>) {
             "the next start treats the files as unknown: where the store has a session, they are set aside",
         )),
         // No start gets past these.
-        Err(error) => findings.push(bad("marker", Chain(&error).to_string(), "as it says")),
+        Err(error) => findings.push(bad("marker", Causes(&error).to_string(), "as it says")),
     }
     match state.as_ref().map_or(Ok(false), is_interrupted) {
         Ok(false) => {}
@@ -291,7 +311,7 @@ fn directory(settings: &Settings, findings: &mut Vec<Finding>) {
             "one was interrupted while it was put in place".to_owned(),
             "the next start finishes it",
         )),
-        Err(error) => findings.push(bad("restore", Chain(&error).to_string(), "as it says")),
+        Err(error) => findings.push(bad("restore", Causes(&error).to_string(), "as it says")),
     }
 }
 
@@ -379,7 +399,7 @@ fn lease(found: Result<Option<Lease>, StoreError>) -> Vec<Finding> {
             format!(
                 "it was set back by {}, found at {}",
                 Took(Duration::from_millis(found.by_ms)),
-                Moment(found.found_ms)
+                Timestamp(found.found_ms)
             ),
             "run NTP on the store's host, on all members of a replica set; leases and the history's \
              grace go by that clock",

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::config::Flags;
 use crate::process::runtime;
 use sessionkeep_archive::store::{Broken, Lease};
-use sessionkeep_core::human::{Moment, Took};
+use sessionkeep_core::human::{Timestamp, Took};
 
 use super::context;
 
@@ -78,7 +78,7 @@ pub(super) fn as_json(lease: &Lease) -> Value {
         .map(|waiter| {
             json!({
                 "instance": waiter.instance,
-                "since": Moment(waiter.since_ms).to_string(),
+                "since": Timestamp(waiter.since_ms).to_string(),
                 "asks_for_takeover": waiter.asks == Some(lease.epoch),
             })
         })
@@ -87,7 +87,7 @@ pub(super) fn as_json(lease: &Lease) -> Value {
         "instance": lease.instance,
         "epoch": lease.epoch,
         "remaining_seconds": lease.remaining.as_secs_f64(),
-        "since": Moment(lease.since_ms).to_string(),
+        "since": Timestamp(lease.since_ms).to_string(),
         "waiting": waiting,
     })
 }
@@ -105,7 +105,7 @@ pub(super) fn lines(lease: Option<&Lease>) -> String {
         false => format!(
             "owner      {} since {} (epoch {})\n",
             lease.instance,
-            Moment(lease.since_ms),
+            Timestamp(lease.since_ms),
             lease.epoch
         ),
     };
@@ -123,7 +123,7 @@ pub(super) fn lines(lease: Option<&Lease>) -> String {
             text,
             "waiting    {} since {}{asks}",
             waiter.instance,
-            Moment(waiter.since_ms)
+            Timestamp(waiter.since_ms)
         );
     }
     text

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::config::Flags;
 use crate::process::runtime;
-use sessionkeep_core::human::{Bytes, Moment};
+use sessionkeep_core::human::{Bytes, Timestamp};
 use sessionkeep_core::record::{Header, RecordKind, Seq};
 
 use super::context;
@@ -58,7 +58,7 @@ pub(super) fn kind(header: &Header) -> &'static str {
 pub(super) fn as_json(header: &Header) -> Value {
     json!({
         "seq": header.seq,
-        "time": Moment(header.time_ms).to_string(),
+        "time": Timestamp(header.time_ms).to_string(),
         "kind": kind(header),
         "changes": header.changes,
         "bytes": header.bytes,
@@ -83,7 +83,7 @@ fn table(headers: &[Header]) -> String {
             table,
             "{:>8}  {:24}  {:10}  {:>7}  {:>10}  {:>7}  {}",
             header.seq,
-            Moment(header.time_ms).to_string(),
+            Timestamp(header.time_ms).to_string(),
             kind(header),
             header.changes,
             Bytes(header.bytes).to_string(),

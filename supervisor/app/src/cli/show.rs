@@ -10,8 +10,8 @@ use crate::process::runtime;
 use sessionkeep_archive::format::Change;
 use sessionkeep_archive::version::{check_record, read_listing};
 use sessionkeep_archive::{Aside, Links};
-use sessionkeep_core::entry::{Kind, RelPath};
-use sessionkeep_core::human::{Bytes, Moment};
+use sessionkeep_core::entry::{EntryKind, RelPath};
+use sessionkeep_core::human::{Bytes, Timestamp};
 use sessionkeep_core::record::{RecordKind, Seq};
 
 use super::{context, log};
@@ -72,7 +72,7 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
         "commit {} ({}) of {} by {} at epoch {}\n{} files, {}, root {}\n\n",
         header.seq,
         log::kind(&header),
-        Moment(header.time_ms),
+        Timestamp(header.time_ms),
         header.instance,
         header.epoch,
         header.live_files,
@@ -103,7 +103,7 @@ pub(super) fn main(args: &Args, flags: &Flags) -> anyhow::Result<ExitCode> {
 fn size(change: &Change) -> Option<u64> {
     match change {
         Change::Put {
-            kind: Kind::File { size, .. },
+            kind: EntryKind::File { size, .. },
             ..
         }
         | Change::Patch { size, .. } => Some(*size),

@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use crate::config::{Flags, Settings};
 use crate::process::runtime;
 use sessionkeep_archive::store::{Lease, StoreError, Usage};
-use sessionkeep_core::human::{Bytes, Chain, Moment};
+use sessionkeep_core::human::{Bytes, Causes, Timestamp};
 use sessionkeep_core::record::Header;
 
-use super::{context, glance, health, lease, log};
+use super::{context, health, lease, log, status_text};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -98,7 +98,7 @@ fn show(
             "head": stored.head.as_ref().map(log::as_json),
             "lease": match &stored.lease {
                 Ok(lease) => json!(lease.as_ref().map(lease::as_json)),
-                Err(error) => json!({ "error": Chain(error).to_string() }),
+                Err(error) => json!({ "error": Causes(error).to_string() }),
             },
             "usage": { "commits": stored.usage.commits, "commit_bytes": stored.usage.commit_bytes,
                        "packs": stored.usage.packs, "pack_bytes": stored.usage.pack_bytes },
@@ -132,7 +132,7 @@ fn told(
 ) -> String {
     let mut text = format!("archive    {}\n", settings.archive);
     match running {
-        Some(status) => text.push_str(&glance::told(status)),
+        Some(status) => text.push_str(&status_text::told(status)),
         None if refused => text.push_str(
             "running    an instance answers and refuses; give the ADMIN_TOKEN that it was started with\n",
         ),
@@ -150,7 +150,7 @@ fn told(
                         text,
                         "newest     commit {} of {}: {} files, {}",
                         head.seq,
-                        Moment(head.time_ms),
+                        Timestamp(head.time_ms),
                         head.live_files,
                         Bytes(head.live_bytes)
                     );
@@ -160,7 +160,7 @@ fn told(
             match &stored.lease {
                 Ok(lease) => text.push_str(&lease::lines(lease.as_ref())),
                 Err(error) => {
-                    let _ = writeln!(text, "owner      {}", Chain(error));
+                    let _ = writeln!(text, "owner      {}", Causes(error));
                 }
             }
             let usage = &stored.usage;

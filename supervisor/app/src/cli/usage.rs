@@ -8,9 +8,9 @@ use serde_json::json;
 
 use crate::config::{Flags, Settings};
 use crate::process::runtime;
-use sessionkeep_archive::collect::{self, Plan};
+use sessionkeep_archive::collect::{self, CollectionPlan};
 use sessionkeep_archive::store::{Store, Usage};
-use sessionkeep_core::human::{Bytes, Moment, Took};
+use sessionkeep_core::human::{Bytes, Timestamp, Took};
 use sessionkeep_core::record::{ArchiveName, Header, PackId};
 
 use super::context;
@@ -89,7 +89,7 @@ async fn read(store: &dyn Store, archive: ArchiveName) -> anyhow::Result<Row> {
 }
 
 async fn superseded(store: &dyn Store, archive: &ArchiveName) -> Option<Superseded> {
-    let (plan, packs): (Plan, _) = collect::without_grace(store, archive).await.ok()?;
+    let (plan, packs): (CollectionPlan, _) = collect::without_grace(store, archive).await.ok()?;
     let going: HashSet<PackId> = plan.packs.iter().copied().collect();
     let pack_bytes = packs.iter().filter(|pack| going.contains(&pack.id));
     Some(Superseded {
@@ -111,7 +111,7 @@ fn as_json(described: &str, rows: &[Row]) -> serde_json::Value {
                 "pack_bytes": row.usage.pack_bytes,
                 "bytes": row.bytes(),
                 "content_bytes": row.head.as_ref().map(|head| head.live_bytes),
-                "newest": row.head.as_ref().map(|head| Moment(head.time_ms).to_string()),
+                "newest": row.head.as_ref().map(|head| Timestamp(head.time_ms).to_string()),
                 "superseded": row.superseded.as_ref().map(|superseded| json!({
                     "commits": superseded.commits,
                     "packs": superseded.packs,
@@ -136,7 +136,7 @@ fn told(settings: &Settings, described: &str, rows: &[Row]) -> String {
     for row in rows {
         let newest = row.head.as_ref().map_or_else(
             || "cannot be read".to_owned(),
-            |head| Moment(head.time_ms).to_string(),
+            |head| Timestamp(head.time_ms).to_string(),
         );
         let _ = writeln!(
             text,

@@ -11,7 +11,7 @@ use sessionkeep_archive::format::{
     frame_place, open_frame,
 };
 use sessionkeep_archive::pieces::Pieces;
-use sessionkeep_core::entry::{Digest, Kind, Meta, Owner, RelPath};
+use sessionkeep_core::entry::{Digest, EntryKind, Meta, Owner, RelPath};
 use sessionkeep_core::record::PackId;
 
 pub(super) const DECODERS: &[Decoder] = &[
@@ -75,7 +75,7 @@ fn extent(source: u32, at: u32, len: u32) -> Extent {
     }
 }
 
-fn put(name: &str, kind: Kind, extents: Vec<Extent>) -> Change {
+fn put(name: &str, kind: EntryKind, extents: Vec<Extent>) -> Change {
     Change::Put {
         path: path(name),
         meta: meta(),
@@ -87,18 +87,18 @@ fn put(name: &str, kind: Kind, extents: Vec<Extent>) -> Change {
 /// A tree, and two changes of it.
 pub(super) fn listings() -> [Listing; 3] {
     let hash = Digest::of(b"content");
-    let file = |size| Kind::File { size, hash };
+    let file = |size| EntryKind::File { size, hash };
     let target = b"../a/b".to_vec();
     [
         Listing {
             packs: vec![PackId([7; 16])],
             changes: vec![
-                put("a", Kind::Dir, vec![]),
+                put("a", EntryKind::Dir, vec![]),
                 put("a/b", file(4096), vec![extent(1, 0, 4096)]),
                 put("a/c", file(300), vec![extent(0, 0, 100), extent(1, 9, 200)]),
                 put("creds.json", file(0), vec![]),
-                put("d", Kind::Dir, vec![]),
-                put("d/link", Kind::Symlink { target }, vec![]),
+                put("d", EntryKind::Dir, vec![]),
+                put("d/link", EntryKind::Symlink { target }, vec![]),
             ],
         },
         Listing {

@@ -7,7 +7,7 @@ use sessionkeep_archive::format::{Body, Extent, ListingReader, Place};
 use sessionkeep_archive::store::{CommitLog, MemoryStore};
 use sessionkeep_archive::tree::{Leaf, Tree};
 use sessionkeep_archive::version::Version;
-use sessionkeep_core::entry::{Digest, Kind};
+use sessionkeep_core::entry::{Digest, EntryKind};
 use sessionkeep_core::record::{
     ArchiveName, CommitId, FORMAT, Header, PackId, Record, RecordKind, Seq,
 };
@@ -43,7 +43,7 @@ fn fold(input: &[u8]) -> bool {
         let Leaf { kind, extra, .. } = leaf;
         let sources = version.sources.len();
         assert!(extra.iter().all(|e| (e.source as usize) < sources));
-        if let Kind::File { size, .. } = kind {
+        if let EntryKind::File { size, .. } = kind {
             let held: u64 = extra.iter().map(|e| u64::from(e.len)).sum();
             assert_eq!(held, *size, "{path}");
         }

@@ -117,7 +117,7 @@ fn answer(input: &[u8]) -> bool {
     assert!(told.chars().count() <= 320, "{told:?}");
     assert!(!answer.is_ready() || told.contains("healthy"));
     if let Ok(status) = serde_json::from_str(&answer.body) {
-        let _ = Took(crate::cli::glance::lag(&status)).to_string();
+        let _ = Took(crate::cli::status_text::lag(&status)).to_string();
     }
     true
 }

@@ -12,7 +12,7 @@ use sessionkeep_archive::store::lease::{LeaseState, Place, Term};
 use sessionkeep_archive::store::{LeaseClaim, LeaseOutcome, Otherwise};
 use sessionkeep_archive::tree::Tree;
 use sessionkeep_archive::version::check_record;
-use sessionkeep_core::human::{Bytes, Moment};
+use sessionkeep_core::human::{Bytes, Timestamp};
 use sessionkeep_core::record::{ArchiveName, CommitId, FORMAT, InstanceId, PackId, Record};
 use sessionkeep_stores::mongo::{commits, lease, packs};
 use sessionkeep_stores::sqlite;
@@ -215,7 +215,7 @@ fn sqlite_header(input: &[u8]) -> bool {
     let Some(header) = read(text) else {
         return false;
     };
-    let figures = (Moment(header.time_ms), Bytes(header.live_bytes));
+    let figures = (Timestamp(header.time_ms), Bytes(header.live_bytes));
     let _ = format!("{} {}", figures.0, figures.1);
     let again = serde_json::to_string(&header).expect("headers always encode");
     assert_eq!(read(&again), Some(header));

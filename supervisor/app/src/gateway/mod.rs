@@ -2,7 +2,7 @@
 //! and a row in [`ProfileName::ALL`].
 //!
 //! What a login looks like is not of a kind, since WAHA's engines are Baileys and whatsmeow again: that is
-//! `sessionkeep_session::identity`. WAHA's API is `outward::waha`.
+//! `sessionkeep_session::identity`. WAHA's API is `integrations::waha`.
 
 mod baileys;
 mod generic;

@@ -42,7 +42,7 @@ pub(super) struct Access {
 
 /// What a request is to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum AccessVerdict {
     Welcome,
     Unknown,
     Wrong,
@@ -68,23 +68,23 @@ impl Access {
     }
 
     /// What to tell a request that came from `peer`, who may be a proxy.
-    fn judge(&self, headers: &HeaderMap, peer: IpAddr, now: Instant) -> Verdict {
+    fn judge(&self, headers: &HeaderMap, peer: IpAddr, now: Instant) -> AccessVerdict {
         let peer = peer.to_canonical();
         if self.token.is_none() && self.password.is_none() {
             let is_here = peer.is_loopback()
                 && names_this_machine(headers)
                 && !client::came_through_proxy(headers);
             return match is_here {
-                true => Verdict::Welcome,
-                false => Verdict::NotFromHere,
+                true => AccessVerdict::Welcome,
+                false => AccessVerdict::NotFromHere,
             };
         }
         let Some(presented) = headers.get(header::AUTHORIZATION) else {
-            return Verdict::Unknown;
+            return AccessVerdict::Unknown;
         };
         // Nothing is forgiven to the client for it: who guesses may share an address with who knows.
         if self.is_right(presented) {
-            return Verdict::Welcome;
+            return AccessVerdict::Welcome;
         }
         self.shared.meters().refused.inc();
         let client = client::address(peer, headers, &self.trusted);
@@ -92,10 +92,10 @@ impl Access {
         let counted = tries.count(client, now);
         drop(tries);
         match counted {
-            Ok(()) => Verdict::Wrong,
+            Ok(()) => AccessVerdict::Wrong,
             Err(wait) => {
                 self.tell_of_proxy(headers, peer, client);
-                Verdict::TooMany(wait)
+                AccessVerdict::TooMany(wait)
             }
         }
     }
@@ -162,8 +162,8 @@ pub(super) async fn guard(
     let access = &site.0.access;
     let verdict = access.judge(request.headers(), from.ip(), Instant::now());
     match verdict {
-        Verdict::Welcome => next.run(request).await,
-        Verdict::Unknown | Verdict::Wrong => {
+        AccessVerdict::Welcome => next.run(request).await,
+        AccessVerdict::Unknown | AccessVerdict::Wrong => {
             let words = "present the token (Authorization: Bearer ADMIN_TOKEN), or the user and the password of the dashboard\n";
             let asks = "Basic realm=\"sessionkeep\", charset=\"UTF-8\"";
             (
@@ -173,7 +173,7 @@ pub(super) async fn guard(
             )
                 .into_response()
         }
-        Verdict::TooMany(wait) => {
+        AccessVerdict::TooMany(wait) => {
             let words = "too many wrong tokens or passwords from this address; the right one is let in at any time\n";
             let seconds = wait.as_secs().max(1).to_string();
             (
@@ -183,7 +183,7 @@ pub(super) async fn guard(
             )
                 .into_response()
         }
-        Verdict::NotFromHere => {
+        AccessVerdict::NotFromHere => {
             let words = "only this machine itself may see this, because neither ADMIN_TOKEN nor WAHA_DASHBOARD_PASSWORD is set; set one, and restart\n";
             (StatusCode::FORBIDDEN, words).into_response()
         }
@@ -233,7 +233,7 @@ mod tests {
             basic("me:p"),
             basic("any:t"),
         ] {
-            assert_eq!(judge(&both, &right), Verdict::Welcome, "{right:?}");
+            assert_eq!(judge(&both, &right), AccessVerdict::Welcome, "{right:?}");
         }
         for wrong in [
             presenting("Bearer p"),
@@ -247,16 +247,16 @@ mod tests {
             presenting("Bas"),
         ] {
             let both = access(Some("t"), Some("p"));
-            assert_eq!(judge(&both, &wrong), Verdict::Wrong, "{wrong:?}");
+            assert_eq!(judge(&both, &wrong), AccessVerdict::Wrong, "{wrong:?}");
         }
-        assert_eq!(judge(&both, &HeaderMap::new()), Verdict::Unknown);
+        assert_eq!(judge(&both, &HeaderMap::new()), AccessVerdict::Unknown);
         assert_eq!(
             judge(&access(None, Some("p")), &presenting("Bearer p")),
-            Verdict::Wrong
+            AccessVerdict::Wrong
         );
         assert_eq!(
             judge(&access(Some("t"), None), &basic("me:p")),
-            Verdict::Wrong
+            AccessVerdict::Wrong
         );
     }
 
@@ -268,15 +268,18 @@ mod tests {
         for n in 0..1000 {
             let verdict = judge(&presenting("Bearer x"));
             match n < TRIES {
-                true => assert_eq!(verdict, Verdict::Wrong, "{n}"),
-                false => assert!(matches!(verdict, Verdict::TooMany(_)), "{n}: {verdict:?}"),
+                true => assert_eq!(verdict, AccessVerdict::Wrong, "{n}"),
+                false => assert!(
+                    matches!(verdict, AccessVerdict::TooMany(_)),
+                    "{n}: {verdict:?}"
+                ),
             }
             // From the same address, and it takes nothing off the count.
             for right in [presenting("Bearer t"), basic("me:p"), basic("any:t")] {
-                assert_eq!(judge(&right), Verdict::Welcome, "{n}");
+                assert_eq!(judge(&right), AccessVerdict::Welcome, "{n}");
             }
         }
-        assert_eq!(judge(&HeaderMap::new()), Verdict::Unknown);
+        assert_eq!(judge(&HeaderMap::new()), AccessVerdict::Unknown);
     }
 
     #[test]
@@ -291,16 +294,19 @@ mod tests {
             access.judge(&headers, proxy, Instant::now())
         };
         for _ in 0..TRIES {
-            assert_eq!(from("203.0.113.1", THERE), Verdict::Wrong);
+            assert_eq!(from("203.0.113.1", THERE), AccessVerdict::Wrong);
         }
-        let slowed = |verdict| matches!(verdict, Verdict::TooMany(_));
+        let slowed = |verdict| matches!(verdict, AccessVerdict::TooMany(_));
         assert!(slowed(from("203.0.113.1", THERE)));
         assert!(slowed(from("10.9.8.7, 203.0.113.1", THERE)), "its own word");
-        assert_eq!(from("203.0.113.2", THERE), Verdict::Wrong);
+        assert_eq!(from("203.0.113.2", THERE), AccessVerdict::Wrong);
         // Who is no proxy of ours is counted by its own address, whatever it says.
         let stranger = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
         for n in 0..TRIES {
-            assert_eq!(from(&format!("203.0.113.{n}"), stranger), Verdict::Wrong);
+            assert_eq!(
+                from(&format!("203.0.113.{n}"), stranger),
+                AccessVerdict::Wrong
+            );
         }
         assert!(slowed(from("203.0.113.77", stranger)));
     }
@@ -311,21 +317,21 @@ mod tests {
         let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let judge = |host, from| access.judge(&with(header::HOST, host), from, Instant::now());
         for host in ["localhost:3001", "127.0.0.1", "[::1]:3001"] {
-            assert_eq!(judge(host, here), Verdict::Welcome, "{host}");
-            assert_eq!(judge(host, THERE), Verdict::NotFromHere, "{host}");
+            assert_eq!(judge(host, here), AccessVerdict::Welcome, "{host}");
+            assert_eq!(judge(host, THERE), AccessVerdict::NotFromHere, "{host}");
         }
         for host in ["evil.example:3001", "192.0.2.7", ""] {
-            assert_eq!(judge(host, here), Verdict::NotFromHere, "{host}");
+            assert_eq!(judge(host, here), AccessVerdict::NotFromHere, "{host}");
         }
         assert_eq!(
             access.judge(&HeaderMap::new(), here, Instant::now()),
-            Verdict::NotFromHere
+            AccessVerdict::NotFromHere
         );
         for of_proxy in ["x-forwarded-for", "forwarded", "x-real-ip", "via"] {
             let mut headers = with(header::HOST, "127.0.0.1:3001");
             headers.insert(of_proxy, HeaderValue::from_static("127.0.0.1"));
             let verdict = access.judge(&headers, here, Instant::now());
-            assert_eq!(verdict, Verdict::NotFromHere, "{of_proxy}");
+            assert_eq!(verdict, AccessVerdict::NotFromHere, "{of_proxy}");
         }
     }
 }

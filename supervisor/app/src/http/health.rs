@@ -6,15 +6,15 @@ use axum::response::{IntoResponse, Json, Response};
 use serde_json::{Value, json};
 
 use super::Site;
-use crate::status::{CheckState, Checks, Status, Verdict};
-use sessionkeep_core::human::Moment;
+use crate::status::{CheckState, Checks, HealthVerdict, Status};
+use sessionkeep_core::human::Timestamp;
 
 /// 200 while all is well or on its way there, 503 with the reason else.
 pub(super) async fn health(State(site): State<Site>) -> Response {
     let status = site.0.shared.read();
     let checks = Checks::of(&status);
     let code = match checks.verdict() {
-        Verdict::Unhealthy(_) => StatusCode::SERVICE_UNAVAILABLE,
+        HealthVerdict::Unhealthy(_) => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::OK,
     };
     (code, Json(told(&status, &checks))).into_response()
@@ -48,7 +48,7 @@ fn told(status: &Status, checks: &Checks) -> Value {
         "reason": checks.verdict().reason(),
         "component": "sessionkeep",
         "version": status.version,
-        "timestamp": Moment(status.time_ms).to_string(),
+        "timestamp": Timestamp(status.time_ms).to_string(),
         "state": status.state,
         "database": database,
         "store_reachable": status.store_reachable,

@@ -15,8 +15,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::Site;
-use crate::status::incidents::Kind;
-use crate::status::{Checks, Lease, Shared, Status, Verdict};
+use crate::status::incidents::IncidentKind;
+use crate::status::{Checks, HealthVerdict, Lease, Shared, Status};
 use sessionkeep_core::control::Lifecycle;
 
 const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -91,14 +91,14 @@ pub(super) fn registry(shared: &Shared) -> Registry {
         "Requests with a wrong token or password",
         of.refused.clone(),
     );
-    ours.register_collector(Box::new(Standing(shared.clone())));
+    ours.register_collector(Box::new(StatusCollector(shared.clone())));
     root.register_collector(Box::new(Processes));
     root
 }
 
 /// What is read off the status when it is asked for.
 #[derive(Debug)]
-struct Standing(Shared);
+struct StatusCollector(Shared);
 
 fn gauge(
     to: &mut DescriptorEncoder<'_>,
@@ -143,7 +143,7 @@ fn seconds(ms: u64) -> f64 {
     float(ms) / 1000.0
 }
 
-impl Collector for Standing {
+impl Collector for StatusCollector {
     fn encode(&self, mut to: DescriptorEncoder<'_>) -> Result<(), Error> {
         let (to, shared) = (&mut to, &self.0);
         let status = shared.read();
@@ -162,7 +162,7 @@ impl Collector for Standing {
         let states =
             STATES.map(|(state, name)| ([("state", name)], f64::from(state == status.state)));
         gauges(to, "state", "1 for the lifecycle's state", None, states)?;
-        let well = !matches!(Checks::of(&status).verdict(), Verdict::Unhealthy(_));
+        let well = !matches!(Checks::of(&status).verdict(), HealthVerdict::Unhealthy(_));
         gauge(
             to,
             "healthy",
@@ -170,10 +170,13 @@ impl Collector for Standing {
             None,
             f64::from(well),
         )?;
-        self.saving(to, &status)?;
+        self.owning(to, &status)?;
+        self.waiting(to, &status)?;
+        self.saved(to, &status)?;
+        self.lives(to)?;
         self.gateway(to, &status)?;
         Self::sessions(to, &status)?;
-        let kinds = Kind::ALL.map(|kind| (kind, shared.ledger().counts(kind)));
+        let kinds = IncidentKind::ALL.map(|kind| (kind, shared.ledger().counts(kind)));
         let lasting = kinds.map(|(kind, (lasting, _))| ([("kind", kind.word())], float(lasting)));
         gauges(to, "incidents_open", "Incidents that last", None, lasting)?;
         let mut begun = to.encode_descriptor(
@@ -189,9 +192,9 @@ impl Collector for Standing {
     }
 }
 
-impl Standing {
-    fn saving(&self, to: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
-        let (bytes, sec) = (Some(&Unit::Bytes), Some(&Unit::Seconds));
+impl StatusCollector {
+    /// Who owns the session, and whether the store answers.
+    fn owning(&self, to: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
         let is_up = f64::from(status.store_reachable);
         gauge(
             to,
@@ -214,12 +217,16 @@ impl Standing {
             "How often the session has changed hands",
             None,
             float(status.epoch),
-        )?;
+        )
+    }
+
+    /// What is not saved yet, or not as it is.
+    fn waiting(&self, to: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
         gauge(
             to,
             "lag",
             "How long changes have been waiting to be saved",
-            sec,
+            Some(&Unit::Seconds),
             status.lag_seconds,
         )?;
         let waiting = status
@@ -245,7 +252,12 @@ impl Standing {
             "Entries that are not saved as they are: those, and what cannot be read",
             None,
             float(status.unsaved),
-        )?;
+        )
+    }
+
+    /// What is saved.
+    fn saved(&self, to: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
+        let (bytes, sec) = (Some(&Unit::Bytes), Some(&Unit::Seconds));
         let (seq, time) = status
             .head
             .as_ref()
@@ -287,6 +299,12 @@ impl Standing {
                 float(disk.free_bytes),
             )?;
         }
+        Ok(())
+    }
+
+    /// How this life began, and the one before it ended.
+    fn lives(&self, to: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let sec = Some(&Unit::Seconds);
         let past = self.0.past();
         gauge(
             to,
@@ -366,7 +384,7 @@ impl Standing {
             of(|session| float(session.bytes)),
         )?;
         let logged_in = status.sessions.iter().filter_map(|(key, session)| {
-            let working = session.gateway_status.as_deref()? == crate::outward::waha::WORKING;
+            let working = session.gateway_status.as_deref()? == crate::integrations::waha::WORKING;
             Some(([("session", key.as_str())], f64::from(working)))
         });
         gauges(

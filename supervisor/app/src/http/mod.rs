@@ -31,7 +31,7 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 
 use crate::config::Settings;
-use crate::outward::waha::Waha;
+use crate::integrations::waha::Waha;
 use crate::status::Shared;
 
 use access::Access;

@@ -5,7 +5,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::Site;
-use crate::outward::waha::{NoPicture, SCAN};
+use crate::integrations::waha::{NoPicture, SCAN};
 
 /// The picture, while the session of that name waits for it to be scanned.
 pub(super) async fn qr(State(site): State<Site>, Path(name): Path<String>) -> Response {

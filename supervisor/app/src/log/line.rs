@@ -6,7 +6,7 @@ use tracing::Level;
 use tracing::field::{Field, Visit};
 
 use crate::config::LogFormat;
-use sessionkeep_core::human::Moment;
+use sessionkeep_core::human::Timestamp;
 
 /// A pipe takes this much in one piece (`PIPE_BUF`), so that lines of several processes do not mix,
 /// and a pipe that is writable at all takes it without blocking.
@@ -33,7 +33,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new(format: LogFormat, time: Moment, level: Level, area: &str) -> Self {
+    pub(super) fn new(format: LogFormat, time: Timestamp, level: Level, area: &str) -> Self {
         let mut head = String::with_capacity(256);
         match format {
             LogFormat::Text => {

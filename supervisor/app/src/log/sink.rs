@@ -17,12 +17,12 @@ pub(super) struct Stderr {
     /// An open file of our own on the same pipe or terminal, which does not block. The flag cannot
     /// be set on the inherited one: that is shared with the gateway, which expects to block.
     own: Option<File>,
-    kind: Kind,
+    kind: SinkKind,
 }
 
 /// What standard error is, as far as it matters for writing without waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum SinkKind {
     /// A socket: each single write can be told not to wait.
     Socket,
     /// Anything else.
@@ -58,11 +58,11 @@ fn reopen(fd: BorrowedFd<'_>, path: &str) -> Option<File> {
         .ok()
 }
 
-fn kind(fd: BorrowedFd<'_>) -> Kind {
+fn kind(fd: BorrowedFd<'_>) -> SinkKind {
     let mode = fstat(fd).map(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT);
     match mode {
-        Ok(SFlag::S_IFSOCK) => Kind::Socket,
-        _ => Kind::Other,
+        Ok(SFlag::S_IFSOCK) => SinkKind::Socket,
+        _ => SinkKind::Other,
     }
 }
 
@@ -85,7 +85,7 @@ impl Sink for Stderr {
     fn offer(&self, line: &[u8]) -> bool {
         match &self.own {
             Some(own) => is_writable(own.as_fd()) && write_once(own, line),
-            None if self.kind == Kind::Socket => {
+            None if self.kind == SinkKind::Socket => {
                 let stderr = std::io::stderr();
                 is_writable(stderr.as_fd()) && send_once(stderr.as_fd(), line)
             }
@@ -125,7 +125,7 @@ mod tests {
         assert_ne!(flags & libc::O_NONBLOCK, 0);
         let sink = Stderr {
             own: Some(own),
-            kind: Kind::Other,
+            kind: SinkKind::Other,
         };
         let line = [b'x'; 1000];
         let mut taken = 0;
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn a_full_socket_refuses_lines_instead_of_blocking() {
         let (reader, writer) = std::os::unix::net::UnixStream::pair().expect("a pair");
-        assert_eq!(kind(writer.as_fd()), Kind::Socket);
+        assert_eq!(kind(writer.as_fd()), SinkKind::Socket);
         let mut taken = 0;
         while send_once(writer.as_fd(), &[b'x'; 1000]) {
             taken += 1;

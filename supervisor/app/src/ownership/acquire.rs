@@ -11,7 +11,7 @@ use sessionkeep_archive::store::{
 };
 use sessionkeep_archive::version::head_of;
 use sessionkeep_core::boot_time::BootInstant;
-use sessionkeep_core::human::{Chain, Moment, Took};
+use sessionkeep_core::human::{Causes, Timestamp, Took};
 use sessionkeep_core::record::ArchiveName;
 use tracing::{debug, info, warn};
 
@@ -64,23 +64,11 @@ pub(crate) async fn acquire(
     loop {
         let asked = BootInstant::now();
         claim.lapsed = watch.lapsed(claim.ttl, asked);
-        let taken = async {
-            // Commits that say more than the leases do outlived them.
-            claim.floor = match head_of(&**store, archive).await {
-                Ok(head) => head.map_or(0, |head| head.epoch),
-                Err(ArchiveError::Store(
-                    StoreError::Damaged { .. } | StoreError::Format { .. },
-                )) => 0,
-                Err(ArchiveError::Store(error)) => return Err(error),
-                Err(_) => 0,
-            };
-            store.take_lease(archive, &claim).await
-        };
-        let taken = taken.await;
+        let taken = take(&**store, archive, &mut claim).await;
         match &taken {
             Err(error) if error.is_transient() => tell(WaitReason::Store {
                 silent: silent.get_or_insert_with(Instant::now).elapsed(),
-                words: Chain(error).to_string(),
+                words: Causes(error).to_string(),
             }),
             _ if silent.take().is_some() => tell(WaitReason::StoreAnswers),
             _ => {}
@@ -107,35 +95,15 @@ pub(crate) async fn acquire(
                 tokio::time::sleep(LEASE_POLL).await;
                 continue;
             }
-            // An answer that needs no second one, where the start goes on without the lease.
-            Err(source)
-                if source.refuses_writes() && policy.without_writes == WithoutWrites::AtOnce =>
-            {
-                let store = store.describe();
-                return Err(OwnershipError::WritesRefused { store, source });
-            }
-            Err(source) if source.is_transient() => {
+            Err(source) => {
                 let pause = Backoff::STORE.jittered(attempt);
                 attempt += 1;
-                if begun.elapsed() + pause >= policy.store_wait {
-                    let (store, waited) = (store.describe(), policy.store_wait);
-                    if source.refuses_writes() {
-                        return Err(OwnershipError::WritesRefused { store, source });
-                    }
-                    return Err(OwnershipError::StoreUnavailable {
-                        store,
-                        waited,
-                        source,
-                    });
+                let out_of_time = begun.elapsed() + pause >= policy.store_wait;
+                if let Some(given_up) = give_up(&**store, policy, source, out_of_time) {
+                    return Err(given_up);
                 }
                 tokio::time::sleep(pause).await;
                 continue;
-            }
-            Err(source) => {
-                return Err(OwnershipError::StoreRefused {
-                    store: store.describe(),
-                    source,
-                });
             }
         };
         watch.note(&lease, BootInstant::now());
@@ -169,6 +137,54 @@ pub(crate) async fn acquire(
     }
 }
 
+/// Claims the lease once, above the epoch of the newest commit: commits that say more than the leases do
+/// outlived them.
+async fn take(
+    store: &dyn Store,
+    archive: &ArchiveName,
+    claim: &mut LeaseClaim,
+) -> Result<LeaseOutcome, StoreError> {
+    claim.floor = match head_of(store, archive).await {
+        Ok(head) => head.map_or(0, |head| head.epoch),
+        Err(ArchiveError::Store(StoreError::Damaged { .. } | StoreError::Format { .. })) => 0,
+        Err(ArchiveError::Store(error)) => return Err(error),
+        Err(_) => 0,
+    };
+    store.take_lease(archive, claim).await
+}
+
+/// What an error of the store comes to; `None` where it is asked again.
+fn give_up(
+    store: &dyn Store,
+    policy: &Policy,
+    source: StoreError,
+    out_of_time: bool,
+) -> Option<OwnershipError> {
+    // An answer that needs no second one, where the start goes on without the lease.
+    let goes_on_without = policy.without_writes == WithoutWrites::AtOnce;
+    let store = || store.describe();
+    if source.refuses_writes() && goes_on_without {
+        let store = store();
+        return Some(OwnershipError::WritesRefused { store, source });
+    }
+    if !source.is_transient() {
+        let store = store();
+        return Some(OwnershipError::StoreRefused { store, source });
+    }
+    if !out_of_time {
+        return None;
+    }
+    let store = store();
+    if source.refuses_writes() {
+        return Some(OwnershipError::WritesRefused { store, source });
+    }
+    Some(OwnershipError::StoreUnavailable {
+        store,
+        waited: policy.store_wait,
+        source,
+    })
+}
+
 /// Says that the store's clock was set back, where that was found just now: leases that were to end at
 /// a time by that clock end one TTL from now instead.
 fn tell_of_clock(lease: &Lease) {
@@ -177,7 +193,7 @@ fn tell_of_clock(lease: &Lease) {
         .filter(|found| found.found_ms == lease.now_ms)
     {
         let by = Duration::from_millis(found.by_ms);
-        warn!(target: "boot", by = %Took(by), store_time = %Moment(lease.now_ms), "the store's clock was set back; the lease runs from now on");
+        warn!(target: "boot", by = %Took(by), store_time = %Timestamp(lease.now_ms), "the store's clock was set back; the lease runs from now on");
     }
 }
 

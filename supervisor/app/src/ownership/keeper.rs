@@ -17,7 +17,7 @@ use sessionkeep_archive::store::{
     Lease, LeaseClaim, LeaseOutcome, Leases, Otherwise, Renewal, Store, StoreError,
 };
 use sessionkeep_core::boot_time::BootInstant;
-use sessionkeep_core::human::{Moment, Took};
+use sessionkeep_core::human::{Timestamp, Took};
 use sessionkeep_core::record::{ArchiveName, InstanceId};
 
 /// How long a notice is waited for at a time. A look at the lease after that is of no use, and cheap;
@@ -219,7 +219,7 @@ async fn keep(
 /// Says that the store's clock was set: forward, others find the lease to have run out until it is
 /// renewed; back, they find it to end later, and believe that for one TTL.
 fn tell_of_step(step: Option<Step>, lease: &Lease) {
-    let store_time = Moment(lease.now_ms);
+    let store_time = Timestamp(lease.now_ms);
     match step {
         Some(Step::Forward(by)) => {
             warn!(target: "store", forward_by = %Took(by), %store_time, "the store's clock was set");

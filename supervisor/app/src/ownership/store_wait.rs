@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use sessionkeep_archive::store::Store;
 use sessionkeep_archive::store::retry::Backoff;
-use sessionkeep_core::human::{Chain, Took};
+use sessionkeep_core::human::{Causes, Took};
 use tracing::{info, warn};
 
 use super::{OwnershipError, WaitReason};
@@ -66,7 +66,7 @@ pub(crate) async fn wait_for_store(
                 }
                 tell(WaitReason::Store {
                     silent: begun.elapsed(),
-                    words: Chain(&error).to_string(),
+                    words: Causes(&error).to_string(),
                 });
                 tokio::time::sleep(pause).await;
             }

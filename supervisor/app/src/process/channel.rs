@@ -10,7 +10,7 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::{Mutex, mpsc};
 use tracing::warn;
 
-use crate::status::Past;
+use crate::status::LastRun;
 use sessionkeep_core::control::{Decoder, ToInit, ToWatcher, encode};
 use sessionkeep_core::state_dir::StateDir;
 
@@ -52,7 +52,7 @@ impl Link {
         stream.set_nonblocking(true)?;
         let (mut read, write) = UnixStream::from_std(stream)?.into_split();
         // Before this life's own flush can be noted.
-        let broken_flush = state.as_ref().is_some_and(Past::was_flush_broken);
+        let broken_flush = state.as_ref().is_some_and(LastRun::was_flush_broken);
         tokio::spawn(async move {
             let (mut decoder, mut buffer) = (Decoder::default(), [0; 4096]);
             loop {
@@ -65,7 +65,7 @@ impl Link {
                         Ok(message) => {
                             if matches!(message, ToWatcher::Flush { .. }) {
                                 if let Some(state) = &state {
-                                    Past::note_flush_begun(state);
+                                    LastRun::note_flush_begun(state);
                                 }
                                 // A commit may be under way, which the loop waits for.
                                 let _ = ask.try_send(());
@@ -120,7 +120,7 @@ impl Link {
     }
 
     /// Who else may talk to init, and when it wants to be told; once, and `None` without init.
-    pub(crate) fn take_pulse(&mut self) -> Option<(Speaker, mpsc::Receiver<()>)> {
+    pub(crate) fn take_signs_of_life(&mut self) -> Option<(Speaker, mpsc::Receiver<()>)> {
         Some((self.speaker.clone()?, self.asked.take()?))
     }
 }

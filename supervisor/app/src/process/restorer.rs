@@ -9,16 +9,17 @@ use tracing::{error, info};
 
 use crate::boot::{self, BootError, Booted, Target};
 use crate::config::{Conflict, Settings};
-use crate::outside::Outside;
 use crate::ownership::{Identity, OwnershipError, WaitReason};
 use crate::progress::Progress;
-use crate::status::incidents::Kind;
-use crate::status::{Lease, Past, Shared};
+use crate::service_thread::ServiceThread;
+use crate::status::incidents::IncidentKind;
+use crate::status::{LastRun, Lease, Shared};
 use sessionkeep_core::boot_time::BootInstant;
 use sessionkeep_core::control::{Handover, Lifecycle, MonotonicMs, ToInit};
-use sessionkeep_core::human::{Bytes, Chain, Took};
+use sessionkeep_core::human::{Bytes, Causes, Took};
+use sessionkeep_core::state_dir::StateDir;
 
-use super::channel::Link;
+use super::channel::{Link, Speaker};
 
 /// How often init hears that this process lives. Init has nothing to lose by waiting here: no gateway
 /// runs, and a large restore on a slow machine must not be taken for a hung one.
@@ -32,7 +33,7 @@ pub(crate) async fn under_init(settings: &Settings, handover: Handover) -> anyho
     let Handover {
         instance,
         predecessor,
-        made_way,
+        handed_over,
         control,
         http,
         state: own,
@@ -41,54 +42,29 @@ pub(crate) async fn under_init(settings: &Settings, handover: Handover) -> anyho
         instance,
         predecessor,
     };
-    let settings = &match made_way {
+    let settings = &match handed_over {
         true => waiting_for_its_turn(settings.clone()),
         false => settings.clone(),
     };
     let store = sessionkeep_stores::open(&settings.store.choice, settings.store.timeout)?;
-    let (state, lease) = match made_way {
+    let (state, lease) = match handed_over {
         true => (Lifecycle::Standby, Lease::Waiting),
         false => (Lifecycle::Restoring, Lease::None),
     };
     let life = who.instance.to_string();
     let shared = Shared::new(settings, Some(own.clone()), store.describe(), life, state);
     shared.update(|status| status.lease = lease);
-    let outside =
-        Outside::start(settings, &shared, http).context("failed to start answering HTTP")?;
+    let services =
+        ServiceThread::start(settings, &shared, http).context("failed to start answering HTTP")?;
     let speaker = Link::new(control, None)
         .context("failed to take up the channel to init")?
         .speaker();
-    let (say, mut said) = mpsc::unbounded_channel();
-    let talk = tokio::spawn(async move {
-        let Some(speaker) = speaker else { return };
-        speaker.send(alive(None)).await;
-        loop {
-            tokio::select! {
-                message = said.recv() => match message {
-                    Some(message) => speaker.send(message).await,
-                    None => return,
-                },
-                () = tokio::time::sleep(ALIVE_EVERY) => speaker.send(alive(None)).await,
-            }
-        }
-    });
+    let (say, said) = mpsc::unbounded_channel();
+    let talk = tokio::spawn(talk(speaker, said));
     let mut tell = |reason: WaitReason| {
-        let waiting = match reason {
-            WaitReason::Owner => true,
-            WaitReason::OwnerGone => false,
-            WaitReason::Store { silent, words } => {
-                let problem = format!("the start waits for it: {words}");
-                return shared.store_is_silent(silent, problem);
-            }
-            WaitReason::StoreAnswers => return shared.store_answers(),
-        };
-        shared.update(|status| {
-            (status.state, status.lease) = match waiting {
-                true => (Lifecycle::Standby, Lease::Waiting),
-                false => (Lifecycle::Restoring, Lease::None),
-            };
-        });
-        let _ = say.send(ToInit::Standby { waiting });
+        if let Some(message) = note_wait(&shared, reason) {
+            let _ = say.send(message);
+        }
     };
     let progress = Progress::default();
     shared.follow(&progress);
@@ -107,37 +83,8 @@ pub(crate) async fn under_init(settings: &Settings, handover: Handover) -> anyho
         )
         .await;
     store.close().await;
-    match &booted {
-        Ok(booted) if booted.plan.is_none() => {
-            let detail =
-                "it did not answer at the start, which went on with the directory as it was";
-            shared.incident(Kind::StoreUnreachable, "", detail);
-        }
-        Ok(booted) if booted.epoch == 0 => {
-            let detail =
-                "the start went on without owning the session; nothing is saved until it does";
-            shared.incident(Kind::WritesRefused, "", detail);
-        }
-        Ok(booted) => {
-            Past::note_restore(&own, booted.took, booted.files);
-            if let Some(words) = &booted.new_login {
-                shared.incident(Kind::NewLogin, "", words);
-                // It is told once, and stays in the list.
-                shared.over(Kind::NewLogin, "");
-            }
-            if !booted.damage.is_empty() {
-                shared.incident(Kind::DamagedHead, "", &booted.damage.join("; "));
-            }
-        }
-        Err(error @ BootError::Ownership(OwnershipError::StoreUnavailable { .. })) => {
-            shared.incident(Kind::StoreUnreachable, "", &Chain(error).to_string());
-        }
-        Err(error) if error.refuses_writes() => {
-            shared.incident(Kind::WritesRefused, "", &Chain(error).to_string());
-        }
-        Err(_) => {}
-    }
-    outside.finish();
+    note_outcome(&shared, &own, &booted);
+    services.finish();
     if let Ok(booted) = &booted {
         // What init knows of the lease until the watcher renews it.
         let _ = say.send(alive(booted.safe_until));
@@ -151,9 +98,86 @@ pub(crate) async fn under_init(settings: &Settings, handover: Handover) -> anyho
         }
         Err(error) => {
             let code = error.exit_code();
-            error!(target: "boot", error = %Chain(&error), exit_code = code, "the gateway is not started");
+            error!(target: "boot", error = %Causes(&error), exit_code = code, "the gateway is not started");
             Ok(code)
         }
+    }
+}
+
+/// Says to init what is to be said, and in between that this process lives.
+async fn talk(speaker: Option<Speaker>, mut said: mpsc::UnboundedReceiver<ToInit>) {
+    let Some(speaker) = speaker else { return };
+    speaker.send(alive(None)).await;
+    loop {
+        tokio::select! {
+            message = said.recv() => match message {
+                Some(message) => speaker.send(message).await,
+                None => return,
+            },
+            () = tokio::time::sleep(ALIVE_EVERY) => speaker.send(alive(None)).await,
+        }
+    }
+}
+
+/// Shows what is waited for, and gives what init has to hear of it.
+fn note_wait(shared: &Shared, reason: WaitReason) -> Option<ToInit> {
+    let waiting = match reason {
+        WaitReason::Owner => true,
+        WaitReason::OwnerGone => false,
+        WaitReason::Store { silent, words } => {
+            let problem = format!("the start waits for it: {words}");
+            shared.store_is_silent(silent, problem);
+            return None;
+        }
+        WaitReason::StoreAnswers => {
+            shared.store_answers();
+            return None;
+        }
+    };
+    shared.update(|status| {
+        (status.state, status.lease) = match waiting {
+            true => (Lifecycle::Standby, Lease::Waiting),
+            false => (Lifecycle::Restoring, Lease::None),
+        };
+    });
+    Some(ToInit::Standby { waiting })
+}
+
+/// Shows what the boot came to, as incidents.
+fn note_outcome(shared: &Shared, own: &StateDir, booted: &Result<Booted, BootError>) {
+    match booted {
+        Ok(booted) if booted.plan.is_none() => {
+            let detail =
+                "it did not answer at the start, which went on with the directory as it was";
+            shared.incident(IncidentKind::StoreUnreachable, "", detail);
+        }
+        Ok(booted) if booted.epoch == 0 => {
+            let detail =
+                "the start went on without owning the session; nothing is saved until it does";
+            shared.incident(IncidentKind::WritesRefused, "", detail);
+        }
+        Ok(booted) => {
+            LastRun::note_restore(own, booted.took, booted.files);
+            if let Some(words) = &booted.new_login {
+                shared.incident(IncidentKind::NewLogin, "", words);
+                // It is told once, and stays in the list.
+                shared.over(IncidentKind::NewLogin, "");
+            }
+            if !booted.damage.is_empty() {
+                shared.incident(IncidentKind::DamagedHead, "", &booted.damage.join("; "));
+            }
+        }
+        Err(error @ BootError::Ownership(OwnershipError::StoreUnavailable { .. })) => {
+            shared.incident(
+                IncidentKind::StoreUnreachable,
+                "",
+                &Causes(error).to_string(),
+            );
+        }
+        Err(error) if error.refuses_writes() => {
+            shared.incident(IncidentKind::WritesRefused, "", &Causes(error).to_string());
+        }
+        Err(_) => {}
     }
 }
 

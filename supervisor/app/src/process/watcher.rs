@@ -12,9 +12,9 @@ use sessionkeep_core::state_dir::StateDir;
 use super::channel::Link;
 use super::{alone, runtime};
 use crate::config::Settings;
-use crate::outside::Outside;
 use crate::ownership::Identity;
 use crate::progress::Progress;
+use crate::service_thread::ServiceThread;
 use crate::status::{Lease, Shared};
 use crate::watcher::End;
 use crate::{boot, watcher};
@@ -91,11 +91,11 @@ fn watch(settings: &Settings, instance: InstanceId, start: Start) -> anyhow::Res
             }
             Start::Alone(lock) => (alone::link(settings.stop.flush)?, Vec::new(), Some(lock)),
         };
-        let outside =
-            Outside::start(settings, &shared, http).context("failed to start answering HTTP")?;
+        let services = ServiceThread::start(settings, &shared, http)
+            .context("failed to start answering HTTP")?;
         let Some(store) = store else {
             let end = watcher::watch_nothing(settings, link, shared).await;
-            outside.finish();
+            services.finish();
             return Ok(end);
         };
         if let Some(lock) = &lock {
@@ -104,7 +104,7 @@ fn watch(settings: &Settings, instance: InstanceId, start: Start) -> anyhow::Res
         let end = watcher::watch(settings, own, store, instance, link, shared)
             .await
             .with_context(|| format!("failed to watch {}", settings.dir.display()));
-        outside.finish();
+        services.finish();
         end
     })?
 }

@@ -42,7 +42,7 @@ impl Check {
 
 /// What it comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum HealthVerdict {
     /// All is well.
     Ok,
     /// The gateway is on its way.
@@ -53,7 +53,7 @@ pub enum Verdict {
     Unhealthy(String),
 }
 
-impl Verdict {
+impl HealthVerdict {
     /// In one word.
     #[must_use]
     pub fn word(&self) -> &'static str {
@@ -89,7 +89,7 @@ pub struct Checks {
     /// Room for the session directory.
     pub disk: Check,
     #[serde(skip)]
-    verdict: Verdict,
+    verdict: HealthVerdict,
 }
 
 impl Checks {
@@ -108,14 +108,14 @@ impl Checks {
 
     /// What they come to.
     #[must_use]
-    pub fn verdict(&self) -> &Verdict {
+    pub fn verdict(&self) -> &HealthVerdict {
         &self.verdict
     }
 
     /// Whether the gateway can be used: up, and not on its way out.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.verdict == Verdict::Ok && self.gateway.status == CheckState::Ok
+        self.verdict == HealthVerdict::Ok && self.gateway.status == CheckState::Ok
     }
 }
 
@@ -198,27 +198,29 @@ fn disk(status: &Status) -> Check {
     }
 }
 
-fn verdict(status: &Status) -> Verdict {
+fn verdict(status: &Status) -> HealthVerdict {
     match status.state {
         Lifecycle::Fenced => {
-            return Verdict::Unhealthy("this instance does not own the session any more".into());
+            return HealthVerdict::Unhealthy(
+                "this instance does not own the session any more".into(),
+            );
         }
-        Lifecycle::Standby => return Verdict::Standby,
-        Lifecycle::Preflight | Lifecycle::Restoring => return Verdict::Starting,
+        Lifecycle::Standby => return HealthVerdict::Standby,
+        Lifecycle::Preflight | Lifecycle::Restoring => return HealthVerdict::Starting,
         _ => {}
     }
     if status.lag_seconds > status.lag_limit.as_secs_f64() {
-        return Verdict::Unhealthy(format!(
+        return HealthVerdict::Unhealthy(format!(
             "changes have been waiting to be saved for {:.0} s; {}",
             status.lag_seconds, status.problem
         ));
     }
     match (status.state, status.gateway_answers) {
         (Lifecycle::Running, Some(false)) => {
-            Verdict::Unhealthy("the gateway does not answer".into())
+            HealthVerdict::Unhealthy("the gateway does not answer".into())
         }
-        (Lifecycle::Starting, _) => Verdict::Starting,
-        _ => Verdict::Ok,
+        (Lifecycle::Starting, _) => HealthVerdict::Starting,
+        _ => HealthVerdict::Ok,
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::lock;
-use sessionkeep_core::human::{Moment, Took};
+use sessionkeep_core::human::{Timestamp, Took};
 use sessionkeep_core::state_dir::StateDir;
 
 /// The file's name in `.sessionkeep/`.
@@ -29,7 +29,7 @@ const VERSION: u32 = 1;
 /// What can go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum IncidentKind {
     /// Another instance took the session over.
     Fenced,
     /// Changes have been waiting to be saved for longer than `alarm.lag`.
@@ -64,7 +64,7 @@ pub enum Kind {
     NotSaved,
 }
 
-impl Kind {
+impl IncidentKind {
     /// All of them, in the order of their declaration: counters are indexed by it.
     pub const ALL: [Self; 16] = [
         Self::Fenced,
@@ -221,7 +221,7 @@ pub struct Incident {
     /// Which of all.
     pub id: String,
     /// What is wrong.
-    pub kind: Kind,
+    pub kind: IncidentKind,
     /// With what: a session's name; empty where there is but one.
     #[serde(default)]
     pub subject: String,
@@ -242,7 +242,7 @@ pub struct Shown {
     /// Which of all.
     pub id: String,
     /// What is wrong, in one word.
-    pub kind: Kind,
+    pub kind: IncidentKind,
     /// With what.
     pub subject: String,
     /// What is wrong, for a person.
@@ -290,7 +290,7 @@ struct Kept {
     unsaved: bool,
     /// How many have begun since this process started, by kind.
     #[serde(skip)]
-    begun: [u64; Kind::ALL.len()],
+    begun: [u64; IncidentKind::ALL.len()],
 }
 
 /// All incidents of late.
@@ -322,7 +322,7 @@ impl Ledger {
     }
 
     /// An incident begins, unless it lasts already.
-    pub fn begin(&self, kind: Kind, subject: &str, detail: &str) {
+    pub fn begin(&self, kind: IncidentKind, subject: &str, detail: &str) {
         let mut kept = lock(&self.kept);
         let lasts = |incident: &Incident| {
             incident.until_ms.is_none() && incident.kind == kind && incident.subject == subject
@@ -330,7 +330,7 @@ impl Ledger {
         if kept.incidents.iter().any(lasts) {
             return;
         }
-        let now = Moment::now().0;
+        let now = Timestamp::now().0;
         let mut number = [0; 4];
         // Only so that two of one millisecond differ.
         let _ = getrandom::fill(&mut number);
@@ -354,9 +354,9 @@ impl Ledger {
     }
 
     /// An incident is over, if it lasts.
-    pub fn end(&self, kind: Kind, subject: &str) {
+    pub fn end(&self, kind: IncidentKind, subject: &str) {
         let mut kept = lock(&self.kept);
-        let now = Moment::now().0;
+        let now = Timestamp::now().0;
         let mut after = None;
         for incident in &mut kept.incidents {
             if incident.until_ms.is_none() && incident.kind == kind && incident.subject == subject {
@@ -381,7 +381,7 @@ impl Ledger {
 
     /// How many of this kind last, and how many have begun since this process started.
     #[must_use]
-    pub fn counts(&self, kind: Kind) -> (u64, u64) {
+    pub fn counts(&self, kind: IncidentKind) -> (u64, u64) {
         let kept = lock(&self.kept);
         let lasts = |of: &&Incident| of.kind == kind && of.until_ms.is_none();
         let lasting = kept.incidents.iter().filter(lasts).count() as u64;
@@ -390,7 +390,7 @@ impl Ledger {
 
     /// The subjects of this kind that last.
     #[must_use]
-    pub fn lasting(&self, kind: Kind) -> Vec<String> {
+    pub fn lasting(&self, kind: IncidentKind) -> Vec<String> {
         let kept = lock(&self.kept);
         let lasts = |of: &&Incident| of.kind == kind && of.until_ms.is_none();
         let subjects = kept.incidents.iter().filter(lasts);
@@ -413,7 +413,7 @@ impl Ledger {
     #[must_use]
     pub fn untold(&self) -> Option<(Incident, Phase)> {
         let kept = lock(&self.kept);
-        let now = Moment::now().0;
+        let now = Timestamp::now().0;
         kept.incidents.iter().find_map(|incident| {
             let recent = |at: u64| now.saturating_sub(at) < TOLD_WITHIN_MS;
             match (incident.told, incident.until_ms) {
@@ -481,15 +481,15 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let state = StateDir::open(dir.path()).expect("open");
         let ledger = Ledger::open(Some(state.clone()));
-        ledger.begin(Kind::LoggedOut, "a", "x");
-        ledger.begin(Kind::LoggedOut, "a", "y");
-        ledger.begin(Kind::LoggedOut, "b", "x");
-        assert_eq!(ledger.counts(Kind::LoggedOut), (2, 2));
-        ledger.end(Kind::LoggedOut, "a");
-        ledger.end(Kind::LoggedOut, "a");
-        ledger.end(Kind::Fenced, "");
-        assert_eq!(ledger.lasting(Kind::LoggedOut), ["b"]);
-        ledger.begin(Kind::LoggedOut, "a", "again");
+        ledger.begin(IncidentKind::LoggedOut, "a", "x");
+        ledger.begin(IncidentKind::LoggedOut, "a", "y");
+        ledger.begin(IncidentKind::LoggedOut, "b", "x");
+        assert_eq!(ledger.counts(IncidentKind::LoggedOut), (2, 2));
+        ledger.end(IncidentKind::LoggedOut, "a");
+        ledger.end(IncidentKind::LoggedOut, "a");
+        ledger.end(IncidentKind::Fenced, "");
+        assert_eq!(ledger.lasting(IncidentKind::LoggedOut), ["b"]);
+        ledger.begin(IncidentKind::LoggedOut, "a", "again");
         let shown = ledger.shown();
         assert_eq!((shown.len(), shown[0].detail.as_str()), (3, "again"));
     }
@@ -499,10 +499,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let state = StateDir::open(dir.path()).expect("open");
         let ledger = Ledger::open(Some(state.clone()));
-        ledger.begin(Kind::FlushFailed, "", "no answer");
+        ledger.begin(IncidentKind::FlushFailed, "", "no answer");
         let (first, phase) = ledger.untold().expect("its begin");
         assert_eq!(phase, Phase::Opened);
-        ledger.end(Kind::FlushFailed, "");
+        ledger.end(IncidentKind::FlushFailed, "");
         ledger.save();
         let next = Ledger::open(Some(state.clone()));
         assert_eq!(next.untold().expect("still").0.id, first.id);
@@ -523,7 +523,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let state = StateDir::open(dir.path()).expect("open");
         let ledger = Ledger::open(Some(state.clone()));
-        ledger.begin(Kind::Lagging, "", "x");
+        ledger.begin(IncidentKind::Lagging, "", "x");
         lock(&ledger.kept).incidents[0].since_ms -= TOLD_WITHIN_MS + 1;
         assert_eq!(ledger.untold(), None);
         ledger.save();
@@ -539,7 +539,7 @@ mod tests {
         let state = StateDir::open(dir.path()).expect("open");
         let ledger = Ledger::open(Some(state.clone()));
         for n in 0..KEPT * 2 {
-            ledger.begin(Kind::LoggedOut, &n.to_string(), "x");
+            ledger.begin(IncidentKind::LoggedOut, &n.to_string(), "x");
         }
         assert_eq!(ledger.shown().len(), KEPT);
     }

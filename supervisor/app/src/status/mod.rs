@@ -2,15 +2,15 @@
 //! watcher), read by HTTP.
 //!
 //! Everything here is memory and words. Asking the gateway, telling webhooks and answering requests
-//! are for `outside`.
+//! are for `service_thread`.
 
 mod checks;
 mod disk;
 mod history;
 pub mod incidents;
+mod last_run;
 mod meters;
 mod minutes;
-mod past;
 mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -23,20 +23,20 @@ use crate::config::Settings;
 use crate::gateway::ProfileName;
 use crate::progress::{Progress, Reading};
 use sessionkeep_core::control::Lifecycle;
-use sessionkeep_core::human::Moment;
+use sessionkeep_core::human::Timestamp;
 use sessionkeep_core::record::Header;
 use sessionkeep_core::state_dir::StateDir;
 
-pub use checks::{Check, CheckState, Checks, Verdict};
+pub use checks::{Check, CheckState, Checks, HealthVerdict};
 pub use disk::Disk;
 pub use history::Sample;
+pub use last_run::LastRun;
 pub use meters::{ErrorKind, Meters};
 pub use minutes::ShownMinute;
-pub use past::Past;
 pub use sessions::{ShownSession, group, session_of, still_told};
 
 use history::History;
-use incidents::{Kind, Ledger, Shown};
+use incidents::{IncidentKind, Ledger, Shown};
 
 /// How many of the newest commits are shown.
 const RECENT: usize = 20;
@@ -211,7 +211,7 @@ struct Inner {
     ledger: Ledger,
     meters: Meters,
     progress: Mutex<Option<Progress>>,
-    past: Past,
+    past: LastRun,
 }
 
 /// A handle to the status.
@@ -242,11 +242,11 @@ impl Shared {
         instance: String,
         state: Lifecycle,
     ) -> Self {
-        let past = own.as_ref().map(Past::read).unwrap_or_default();
+        let past = own.as_ref().map(LastRun::read).unwrap_or_default();
         let status = Status {
             version: env!("CARGO_PKG_VERSION"),
             time_ms: 0,
-            started_ms: Moment::now().0,
+            started_ms: Timestamp::now().0,
             state,
             store,
             store_reachable: false,
@@ -337,7 +337,7 @@ impl Shared {
     /// Notes how long changes have been waiting by now, for the chart.
     pub fn sample(&self) {
         let lag = self.lag();
-        lock(&self.0.history).lag(Moment::now().0, lag);
+        lock(&self.0.history).lag(Timestamp::now().0, lag);
     }
 
     /// How long changes have been waiting.
@@ -353,34 +353,34 @@ impl Shared {
     }
 
     /// Notes that something is wrong, unless that is known.
-    pub fn incident(&self, kind: Kind, subject: &str, detail: &str) {
+    pub fn incident(&self, kind: IncidentKind, subject: &str, detail: &str) {
         self.0.ledger.begin(kind, subject, detail);
     }
 
     /// Notes that it is over, if it was wrong at all.
-    pub fn over(&self, kind: Kind, subject: &str) {
+    pub fn over(&self, kind: IncidentKind, subject: &str) {
         self.0.ledger.end(kind, subject);
     }
 
     /// Notes that the store has not answered for so long, and what comes of it.
     pub fn store_is_silent(&self, silent: Duration, problem: String) {
         if silent >= OUTAGE_TOLD {
-            self.incident(Kind::StoreUnreachable, "", &problem);
+            self.incident(IncidentKind::StoreUnreachable, "", &problem);
         }
         self.update(|status| (status.store_reachable, status.problem) = (false, problem));
     }
 
     /// Notes that the store answers and takes no writes, and why.
     pub fn store_takes_no_writes(&self, problem: String) {
-        self.incident(Kind::WritesRefused, "", &problem);
-        self.over(Kind::StoreUnreachable, "");
+        self.incident(IncidentKind::WritesRefused, "", &problem);
+        self.over(IncidentKind::StoreUnreachable, "");
         self.update(|status| (status.store_reachable, status.problem) = (false, problem));
     }
 
     /// Notes that the store answers, and takes writes.
     pub fn store_answers(&self) {
-        self.over(Kind::StoreUnreachable, "");
-        self.over(Kind::WritesRefused, "");
+        self.over(IncidentKind::StoreUnreachable, "");
+        self.over(IncidentKind::WritesRefused, "");
         self.update(|status| {
             status.store_reachable = true;
             status.problem.clear();
@@ -401,21 +401,21 @@ impl Shared {
 
     /// What was known of earlier processes when this one started.
     #[must_use]
-    pub fn past(&self) -> Past {
+    pub fn past(&self) -> LastRun {
         self.0.past
     }
 
     /// The last hour, the oldest first.
     #[must_use]
     pub fn history(&self) -> Vec<Sample> {
-        lock(&self.0.history).samples(Moment::now().0)
+        lock(&self.0.history).samples(Timestamp::now().0)
     }
 
     /// It as of now.
     #[must_use]
     pub fn read(&self) -> Status {
         let mut status = lock(&self.0.status).clone();
-        status.time_ms = Moment::now().0;
+        status.time_ms = Timestamp::now().0;
         status.lag_seconds = status
             .waiting_since
             .map_or(0.0, |since| since.elapsed().as_secs_f64());

@@ -17,10 +17,10 @@ use sessionkeep_archive::builder::Builder;
 use sessionkeep_archive::{ArchiveError, Result};
 use sessionkeep_core::beneath::Place;
 use sessionkeep_core::entry::{Digest, RelPath};
-use sessionkeep_core::human::Chain;
+use sessionkeep_core::human::Causes;
 use sessionkeep_core::state_dir::StateDir;
 use sessionkeep_session::{
-    Check, Directory, Form, Found, Login, Moment, ProcessFreezer, Snapshot, SnapshotError,
+    Check, Directory, Form, Found, Login, ProcessFreezer, Snapshot, SnapshotError, WalPosition,
     snapshot_frozen,
 };
 
@@ -298,7 +298,7 @@ impl Databases {
             }
             Err(SnapshotError::Vanished) => Ok(FileOutcome::Gone),
             Err(SnapshotError::Damaged(words)) => Ok(FileOutcome::NotWhole(words)),
-            Err(other) => Ok(FileOutcome::Unreadable(Chain(&other).to_string())),
+            Err(other) => Ok(FileOutcome::Unreadable(Causes(&other).to_string())),
         }
     }
 }
@@ -393,7 +393,7 @@ impl<'a> Reading<'a> {
     /// Reads all pages through `take`, which can be asked more than once.
     fn all(
         &mut self,
-        moment: Option<Moment>,
+        moment: Option<WalPosition>,
         take: &mut dyn FnMut(Pages<'_>) -> std::result::Result<(), SnapshotError>,
     ) -> Taken {
         let known = self.committed.content;
@@ -478,7 +478,7 @@ impl<'a> Reading<'a> {
         Ok(self.outcome(ended, snapshot.moment()))
     }
 
-    fn outcome(&self, ended: (BlockMap, Digest, bool), moment: Option<Moment>) -> FileOutcome {
+    fn outcome(&self, ended: (BlockMap, Digest, bool), moment: Option<WalPosition>) -> FileOutcome {
         FileOutcome::of_blocks(
             ended,
             self.found.meta,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use sessionkeep_core::entry::RelPath;
-use sessionkeep_session::Hint;
+use sessionkeep_session::FsEvent;
 
 /// More changed paths than this are not remembered one by one: everything is looked at instead.
 /// Bounds the memory of a long outage.
@@ -42,21 +42,21 @@ impl Work {
 
     /// What a hint says to look at.
     #[must_use]
-    pub fn of(hint: Hint) -> Self {
-        match hint {
-            Hint::Closed(path) | Hint::Touched(path) => Self {
+    pub fn of(fs_event: FsEvent) -> Self {
+        match fs_event {
+            FsEvent::Closed(path) | FsEvent::Touched(path) => Self {
                 paths: [path].into(),
                 ..Self::default()
             },
-            Hint::Subtree(Some(path)) => Self {
+            FsEvent::Subtree(Some(path)) => Self {
                 subtrees: [path].into(),
                 ..Self::default()
             },
-            Hint::Own => Self {
+            FsEvent::Own => Self {
                 own: true,
                 ..Self::default()
             },
-            Hint::Subtree(None) | Hint::Overflow | Hint::RootGone => Self::everything(),
+            FsEvent::Subtree(None) | FsEvent::Overflow | FsEvent::RootGone => Self::everything(),
         }
     }
 
@@ -94,9 +94,9 @@ pub struct Dirty {
 }
 
 impl Dirty {
-    /// Takes a hint.
-    pub fn hint(&mut self, hint: Hint, now: Instant) {
-        self.add(Work::of(hint), now);
+    /// Takes a file event.
+    pub fn fs_event(&mut self, fs_event: FsEvent, now: Instant) {
+        self.add(Work::of(fs_event), now);
     }
 
     /// Takes work whose change was seen at `now`.
@@ -227,9 +227,9 @@ mod tests {
         let t0 = Instant::now();
         let mut dirty = Dirty::default();
         assert_eq!(dirty.due(QUIET, MAX), None);
-        dirty.hint(Hint::Closed(path("a")), t0);
+        dirty.fs_event(FsEvent::Closed(path("a")), t0);
         assert_eq!(dirty.due(QUIET, MAX), Some(t0 + QUIET));
-        dirty.hint(Hint::Closed(path("b")), t0 + QUIET / 2);
+        dirty.fs_event(FsEvent::Closed(path("b")), t0 + QUIET / 2);
         assert_eq!(dirty.due(QUIET, MAX), Some(t0 + QUIET / 2 + QUIET));
     }
 
@@ -238,7 +238,10 @@ mod tests {
         let t0 = Instant::now();
         let mut dirty = Dirty::default();
         for n in 0..500 {
-            dirty.hint(Hint::Closed(path("a")), t0 + Duration::from_millis(10) * n);
+            dirty.fs_event(
+                FsEvent::Closed(path("a")),
+                t0 + Duration::from_millis(10) * n,
+            );
         }
         assert_eq!(dirty.due(QUIET, MAX), Some(t0 + MAX));
     }
@@ -247,10 +250,10 @@ mod tests {
     fn what_is_put_back_keeps_its_age() {
         let t0 = Instant::now();
         let mut dirty = Dirty::default();
-        dirty.hint(Hint::Closed(path("a")), t0);
+        dirty.fs_event(FsEvent::Closed(path("a")), t0);
         let (work, since) = dirty.take(t0 + MAX);
         assert_eq!(dirty.since(), None);
-        dirty.hint(Hint::Closed(path("b")), t0 + MAX);
+        dirty.fs_event(FsEvent::Closed(path("b")), t0 + MAX);
         dirty.put_back(work, since);
         assert_eq!(dirty.since(), Some(t0));
         let (work, _) = dirty.take(t0 + MAX);
@@ -262,7 +265,7 @@ mod tests {
         let t0 = Instant::now();
         let mut dirty = Dirty::default();
         for n in 0..PATHS_MAX * 3 {
-            dirty.hint(Hint::Closed(path(&n.to_string())), t0);
+            dirty.fs_event(FsEvent::Closed(path(&n.to_string())), t0);
         }
         assert_eq!(dirty.count(), None);
         assert_eq!(dirty.take(t0).0, Work::everything());
@@ -274,7 +277,7 @@ mod tests {
         let mut dirty = Dirty::default();
         dirty.look_later(path("slow"), t0 + MAX, Some(t0));
         assert_eq!(dirty.due(QUIET, MAX), Some(t0 + MAX));
-        dirty.hint(Hint::Touched(path("fast")), t0);
+        dirty.fs_event(FsEvent::Touched(path("fast")), t0);
         assert_eq!(dirty.due(QUIET, MAX), Some(t0 + QUIET));
         assert_eq!(dirty.take(t0 + QUIET).0.paths, [path("fast")].into());
         assert_eq!(dirty.take(t0 + QUIET).0, Work::default());
@@ -288,13 +291,13 @@ mod tests {
         let mut dirty = Dirty::default();
         let is_slow = |p: &RelPath| *p == path("slow");
         let put_off = |dirty: &mut Dirty| dirty.put_off(|p| is_slow(p).then_some(t0 + MAX));
-        dirty.hint(Hint::Touched(path("slow")), t0);
+        dirty.fs_event(FsEvent::Touched(path("slow")), t0);
         put_off(&mut dirty);
         assert_eq!(dirty.since(), Some(t0));
         assert_eq!(dirty.due(QUIET, MAX), Some(t0 + MAX));
         assert!(dirty.is_only(is_slow));
-        dirty.hint(Hint::Touched(path("slow")), t0 + QUIET);
-        dirty.hint(Hint::Touched(path("fast")), t0 + QUIET);
+        dirty.fs_event(FsEvent::Touched(path("slow")), t0 + QUIET);
+        dirty.fs_event(FsEvent::Touched(path("fast")), t0 + QUIET);
         assert!(!dirty.is_only(is_slow));
         put_off(&mut dirty);
         assert_eq!(dirty.count(), Some(2));

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tracing::warn;
 
+use super::committed_index::CommittedIndex;
 use super::dirty::Work;
 use super::gather::{Gather, Trust, cpu_time, is_as_committed};
 use super::guard::Refusal;
 use super::read_ahead;
-use super::replica::Replica;
 use sessionkeep_archive::Result;
 use sessionkeep_core::entry::RelPath;
 use sessionkeep_session::{Look, SkipReason};
@@ -56,17 +56,17 @@ impl Scan {
     }
 }
 
-impl Replica {
+impl CommittedIndex {
     /// Scans everything. What differs is left to be looked at as of one moment; where that is too
     /// much to be read in one, as with a first upload, it is read here, and the commit after it
     /// mends what was written meanwhile.
-    pub(super) fn look_everywhere(&mut self, gather: &mut Gather) -> Result<Work> {
+    pub(super) fn full_scan(&mut self, gather: &mut Gather) -> Result<Work> {
         self.generation = !self.generation;
         let generation = self.generation;
         let mut fresh = Vec::new();
         let (tree, keyed, events) = (&mut self.tree, &self.keyed, &self.events);
         let (files, directory, limits) = (&self.files, &self.directory, &self.limits);
-        let unheard = &mut self.unheard;
+        let silent_changes = &mut self.silent_changes;
         events
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -82,7 +82,7 @@ impl Replica {
                 }
             },
             &mut |found| {
-                unheard.note(&found);
+                silent_changes.note(&found);
                 let same = tree
                     .get(&found.path)
                     .is_some_and(|leaf| is_as_committed(leaf, &found, keyed, limits))
@@ -104,7 +104,7 @@ impl Replica {
             gather.out.refused = Some(Refusal::DirectoryGone(error.to_string()));
             return Ok(Work::default());
         }
-        self.unheard.knows_all();
+        self.silent_changes.knows_all();
         self.excluded.count = report.excluded_count;
         self.unsaved.begin_anew();
         self.report_passed_over(&report);

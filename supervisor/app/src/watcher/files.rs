@@ -5,16 +5,16 @@ use std::time::{Duration, Instant};
 
 use super::databases::{Committed, Databases};
 use super::form_gate::{Before, FormGate, Last};
-use super::gathered::{Blocks, Pass, Seen};
+use super::gathered::{Blocks, IndexEntry, Pass};
+use super::hot_files::HotFiles;
 use super::large::{Large, Read};
 use super::outcome::{FileOutcome, Later, RETRY};
-use super::restless::Restless;
 use super::sets::Sets;
 use sessionkeep_archive::Result;
 use sessionkeep_archive::blocks::LARGE_BLOCK;
 use sessionkeep_archive::builder::Builder;
 use sessionkeep_archive::tree::Leaf;
-use sessionkeep_core::entry::{Digest, Kind, RelPath};
+use sessionkeep_core::entry::{Digest, EntryKind, RelPath};
 use sessionkeep_core::state_dir::StateDir;
 use sessionkeep_session::form::{self, may_be_database, read_form};
 use sessionkeep_session::{
@@ -28,7 +28,7 @@ pub(super) const WHOLE_MAX: u64 = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Files {
     databases: Databases,
-    restless: Restless,
+    hot_files: HotFiles,
     gate: FormGate,
     pub(super) sets: Sets,
 }
@@ -38,7 +38,7 @@ impl Files {
     pub(super) fn new(state: StateDir) -> Self {
         Self {
             databases: Databases::new(state),
-            restless: Restless::default(),
+            hot_files: HotFiles::default(),
             gate: FormGate::default(),
             sets: Sets::default(),
         }
@@ -82,7 +82,7 @@ impl Files {
     /// snapshots are each of one moment, a large file that never does, or one of a set that is of one moment
     /// by itself.
     pub(super) fn stands_apart(&self, path: &RelPath) -> bool {
-        self.databases.contains(path) || self.restless.contains(path) || self.sets.contains(path)
+        self.databases.contains(path) || self.hot_files.contains(path) || self.sets.contains(path)
     }
 
     /// Whether an unchanged fingerprint proves that this is an unchanged database. Taking a
@@ -110,7 +110,7 @@ impl Files {
         directory: &Directory,
         found: &Found,
         ahead: Option<Stable>,
-        leaf: Option<&Leaf<Seen>>,
+        leaf: Option<&Leaf<IndexEntry>>,
         blocks: Option<&Blocks>,
         pass: Pass,
         builder: &mut Builder,
@@ -164,7 +164,7 @@ impl Files {
     }
 
     /// What is known of the committed version of a file.
-    fn last(&self, path: &RelPath, leaf: Option<&Leaf<Seen>>) -> Last {
+    fn last(&self, path: &RelPath, leaf: Option<&Leaf<IndexEntry>>) -> Last {
         Last {
             form: form_of_committed(leaf),
             kept_login: self.databases.keeps_login(path),
@@ -176,7 +176,7 @@ impl Files {
         &self,
         directory: &Directory,
         found: &Found,
-        leaf: Option<&Leaf<Seen>>,
+        leaf: Option<&Leaf<IndexEntry>>,
     ) -> bool {
         let last = self.last(&found.path, leaf);
         if !may_have_been_database(last, content_of(leaf)) {
@@ -231,7 +231,7 @@ impl Files {
         let hash = builder.put_file(&found.path, stable.meta, &stable.bytes)?;
         Ok(FileOutcome::Changed {
             meta: stable.meta,
-            kind: Kind::File { size, hash },
+            kind: EntryKind::File { size, hash },
             blocks: None,
             print,
             form: Some(form),
@@ -248,7 +248,7 @@ impl Files {
         pass: Pass,
         builder: &mut Builder,
     ) -> Result<FileOutcome> {
-        if let Some(later) = self.restless.not_yet(&found.path, pass) {
+        if let Some(later) = self.hot_files.not_yet(&found.path, pass) {
             return Ok(later);
         }
         // Nothing of what was torn a moment ago shall be on its way to the store before it is seen
@@ -265,8 +265,8 @@ impl Files {
             }
         }
         let begun = Instant::now();
-        let is_on_trial = pass == Pass::Live && self.restless.contains(&found.path);
-        let trial = is_on_trial.then(|| self.restless.on_trial(&found.path, directory));
+        let is_on_trial = pass == Pass::Live && self.hot_files.contains(&found.path);
+        let trial = is_on_trial.then(|| self.hot_files.on_trial(&found.path, directory));
         let mut outcome = if let Some(Err(error)) = trial {
             unread(error, pass)
         } else {
@@ -292,19 +292,19 @@ impl Files {
                 Read::Held(outcome) => return Ok(outcome),
             };
             if matches!(outcome, FileOutcome::Later(_)) {
-                self.restless.was_sent_in_vain(&found.path);
+                self.hot_files.was_sent_in_vain(&found.path);
             }
             outcome
         };
-        self.restless.note(&found.path, begun, &mut outcome);
+        self.hot_files.note(&found.path, begun, &mut outcome);
         Ok(outcome)
     }
 }
 
 /// Size and hash of a committed file.
-fn content_of(leaf: Option<&Leaf<Seen>>) -> Option<(u64, Digest)> {
+fn content_of(leaf: Option<&Leaf<IndexEntry>>) -> Option<(u64, Digest)> {
     match leaf.map(|leaf| &leaf.kind) {
-        Some(Kind::File { size, hash }) => Some((*size, *hash)),
+        Some(EntryKind::File { size, hash }) => Some((*size, *hash)),
         _ => None,
     }
 }
@@ -319,19 +319,19 @@ fn may_have_been_database(last: Last, content: Option<(u64, Digest)>) -> bool {
 }
 
 /// What is known of the form of a committed file.
-fn form_of_committed(leaf: Option<&Leaf<Seen>>) -> Before {
+fn form_of_committed(leaf: Option<&Leaf<IndexEntry>>) -> Before {
     match leaf {
         Some(Leaf {
-            kind: Kind::File { size: 0, .. },
+            kind: EntryKind::File { size: 0, .. },
             ..
         }) => Before::Known(Form::Empty),
         Some(Leaf {
-            kind: Kind::File { .. },
+            kind: EntryKind::File { .. },
             extra,
             ..
         }) if extra.is_database() => Before::Known(Form::Database),
         Some(Leaf {
-            kind: Kind::File { .. },
+            kind: EntryKind::File { .. },
             extra,
             ..
         }) => match extra.is_whole() {

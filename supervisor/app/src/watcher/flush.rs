@@ -10,10 +10,10 @@ use super::gathered::Pass;
 use super::guard::Refusal;
 use super::replicator::StepError;
 use super::{End, Watcher};
-use crate::status::incidents::Kind;
-use crate::status::{ErrorKind, Past};
+use crate::status::incidents::IncidentKind;
+use crate::status::{ErrorKind, LastRun};
 use sessionkeep_core::control::{MonotonicMs, ToInit};
-use sessionkeep_core::human::{Chain, Took};
+use sessionkeep_core::human::{Causes, Took};
 
 /// What is left of the flush's deadline for letting go of the lease and for the answer.
 const FLUSH_MARGIN: Duration = Duration::from_millis(100);
@@ -29,12 +29,12 @@ impl Watcher {
         let begun = Instant::now();
         self.look_after_state();
         // Whoever ends it from outside leaves no time to say so.
-        Past::note_flush_begun(&self.state);
+        LastRun::note_flush_begun(&self.state);
         // A file that somebody had mapped into memory is reported when its writer ends, and its time does
         // not tell.
-        self.read_hints();
-        if let Some(replica) = self.replicator.replica() {
-            replica.doubt(self.dirty.paths());
+        self.read_fs_events();
+        if let Some(index) = self.replicator.index() {
+            index.doubt(self.dirty.paths());
         }
         let left = deadline
             .until(MonotonicMs::now())
@@ -47,7 +47,7 @@ impl Watcher {
                 let why =
                     match timeout_at(limit + FLUSH_MARGIN / 2, self.replicator.release()).await {
                         Ok(Ok(())) => None,
-                        Ok(Err(error)) => Some(Chain(&error).to_string()),
+                        Ok(Err(error)) => Some(Causes(&error).to_string()),
                         Err(_) => Some("the store did not answer in time".to_owned()),
                     };
                 if let Some(why) = why {
@@ -55,17 +55,17 @@ impl Watcher {
                 }
                 let took = begun.elapsed();
                 if let Some(reason) = held {
-                    Past::note_flush(&self.state, took);
+                    LastRun::note_flush(&self.state, took);
                     return self.held_back(seq, reason).await;
                 }
                 info!(target: "sync", seq, took = %Took(took), "everything is saved");
-                Past::note_flush(&self.state, took);
+                LastRun::note_flush(&self.state, took);
                 self.link.send(ToInit::Flushed { seq }).await;
                 End::Done
             }
             Ok(Err(StepError::Fenced(reason))) => self.fenced(reason).await,
             Ok(Err(StepError::Refused(refusal))) => self.flush_refused(&refusal).await,
-            Ok(Err(error)) => self.flush_failed(Chain(&error).to_string()).await,
+            Ok(Err(error)) => self.flush_failed(Causes(&error).to_string()).await,
             Err(_) => {
                 let late = "the store did not take them in time";
                 let reason = self.unready.take().unwrap_or_else(|| late.to_owned());
@@ -153,7 +153,7 @@ impl Watcher {
         if !goes_on {
             return Err(error);
         }
-        let words = Chain(&error).to_string();
+        let words = Causes(&error).to_string();
         warn!(target: "sync", error = words, "the last changes cannot be saved yet; retrying");
         self.unready = Some(format!("the store did not take them in time: {words}"));
         Ok(())
@@ -164,7 +164,7 @@ impl Watcher {
     async fn held_back(&mut self, seq: u64, reason: String) -> End {
         error!(target: "sync", seq, reason, "what is not whole is not saved, and its last committed version stays; all else is saved");
         self.shared.meters().error(ErrorKind::Flush);
-        self.shared.incident(Kind::FlushFailed, "", &reason);
+        self.shared.incident(IncidentKind::FlushFailed, "", &reason);
         self.shared.ledger().save();
         self.link.send(ToInit::FlushedExcept { seq, reason }).await;
         End::FlushFailed
@@ -185,7 +185,7 @@ impl Watcher {
         let waiting = self.dirty.count().filter(|count| *count > 0);
         error!(target: "sync", reason, waiting, "the last changes could not be saved; the directory holds them, keep it");
         self.shared.meters().error(ErrorKind::Flush);
-        self.shared.incident(Kind::FlushFailed, "", &reason);
+        self.shared.incident(IncidentKind::FlushFailed, "", &reason);
         // Whatever happens next, it is known of.
         self.shared.ledger().save();
         self.link.send(ToInit::FlushFailed { reason }).await;

@@ -10,7 +10,7 @@ use crate::config::Settings;
 use crate::process::channel::Link;
 use crate::status::Shared;
 use sessionkeep_core::control::{Lifecycle, ToInit};
-use sessionkeep_core::human::Moment;
+use sessionkeep_core::human::Timestamp;
 
 /// Takes in what init says of the gateway; another process is another probe.
 pub(super) fn note_lifecycle(
@@ -61,7 +61,7 @@ pub(super) async fn note_answer(answer: Answer, shared: &Shared, link: &mut Link
 /// When a process was started, in milliseconds since 1970; now, where that cannot be read. A watcher
 /// that was itself started anew finds a gateway that has been up for long.
 fn started_ms(pid: i32) -> u64 {
-    let now = Moment::now().0;
+    let now = Timestamp::now().0;
     let age = age(pid).unwrap_or_default();
     now.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
 }

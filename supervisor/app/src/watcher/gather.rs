@@ -8,25 +8,25 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tracing::debug;
 
+use super::committed_index::CommittedIndex;
 use super::dirty::Work;
-use super::gathered::{Edit, Gathered, Pass, Seen};
+use super::gathered::{Edit, Gathered, IndexEntry, Pass};
 use super::guard::{self, Refusal};
 use super::metadata::same_rights;
 use super::outcome::{FileOutcome, Later, RETRY};
 use super::passed_over::{may_be_the_gateways, unreadable};
 use super::read_ahead::Taken;
-use super::replica::Replica;
 use super::shape::{Becomes, Shape};
 use super::unsaved::Reason;
 use crate::progress::Progress;
 use sessionkeep_archive::builder::{Builder, PackSink};
 use sessionkeep_archive::tree::Leaf;
 use sessionkeep_archive::{Aside, Result};
-use sessionkeep_core::entry::{Kind, RelPath};
+use sessionkeep_core::entry::{EntryKind, RelPath};
 use sessionkeep_session::{Found, FoundKind, Limits, Look, SkipReason, Stable};
 
-impl Replica {
-    /// One look of [`Replica::gather`].
+impl CommittedIndex {
+    /// One look of [`CommittedIndex::gather`].
     pub(super) fn gather_once(
         &mut self,
         work: &Work,
@@ -40,7 +40,7 @@ impl Replica {
             return Ok(gather.out);
         }
         let work = match work.everything {
-            true => self.look_everywhere(&mut gather)?,
+            true => self.full_scan(&mut gather)?,
             false => work.clone(),
         };
         if gather.out.refused.is_some() {
@@ -154,7 +154,7 @@ impl Replica {
         read: Option<Stable>,
         gather: &mut Gather,
     ) -> Result<()> {
-        self.unheard.note(&found);
+        self.silent_changes.note(&found);
         let known = self.tree.get(&found.path);
         let kind = match &found.kind {
             FoundKind::File => {
@@ -172,20 +172,20 @@ impl Replica {
                 }
                 return self.found_file(found, read, gather);
             }
-            FoundKind::Dir => Kind::Dir,
-            FoundKind::Symlink { target } => Kind::Symlink {
+            FoundKind::Dir => EntryKind::Dir,
+            FoundKind::Symlink { target } => EntryKind::Symlink {
                 target: target.clone(),
             },
         };
         match known {
             Some(leaf) if leaf.kind == kind && self.same_rights(&leaf.meta, &found.meta) => {
-                if kind != Kind::Dir && leaf.meta.mtime_ns != found.meta.mtime_ns {
+                if kind != EntryKind::Dir && leaf.meta.mtime_ns != found.meta.mtime_ns {
                     self.touched.insert(found.path.clone());
                 }
             }
             _ => {
                 let becomes = match kind {
-                    Kind::Dir => Becomes::Dir,
+                    EntryKind::Dir => Becomes::Dir,
                     _ => Becomes::Other,
                 };
                 if !self.admits(&found.path, becomes, gather) {
@@ -197,7 +197,7 @@ impl Replica {
                 let leaf = Leaf {
                     meta: found.meta,
                     kind,
-                    extra: Seen::new(0, self.generation),
+                    extra: IndexEntry::new(0, self.generation),
                 };
                 gather.out.edits.push(Edit::Set(found.path, leaf));
             }
@@ -333,7 +333,7 @@ impl Replica {
             FileOutcome::Unreadable(why) => {
                 // By size and time alone: what cannot be read now need not have been read ever.
                 let differs = known.map(|leaf| {
-                    !matches!(leaf.kind, Kind::File { size, .. } if size == found.print.size)
+                    !matches!(leaf.kind, EntryKind::File { size, .. } if size == found.print.size)
                         || leaf.meta.mtime_ns != found.meta.mtime_ns
                 });
                 self.report_once(Some(&path), unreadable(differs.is_some()), &why);
@@ -346,7 +346,7 @@ impl Replica {
     }
 
     /// What to keep of a fingerprint: nothing where a write could hide behind it.
-    pub(super) fn seen(&self, print: sessionkeep_session::Fingerprint) -> Seen {
+    pub(super) fn seen(&self, print: sessionkeep_session::Fingerprint) -> IndexEntry {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -356,7 +356,7 @@ impl Replica {
         } else {
             hash_of(&print, &self.keyed)
         };
-        Seen::new(hash, self.generation)
+        IndexEntry::new(hash, self.generation)
     }
 
     /// Turns paths that are gone into removals: only the topmost of what went together, and none
@@ -457,20 +457,22 @@ fn hash_of(print: &sessionkeep_session::Fingerprint, keyed: &RandomState) -> u64
         print.sidecars,
     );
     // 0 stands for "nothing known".
-    (keyed.hash_one(facts) & Seen::PRINT).max(!Seen::PRINT + 1)
+    (keyed.hash_one(facts) & IndexEntry::PRINT).max(!IndexEntry::PRINT + 1)
 }
 
 pub(super) fn is_as_committed(
-    leaf: &Leaf<Seen>,
+    leaf: &Leaf<IndexEntry>,
     found: &Found,
     keyed: &RandomState,
     limits: &Limits,
 ) -> bool {
     let same_rights = || same_rights(&leaf.meta, &limits.as_archived(found.meta, &leaf.meta));
     match (&leaf.kind, &found.kind) {
-        (Kind::File { .. }, FoundKind::File) => leaf.extra.print() == hash_of(&found.print, keyed),
-        (Kind::Dir, FoundKind::Dir) => same_rights(),
-        (Kind::Symlink { target }, FoundKind::Symlink { target: now }) => {
+        (EntryKind::File { .. }, FoundKind::File) => {
+            leaf.extra.print() == hash_of(&found.print, keyed)
+        }
+        (EntryKind::Dir, FoundKind::Dir) => same_rights(),
+        (EntryKind::Symlink { target }, FoundKind::Symlink { target: now }) => {
             target == now && same_rights()
         }
         _ => false,

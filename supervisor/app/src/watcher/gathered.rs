@@ -9,15 +9,15 @@ use sessionkeep_archive::blocks::BlockMap;
 use sessionkeep_archive::builder::Built;
 use sessionkeep_archive::tree::Leaf;
 use sessionkeep_core::entry::RelPath;
-use sessionkeep_session::{Form, Moment};
+use sessionkeep_session::{Form, WalPosition};
 
 /// What is kept beside each entry: a hash over the fingerprint, of which 0 proves nothing yet; in two
 /// bits what form the committed content has, where that is known; and in the lowest
 /// bit the generation of the scan that last saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Seen(u64);
+pub(super) struct IndexEntry(u64);
 
-impl Seen {
+impl IndexEntry {
     /// The bits of a hash that are kept.
     pub(super) const PRINT: u64 = !0b111;
     const FORM: u64 = 0b110;
@@ -92,12 +92,12 @@ const BLOCKS_KEPT_MAX: u64 = 1 << 30;
 pub(super) struct Blocks {
     pub(super) map: BlockMap,
     /// Of a database in WAL mode, the moment that this is.
-    pub(super) moment: Option<Moment>,
+    pub(super) moment: Option<WalPosition>,
 }
 
 impl Blocks {
     /// `None` where the file is too large for it.
-    pub(super) fn keep(map: BlockMap, moment: Option<Moment>) -> Option<Self> {
+    pub(super) fn keep(map: BlockMap, moment: Option<WalPosition>) -> Option<Self> {
         (map.size() <= BLOCKS_KEPT_MAX).then_some(Self { map, moment })
     }
 }
@@ -106,7 +106,7 @@ impl Blocks {
 #[derive(Debug)]
 pub(super) enum Edit {
     /// The entry is now this.
-    Set(RelPath, Leaf<Seen>),
+    Set(RelPath, Leaf<IndexEntry>),
     /// The entry is gone, with all below it.
     Remove(RelPath),
 }
@@ -116,13 +116,13 @@ pub(super) enum Edit {
 pub(super) struct Gathered {
     /// The commit, if there is anything to commit.
     pub built: Option<Built>,
-    /// What [`super::replica::Replica::apply`] takes over with it.
+    /// What [`super::committed_index::CommittedIndex::apply`] takes over with it.
     pub(super) edits: Vec<Edit>,
     /// What the commit says besides its entries.
     pub(super) aside: Aside,
     pub(super) blocks: Vec<(RelPath, Blocks)>,
     /// Fingerprints of entries whose content turned out to be as committed.
-    pub(super) refreshed: Vec<(RelPath, Seen)>,
+    pub(super) refreshed: Vec<(RelPath, IndexEntry)>,
     /// Files whose content was added, changed or removed.
     pub files: u64,
     /// What is to be looked at again, and when.

@@ -3,10 +3,10 @@
 use std::fmt;
 
 use super::files::Files;
-use super::gathered::{Edit, Seen};
+use super::gathered::{Edit, IndexEntry};
 use crate::boot::survey::CREDENTIALS;
 use crate::status::Shared;
-use crate::status::incidents::Kind;
+use crate::status::incidents::IncidentKind;
 use sessionkeep_archive::tree::Tree;
 use sessionkeep_core::entry::{self, RelPath};
 use sessionkeep_core::state_dir::{Presence, StateDir};
@@ -42,7 +42,7 @@ impl Refusal {
     /// Makes it an incident, where it is none by what else it shows in.
     pub(super) fn tell(&self, shared: &Shared) {
         if matches!(self, Self::MountGone(_) | Self::MountCame(_)) {
-            shared.incident(Kind::MountChanged, "", &self.to_string());
+            shared.incident(IncidentKind::MountChanged, "", &self.to_string());
         }
     }
 }
@@ -123,7 +123,7 @@ impl Refusal {
 pub(super) fn check(
     directory: &Directory,
     state: &StateDir,
-    tree: &Tree<Seen>,
+    tree: &Tree<IndexEntry>,
     files: &Files,
     edits: &[Edit],
 ) -> Option<Refusal> {
@@ -132,10 +132,10 @@ pub(super) fn check(
     let replaces = edits.iter().find_map(|edit| match edit {
         Edit::Set(path, leaf)
             if is_credentials(path)
-                && !matches!(leaf.kind, entry::Kind::File { .. })
+                && !matches!(leaf.kind, entry::EntryKind::File { .. })
                 && matches!(
                     tree.get(path).map(|l| &l.kind),
-                    Some(entry::Kind::File { .. })
+                    Some(entry::EntryKind::File { .. })
                 ) =>
         {
             Some(path)
@@ -159,7 +159,7 @@ pub(super) fn check(
     let others = tree.iter().any(|(other, leaf)| {
         is_credentials(&other)
             && other != *path
-            && matches!(leaf.kind, entry::Kind::File { .. })
+            && matches!(leaf.kind, entry::EntryKind::File { .. })
             && matches!(directory.look(&other), Look::Found(_))
     });
     (!others).then(|| Refusal::CredentialsReplaced(path.clone()))

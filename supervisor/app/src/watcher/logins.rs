@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::boot::survey::CREDENTIALS;
 use crate::gateway::ProfileName;
-use crate::status::incidents::Kind;
+use crate::status::incidents::IncidentKind;
 use crate::status::{Shared, session_of};
 use sessionkeep_core::entry::RelPath;
 use sessionkeep_session::Directory;
@@ -64,12 +64,12 @@ impl Logins {
         let name = profile.kind().shown_as(&session).1;
         match linked {
             Some(true) => {
-                shared.over(Kind::LoggedOut, name);
+                shared.over(IncidentKind::LoggedOut, name);
                 self.0.insert(path);
             }
             Some(false) if self.0.remove(&path) => {
                 let detail = format!("{path} does not name an account any more");
-                shared.incident(Kind::LoggedOut, name, &detail);
+                shared.incident(IncidentKind::LoggedOut, name, &detail);
             }
             _ => {}
         }
@@ -99,7 +99,7 @@ mod tests {
                 &[],
                 &shared,
             );
-            shared.ledger().lasting(Kind::LoggedOut)
+            shared.ledger().lasting(IncidentKind::LoggedOut)
         };
         let file = dir.path().join("a/creds.json");
         fs::create_dir(dir.path().join("a")).expect("mkdir");
@@ -128,7 +128,7 @@ mod tests {
         let mut look = |login: Option<Login>| {
             let read = [(path.clone(), login)];
             logins.look(&directory, ProfileName::Waha, &[], &read, &shared);
-            shared.ledger().lasting(Kind::LoggedOut)
+            shared.ledger().lasting(IncidentKind::LoggedOut)
         };
         assert!(look(None).is_empty(), "it was never linked");
         assert!(look(linked.clone()).is_empty());

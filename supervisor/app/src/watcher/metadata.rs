@@ -3,15 +3,15 @@
 
 use std::collections::HashSet;
 
+use super::committed_index::CommittedIndex;
 use super::gather::Gather;
 use super::gathered::{Edit, Pass};
-use super::replica::Replica;
 use super::shape::Becomes;
 use sessionkeep_archive::tree::Leaf;
-use sessionkeep_core::entry::{Kind, Meta, RelPath};
+use sessionkeep_core::entry::{EntryKind, Meta, RelPath};
 use sessionkeep_session::{FoundKind, Look};
 
-impl Replica {
+impl CommittedIndex {
     /// Adds the times that changed without content, and those of the directories around what is
     /// committed: not worth a commit of their own, except at the end.
     pub(super) fn add_touched(&mut self, gather: &mut Gather) {
@@ -35,9 +35,11 @@ impl Replica {
                 continue;
             };
             let same_kind = match (&leaf.kind, &found.kind) {
-                (Kind::File { size, .. }, FoundKind::File) => *size == found.print.size,
-                (Kind::Dir, FoundKind::Dir) => true,
-                (Kind::Symlink { target }, FoundKind::Symlink { target: now }) => target == now,
+                (EntryKind::File { size, .. }, FoundKind::File) => *size == found.print.size,
+                (EntryKind::Dir, FoundKind::Dir) => true,
+                (EntryKind::Symlink { target }, FoundKind::Symlink { target: now }) => {
+                    target == now
+                }
                 _ => false,
             };
             let meta = self.limits.as_archived(found.meta, &leaf.meta);
@@ -103,7 +105,7 @@ impl Replica {
     /// a restore would take files for one that are not any more.
     pub(super) fn add_links(&self, gather: &mut Gather) {
         let known = self.aside.links.clone().unwrap_or_default();
-        if known.is_empty() && !self.unheard.has_links() {
+        if known.is_empty() && !self.silent_changes.has_links() {
             return;
         }
         let (mut set, mut removed) = (HashSet::new(), HashSet::new());
@@ -114,7 +116,7 @@ impl Replica {
             };
         }
         let is_removed = |path: &RelPath| path.ancestors().any(|dir| removed.contains(&dir));
-        let links = self.unheard.links(|path| {
+        let links = self.silent_changes.links(|path| {
             set.contains(path) || (self.tree.get(path).is_some() && !is_removed(path))
         });
         if let Some(links) = links.filter(|links| *links != known) {

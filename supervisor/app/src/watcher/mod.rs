@@ -12,6 +12,7 @@
 //! One commit is in flight at a time; what changes meanwhile joins the next. With nothing dirty,
 //! nothing is written to the store but the lease.
 
+mod committed_index;
 mod databases;
 pub mod dirty;
 mod everywhere;
@@ -19,11 +20,13 @@ mod excluded;
 mod files;
 mod flush;
 mod form_gate;
+mod freeze_pacing;
+mod fs_events;
 mod gateway;
 mod gather;
 mod gathered;
 mod guard;
-mod hints;
+mod hot_files;
 mod large;
 mod logins;
 mod metadata;
@@ -32,21 +35,18 @@ mod one_moment;
 mod outcome;
 mod passed_over;
 mod probe;
-mod pulse;
 mod read_ahead;
 mod refused;
 mod remade;
-mod replica;
 mod replicator;
-mod restless;
 mod sets;
 mod shape;
 mod shown;
-mod standstill;
+mod signs_of_life;
+mod silent_changes;
 mod step;
 #[cfg(test)]
 mod tests;
-mod unheard;
 mod unsaved;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,23 +64,23 @@ use sessionkeep_core::exit;
 use sessionkeep_core::memory::give_back;
 use sessionkeep_core::record::InstanceId;
 use sessionkeep_core::state_dir::StateDir;
-use sessionkeep_session::{Directory, Events, Hint};
+use sessionkeep_session::{Directory, Events, FsEvent};
 
 pub use crate::process::channel::Link;
+use committed_index::CommittedIndex;
 use dirty::{Dirty, Work};
+use fs_events::FsEvents;
 use gateway::{next_answer, note_answer, note_lifecycle};
 use guard::Refusal;
-use hints::Hints;
 use logins::Logins;
 use probe::Probe;
-use pulse::Pulse;
-use replica::Replica;
 use replicator::Replicator;
+use signs_of_life::SignsOfLife;
 
 /// How long the kernel's notices are left alone where they tell of nothing but databases that are
 /// known to be written: their snapshots are further apart, and who writes all the time would
 /// otherwise wake the watcher each time. Another file that changes meanwhile is heard of that much later.
-const HINTS_PAUSE: Duration = Duration::from_millis(80);
+const FS_EVENTS_PAUSE: Duration = Duration::from_millis(80);
 
 /// How long after the last commit memory is given back that it needed and waiting does not.
 const REST: Duration = Duration::from_secs(5);
@@ -120,27 +120,33 @@ pub async fn watch(
     mut link: Link,
     shared: Shared,
 ) -> std::io::Result<End> {
-    let pulse = Pulse::default();
-    pulse.start(settings, &shared, link.take_pulse());
+    let signs_of_life = SignsOfLife::default();
+    signs_of_life.start(settings, &shared, link.take_signs_of_life());
     let broken_flush = link.broken_flush;
     let directory = Directory::open(&settings.dir, settings.profile.files())?;
     let events = Events::new();
     let fd = events.fd().map(|fd| fd.try_clone_to_owned());
-    let hints = Hints::new(fd.transpose()?)?;
+    let fs_events = FsEvents::new(fd.transpose()?)?;
     let events = Arc::new(Mutex::new(events));
-    let replica = Replica::new(directory.clone(), state.clone(), events.clone())
+    let index = CommittedIndex::new(directory.clone(), state.clone(), events.clone())
         .freezing(settings.sync.freeze);
     let mut watcher = Watcher {
         settings: settings.clone(),
         state,
         store: store.clone(),
-        replicator: Replicator::new(settings.clone(), store, instance, replica, pulse.clone()),
+        replicator: Replicator::new(
+            settings.clone(),
+            store,
+            instance,
+            index,
+            signs_of_life.clone(),
+        ),
         directory,
         events,
         dirty: Dirty::default(),
         link,
-        pulse,
-        unheard: None,
+        signs_of_life,
+        pending: None,
         look_again: false,
         shared,
         failures: 0,
@@ -156,7 +162,7 @@ pub async fn watch(
         refusal: None,
     };
     watcher.dirty.add(Work::everything(), Instant::now());
-    let end = watcher.run(hints).await;
+    let end = watcher.run(fs_events).await;
     watcher.store.close().await;
     Ok(end)
 }
@@ -164,8 +170,8 @@ pub async fn watch(
 /// In file mode there is nothing to replicate: the gateway is probed, HTTP is answered, and a
 /// flush is done as soon as it is asked for.
 pub(crate) async fn watch_nothing(settings: &Settings, mut link: Link, shared: Shared) -> End {
-    let pulse = Pulse::default();
-    pulse.start(settings, &shared, link.take_pulse());
+    let signs_of_life = SignsOfLife::default();
+    signs_of_life.start(settings, &shared, link.take_signs_of_life());
     link.send(ToInit::Ready).await;
     let mut probe: Option<Probe> = None;
     loop {
@@ -179,7 +185,7 @@ pub(crate) async fn watch_nothing(settings: &Settings, mut link: Link, shared: S
                 Some(ToWatcher::Lifecycle { state, gateway_pid, restarts }) => {
                     note_lifecycle(settings, &shared, &mut probe, state, gateway_pid, restarts);
                 }
-                Some(ToWatcher::Stalled { how }) => pulse.stalled(how, &shared),
+                Some(ToWatcher::Stalled { how }) => signs_of_life.stalled(how, &shared),
             },
             answer = next_answer(&mut probe) => note_answer(answer, &shared, &mut link).await,
         }
@@ -195,9 +201,9 @@ struct Watcher {
     events: Arc<Mutex<Events>>,
     dirty: Dirty,
     link: Link,
-    pulse: Pulse,
+    signs_of_life: SignsOfLife,
     /// What init said while something else was waited for; `None` in it is the channel's end.
-    unheard: Option<Option<ToWatcher>>,
+    pending: Option<Option<ToWatcher>>,
     /// A look for damage was broken off for that, and is made up for by the next step.
     look_again: bool,
     shared: Shared,
@@ -223,23 +229,26 @@ struct Watcher {
 }
 
 impl Watcher {
-    async fn run(&mut self, mut hints: Hints) -> End {
+    async fn run(&mut self, mut fs_events: FsEvents) -> End {
         let mut scanned = Instant::now();
         let mut rest: Option<Instant> = None;
         loop {
             let due = self.next_step();
-            let (rescan, unheard) = (scanned + self.rescan_pause(), self.unheard());
+            let (rescan, look) = (
+                scanned + self.rescan_pause(),
+                self.next_look_for_silent_changes(),
+            );
             let mut lease_status = self.replicator.keeper().map(LeaseKeeper::status);
             tokio::select! {
                 biased;
-                message = next_message(&mut self.unheard, &mut self.link) => match message {
+                message = next_message(&mut self.pending, &mut self.link) => match message {
                     None => return End::Done,
                     Some(ToWatcher::Flush { deadline }) => return self.flush(deadline).await,
-                    Some(ToWatcher::Stalled { how }) => self.pulse.stalled(how, &self.shared),
+                    Some(ToWatcher::Stalled { how }) => self.signs_of_life.stalled(how, &self.shared),
                     Some(ToWatcher::Lifecycle { state, gateway_pid, restarts }) => {
                         note_lifecycle(&self.settings, &self.shared, &mut self.probe, state, gateway_pid, restarts);
-                        if let Some(replica) = self.replicator.replica() {
-                            replica.set_gateway(gateway_pid);
+                        if let Some(index) = self.replicator.index() {
+                            index.set_gateway(gateway_pid);
                         }
                     }
                 },
@@ -248,18 +257,18 @@ impl Watcher {
                     // The next step takes it again.
                     events::Ended::Gone => self.blocked_until = None,
                 },
-                () = hints.come() => {
-                    let told_new = self.read_hints();
+                () = fs_events.come() => {
+                    let told_new = self.read_fs_events();
                     if !told_new && self.only_databases_wait() {
-                        hints.pause(Instant::now() + HINTS_PAUSE);
+                        fs_events.pause(Instant::now() + FS_EVENTS_PAUSE);
                     }
                 }
                 () = until(Some(rescan)) => {
                     scanned = Instant::now();
                     self.dirty.add(Work::everything(), scanned);
                 }
-                () = until(unheard) => {
-                    let changed = self.replicator.replica().map(Replica::look_at_unheard);
+                () = until(look) => {
+                    let changed = self.replicator.index().map(CommittedIndex::look_for_silent_changes);
                     self.dirty.add(changed.unwrap_or_default(), Instant::now());
                 }
                 () = until(due) => {
@@ -282,33 +291,33 @@ impl Watcher {
 
     /// Whether nothing but databases has changed.
     fn only_databases_wait(&mut self) -> bool {
-        let replica = self.replicator.replica();
-        replica.is_some_and(|replica| self.dirty.is_only(|path| replica.is_database(path)))
+        let index = self.replicator.index();
+        index.is_some_and(|index| self.dirty.is_only(|path| index.is_database(path)))
     }
 
     /// Leaves alone for now what would only be found to be too soon.
     fn put_off(&mut self) {
-        if let Some(replica) = self.replicator.replica() {
+        if let Some(index) = self.replicator.index() {
             let now = Instant::now();
-            self.dirty.put_off(|path| replica.too_soon(path, now));
+            self.dirty.put_off(|path| index.too_soon(path, now));
         }
     }
 
     /// How long after a look at everything the next one comes.
     fn rescan_pause(&mut self) -> Duration {
         let every = self.settings.sync.rescan;
-        let replica = self.replicator.replica();
-        replica.map_or(every, |replica| match replica.is_astray() {
-            true => replica.scan.short_pause(every),
-            false => replica.scan.pause(every),
+        let index = self.replicator.index();
+        index.map_or(every, |index| match index.is_astray() {
+            true => index.scan.short_pause(every),
+            false => index.scan.pause(every),
         })
     }
 
     /// When it is to be looked at what may have changed without an event.
-    fn unheard(&mut self) -> Option<Instant> {
+    fn next_look_for_silent_changes(&mut self) -> Option<Instant> {
         let is_attached = self.replicator.is_attached();
-        let replica = self.replicator.replica().filter(|_| is_attached);
-        replica.and_then(|replica| replica.unheard.next())
+        let index = self.replicator.index().filter(|_| is_attached);
+        index.and_then(|index| index.silent_changes.next())
     }
 
     /// When something is to be done next.
@@ -330,7 +339,7 @@ impl Watcher {
     }
 
     /// Takes in what the kernel has reported, and says whether that was anything new.
-    fn read_hints(&mut self) -> bool {
+    fn read_fs_events(&mut self) -> bool {
         let now = Instant::now();
         let (count, waiting) = (self.dirty.count(), self.dirty.since().is_some());
         let dirty = &mut self.dirty;
@@ -339,9 +348,9 @@ impl Watcher {
             .events
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .read(&self.directory, &mut |hint| {
-                gone |= hint == Hint::RootGone;
-                dirty.hint(hint, now);
+            .read(&self.directory, &mut |fs_event| {
+                gone |= fs_event == FsEvent::RootGone;
+                dirty.fs_event(fs_event, now);
             });
         if let Err(error) = read {
             warn!(target: "sync", %error, "change notices cannot be read; looking at everything");
@@ -357,10 +366,10 @@ impl Watcher {
 
 /// What init says next.
 async fn next_message(
-    unheard: &mut Option<Option<ToWatcher>>,
+    pending: &mut Option<Option<ToWatcher>>,
     link: &mut Link,
 ) -> Option<ToWatcher> {
-    match unheard.take() {
+    match pending.take() {
         Some(message) => message,
         None => link.next().await,
     }

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use tracing::{debug, info, warn};
 
+use super::committed_index::CommittedIndex;
 use super::dirty::Work;
-use super::gathered::{Edit, Gathered, Pass, Seen};
+use super::gathered::{Edit, Gathered, IndexEntry, Pass};
 use super::guard::Refusal;
-use super::replica::Replica;
 use crate::progress::Progress;
 use sessionkeep_archive::Result;
 use sessionkeep_archive::builder::PackSink;
@@ -74,7 +74,7 @@ impl MountGuard {
     }
 
     /// Whether these edits come of a mount that is gone, or of one that covers what was there.
-    fn check(&mut self, tree: &Tree<Seen>, edits: &[Edit]) -> Option<Refusal> {
+    fn check(&mut self, tree: &Tree<IndexEntry>, edits: &[Edit]) -> Option<Refusal> {
         if self.known.is_empty() && self.current.is_empty() {
             return None;
         }
@@ -85,7 +85,7 @@ impl MountGuard {
         refusal
     }
 
-    fn judge(&self, tree: &Tree<Seen>, edit: &Edit) -> Option<Refusal> {
+    fn judge(&self, tree: &Tree<IndexEntry>, edit: &Edit) -> Option<Refusal> {
         let (path, removes) = match edit {
             Edit::Set(path, _) => (path, false),
             Edit::Remove(path) => (path, true),
@@ -112,7 +112,7 @@ impl MountGuard {
     }
 
     /// From here on, what is mounted now counts; and what is gone does as long as anything is committed of it.
-    fn follow(&mut self, tree: &Tree<Seen>) {
+    fn follow(&mut self, tree: &Tree<IndexEntry>) {
         let before = self.known.len();
         let current = &self.current;
         self.known.retain(|known| {
@@ -177,7 +177,7 @@ fn read(session: BorrowedFd<'_>) -> Mounts {
     })
 }
 
-impl Replica {
+impl CommittedIndex {
     /// Looks at `work` and puts what differs into a commit whose packs go to `sink`; anew, and at
     /// everything, where something was mounted or unmounted meanwhile: nobody can tell then of what
     /// the files are that were read.

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
+use super::committed_index::CommittedIndex;
 use super::dirty::Work;
+use super::freeze_pacing::FreezeOutcome;
 use super::gather::Gather;
 use super::gathered::{Delayed, Pass};
 use super::read_ahead::{Large, ReadAhead};
-use super::replica::Replica;
-use super::standstill::Standing;
 use sessionkeep_archive::Result;
 use sessionkeep_core::entry::RelPath;
-use sessionkeep_session::Hint;
+use sessionkeep_session::FsEvent;
 
 /// How long a moment is waited for in which nothing was written while the changed files were read.
 /// A gateway that never pauses for that long is made to stand still.
@@ -26,7 +26,7 @@ const LISTED_MAX: u64 = 300;
 /// How long is waited before the changed files are read again.
 const READ_AGAIN_AFTER: Duration = Duration::from_millis(2);
 
-impl Replica {
+impl CommittedIndex {
     /// Looks at `work` until nothing was written meanwhile: keys that belong together lie in several
     /// files, and a commit that holds one of before a message and another of after it restores to
     /// a conversation that does not go on.
@@ -44,7 +44,7 @@ impl Replica {
         begin: impl Fn() -> Result<Gather>,
     ) -> Result<()> {
         let begun = Instant::now();
-        work.paths.extend(self.unheard.other_links(&work));
+        work.paths.extend(self.silent_changes.other_links(&work));
         loop {
             let ahead = ReadAhead::of(&work, &self.directory, &self.files, Large::Prevent);
             let mut moved = self.overhear();
@@ -58,7 +58,7 @@ impl Replica {
                 }
             };
             if moved.is_empty() && is_whole {
-                self.standstill.was_read();
+                self.freeze_pacing.was_read();
                 if ahead.is_some() {
                     self.look_at_all(&work, ahead, gather)?;
                 }
@@ -69,23 +69,23 @@ impl Replica {
                 let is_written = !moved.is_empty()
                     || ahead
                         .as_ref()
-                        .is_some_and(|ahead| self.standstill.is_written(ahead, &self.tree));
+                        .is_some_and(|ahead| self.freeze_pacing.is_written(ahead, &self.tree));
                 let standing = match (is_written, gather.pass) {
                     (true, Pass::Live) => self.read_at_a_standstill(&mut work, moved),
-                    _ => Standing::Impossible,
+                    _ => FreezeOutcome::Impossible,
                 };
-                if ahead.is_none() && !matches!(standing, Standing::Impossible) {
+                if ahead.is_none() && !matches!(standing, FreezeOutcome::Impossible) {
                     *gather = begin()?;
                 }
                 match standing {
-                    Standing::Read(frozen) => self.look_at_all(&work, Some(frozen), gather)?,
-                    Standing::NotYet(until) => {
+                    FreezeOutcome::Read(frozen) => self.look_at_all(&work, Some(frozen), gather)?,
+                    FreezeOutcome::NotYet(until) => {
                         gather.out.delayed = Some(Delayed {
                             work: work.clone(),
                             until,
                         });
                     }
-                    Standing::Impossible => {
+                    FreezeOutcome::Impossible => {
                         debug!(target: "sync", "files never stood still; they are committed as they were read");
                         if ahead.is_some() {
                             self.look_at_all(&work, ahead, gather)?;
@@ -137,30 +137,30 @@ impl Replica {
     /// What else has changed by now, leaving aside what stands apart.
     pub(super) fn overhear(&mut self) -> Work {
         let mut moved = Work::default();
-        let (overheard, files) = (&mut self.overheard, &self.files);
+        let (during_read, files) = (&mut self.during_read, &self.files);
         let read = self
             .events
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .read(&self.directory, &mut |hint| {
-                overheard.add(Work::of(hint.clone()));
-                let aside = matches!(&hint, Hint::Closed(path) | Hint::Touched(path) if files.stands_apart(path));
+            .read(&self.directory, &mut |fs_event| {
+                during_read.add(Work::of(fs_event.clone()));
+                let aside = matches!(&fs_event, FsEvent::Closed(path) | FsEvent::Touched(path) if files.stands_apart(path));
                 if !aside {
-                    moved.add(Work::of(hint));
+                    moved.add(Work::of(fs_event));
                 }
             });
         if let Err(error) = read {
             warn!(target: "sync", %error, "change notices cannot be read; looking at everything");
-            overheard.add(Work::everything());
+            during_read.add(Work::everything());
         }
-        moved.paths.extend(self.unheard.other_links(&moved));
+        moved.paths.extend(self.silent_changes.other_links(&moved));
         moved
     }
 
     /// Events that came during the last gather. They are to be looked at again, whether or not the
     /// commit came about.
-    pub(super) fn take_overheard(&mut self) -> Work {
-        std::mem::take(&mut self.overheard)
+    pub(super) fn take_events_during_read(&mut self) -> Work {
+        std::mem::take(&mut self.during_read)
     }
 
     /// Puts in the place of directories that are to be looked at with all that is below them, or of

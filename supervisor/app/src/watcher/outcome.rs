@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::gathered::Blocks;
 use sessionkeep_archive::blocks::BlockMap;
 use sessionkeep_archive::{ArchiveError, Result};
-use sessionkeep_core::entry::{Digest, Kind, Meta};
-use sessionkeep_session::{Fingerprint, Form, Moment};
+use sessionkeep_core::entry::{Digest, EntryKind, Meta};
+use sessionkeep_session::{Fingerprint, Form, WalPosition};
 
 /// How soon a file that was not ready is looked at again.
 pub(super) const RETRY: Duration = Duration::from_millis(60);
@@ -17,7 +17,7 @@ pub(super) enum FileOutcome {
     /// It differs and is in the commit.
     Changed {
         meta: Meta,
-        kind: Kind,
+        kind: EntryKind,
         blocks: Option<Blocks>,
         print: Fingerprint,
         /// What it is by now, where that was found out.
@@ -49,7 +49,7 @@ impl FileOutcome {
         (map, hash, changed): (BlockMap, Digest, bool),
         meta: Meta,
         print: Fingerprint,
-        moment: Option<Moment>,
+        moment: Option<WalPosition>,
         form: Option<Form>,
     ) -> Self {
         let size = map.size();
@@ -57,7 +57,7 @@ impl FileOutcome {
         if changed {
             Self::Changed {
                 meta,
-                kind: Kind::File { size, hash },
+                kind: EntryKind::File { size, hash },
                 blocks,
                 print,
                 form,

@@ -3,12 +3,12 @@
 use nix::unistd::geteuid;
 use tracing::warn;
 
-use super::replica::Replica;
+use super::committed_index::CommittedIndex;
 use super::unsaved::Reason;
-use sessionkeep_core::entry::{Kind, Meta, RelPath};
+use sessionkeep_core::entry::{EntryKind, Meta, RelPath};
 use sessionkeep_session::{Look, ScanReport};
 
-impl Replica {
+impl CommittedIndex {
     /// Reports what a scan found and could not take.
     pub(super) fn report_passed_over(&mut self, report: &ScanReport) {
         for (path, reason) in &report.skipped {
@@ -24,7 +24,7 @@ impl Replica {
     /// have changed since; where nothing is, the gateway may have put something there.
     pub(super) fn cannot_be_read(&mut self, path: &RelPath, why: &str) {
         let archived = match self.tree.get(path).map(|leaf| &leaf.kind) {
-            Some(Kind::Dir) => !self.tree.below(path).is_empty(),
+            Some(EntryKind::Dir) => !self.tree.below(path).is_empty(),
             known => known.is_some(),
         };
         self.report_once(Some(path), unreadable(archived), why);

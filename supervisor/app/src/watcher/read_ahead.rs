@@ -11,7 +11,7 @@ use std::thread::Scope;
 
 use super::dirty::Work;
 use super::files::{Files, WHOLE_MAX};
-use super::gathered::Seen;
+use super::gathered::IndexEntry;
 use sessionkeep_archive::tree::Tree;
 use sessionkeep_core::beneath;
 use sessionkeep_core::entry::RelPath;
@@ -181,14 +181,14 @@ impl ReadAhead {
 
     /// Whether each file was read at one time, and is whole as far as can be seen from itself, and from
     /// what is `committed`.
-    pub(super) fn is_whole(&self, committed: &Tree<Seen>) -> bool {
+    pub(super) fn is_whole(&self, committed: &Tree<IndexEntry>) -> bool {
         self.changing.is_empty() && self.torn(committed).next().is_none()
     }
 
     /// Those whose content shows that they are not whole, with the time of their last write.
     pub(super) fn torn<'a>(
         &'a self,
-        committed: &'a Tree<Seen>,
+        committed: &'a Tree<IndexEntry>,
     ) -> impl Iterator<Item = (&'a RelPath, i64)> {
         let never_was = |path| {
             let leaf = committed.get(path);

@@ -8,7 +8,7 @@ use tracing::error;
 use super::Watcher;
 use super::guard::Refusal;
 use crate::status::ErrorKind;
-use crate::status::incidents::Kind;
+use crate::status::incidents::IncidentKind;
 use sessionkeep_core::control::ToInit;
 
 /// How soon a directory is looked at again of which the gateway may make something that can be
@@ -36,8 +36,9 @@ impl Watcher {
             error!(target: "sync", reason = words, "nothing is committed");
             refusal.tell(&self.shared);
             if refusal.may_pass() {
-                self.shared.over(Kind::DirectoryWiped, "");
-                self.shared.incident(Kind::DirectoryWiped, "", &words);
+                self.shared.over(IncidentKind::DirectoryWiped, "");
+                self.shared
+                    .incident(IncidentKind::DirectoryWiped, "", &words);
             }
             self.refusal = Some(refusal.clone());
         }
@@ -47,14 +48,15 @@ impl Watcher {
     /// Commits are made (again); where what is committed is not what the state before became, that is
     /// told, with the way back.
     pub(super) fn accepted(&mut self) {
-        self.shared.over(Kind::MountChanged, "");
+        self.shared.over(IncidentKind::MountChanged, "");
         if self.refusal.take().is_some() {
-            self.shared.over(Kind::DirectoryWiped, "");
+            self.shared.over(IncidentKind::DirectoryWiped, "");
         }
         if let Some(accepted) = self.replicator.take_accepted() {
-            self.shared.incident(Kind::NewLogin, "", &accepted.words);
+            self.shared
+                .incident(IncidentKind::NewLogin, "", &accepted.words);
             // It is no state that lasts: it is told once, and stays in the list.
-            self.shared.over(Kind::NewLogin, "");
+            self.shared.over(IncidentKind::NewLogin, "");
         }
     }
 
@@ -63,8 +65,8 @@ impl Watcher {
         if !self.replicator.take_followed() {
             return;
         }
-        if let Some(replica) = self.replicator.replica() {
-            self.directory = replica.directory().clone();
+        if let Some(index) = self.replicator.index() {
+            self.directory = index.directory().clone();
         }
         self.link.send(ToInit::Followed).await;
     }

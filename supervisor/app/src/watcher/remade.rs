@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Until it is accepted the marker says so, and the next start judges by the same rules
-//! ([`crate::boot::remains`]).
+//! ([`crate::boot::leftovers`]).
 
 use std::time::{Duration, Instant};
 
@@ -18,10 +18,10 @@ use tracing::{info, warn};
 use super::gathered::Pass;
 use super::guard::Refusal;
 use super::replicator::{Replicator, StepError};
-use crate::boot::remains::{self, Judgement};
+use crate::boot::leftovers::{self, Judgement};
 use sessionkeep_archive::version::Version;
 use sessionkeep_core::entry::RelPath;
-use sessionkeep_core::human::Chain;
+use sessionkeep_core::human::Causes;
 use sessionkeep_core::state_dir::Presence;
 use sessionkeep_session::{Login, Marker, identity};
 
@@ -101,8 +101,8 @@ impl Replicator {
     /// A watcher that begins finds what the one before may have left undone: a directory that nobody has
     /// followed yet.
     pub(super) fn look_at_directory_first(&mut self) {
-        let replica = self.replica.as_ref().expect("no thread has it yet");
-        let directory = replica.directory.clone();
+        let index = self.index.as_ref().expect("no thread has it yet");
+        let directory = index.directory.clone();
         if !directory.is_intact() {
             return;
         }
@@ -111,7 +111,7 @@ impl Replicator {
             match self.state.follow(directory.fd()) {
                 Ok(()) => self.begin_to_judge(Fate::MadeAnew),
                 Err(error) => {
-                    warn!(target: "sync", error = %Chain(&error), "the session directory was made anew, and cannot be used");
+                    warn!(target: "sync", error = %Causes(&error), "the session directory was made anew, and cannot be used");
                 }
             }
         } else if self.state.presence() == Presence::Gone {
@@ -140,17 +140,17 @@ impl Replicator {
         &mut self,
         pass: Pass,
     ) -> Result<Option<Refusal>, StepError> {
-        let replica = self.replica.as_mut().expect("no thread has it");
-        if !replica.directory.is_intact() {
-            let directory = match replica.directory.made_anew() {
+        let index = self.index.as_mut().expect("no thread has it");
+        if !index.directory.is_intact() {
+            let directory = match index.directory.made_anew() {
                 Ok(directory) => directory,
                 Err(why) => return Ok(Some(Refusal::DirectoryGone(why.to_string()))),
             };
             if let Err(error) = self.state.follow(directory.fd()) {
-                return Ok(Some(Refusal::NotFollowed(Chain(&error).to_string())));
+                return Ok(Some(Refusal::NotFollowed(Causes(&error).to_string())));
             }
             warn!(target: "sync", "the session directory was deleted and made anew while it was in use; following it");
-            replica.follow(directory);
+            index.follow(directory);
             self.begin_to_judge(Fate::MadeAnew);
             self.write_marker();
         } else if self.remade.is_none() {
@@ -181,20 +181,20 @@ impl Replicator {
     }
 
     async fn judge(&mut self, pass: Pass) -> Result<Option<Refusal>, StepError> {
-        let replica = self.replica.as_ref().expect("no thread has it");
-        let found = remains::look(&replica.directory, &replica.tree);
+        let index = self.index.as_ref().expect("no thread has it");
+        let found = leftovers::look(&index.directory, &index.tree);
         let remade = self.remade.as_mut().expect("it is judged");
         if !remade.is_settled(found.left, pass, Instant::now()) {
             return Ok(Some(Refusal::NotYet));
         }
-        let stores_logins = replica
+        let stores_logins = index
             .tree
             .iter()
             .any(|(path, _)| identity::may_be_login(&path));
         if self.state.presence() == Presence::Gone {
-            let followed = self.state.follow(replica.directory.fd());
+            let followed = self.state.follow(index.directory.fd());
             if let Err(error) = followed {
-                return Ok(Some(Refusal::NotFollowed(Chain(&error).to_string())));
+                return Ok(Some(Refusal::NotFollowed(Causes(&error).to_string())));
             }
             info!(target: "sync", "our own directory .sessionkeep was gone, and is made anew");
             self.followed = true;
@@ -210,7 +210,7 @@ impl Replicator {
             }
         }
         let remade = self.remade.as_ref().expect("it is judged");
-        let judgement = remains::judge(remade.stored.as_deref().unwrap_or_default(), &found);
+        let judgement = leftovers::judge(remade.stored.as_deref().unwrap_or_default(), &found);
         // A login that is being written may be told in a moment.
         if found.unread && pass == Pass::Live && !judgement.is_accepted() {
             return Ok(Some(Refusal::NotYet));
@@ -255,7 +255,7 @@ impl Replicator {
         };
         let mut version = Version::load(&*self.store, head).await?;
         let (store, state) = (&*self.store, &self.state);
-        Ok(remains::stored_logins(store, &mut version, state, |_| true).await?)
+        Ok(leftovers::stored_logins(store, &mut version, state, |_| true).await?)
     }
 }
 

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info, warn};
 
+use super::committed_index::{CommittedIndex, thread_failed};
 use super::dirty::Work;
 use super::gathered::{Delayed, Edit, Gathered, Pass};
 use super::guard::Refusal;
-use super::pulse::Pulse;
 use super::remade::{Accepted, Remade};
-use super::replica::{Replica, thread_failed};
+use super::signs_of_life::SignsOfLife;
 use crate::boot::BootError;
-use crate::boot::decide::{Plan, Remote, decide};
+use crate::boot::decide::{BootPlan, Remote, decide};
 use crate::boot::survey::{CREDENTIALS, survey};
 use crate::config::Settings;
 use crate::gateway::ProfileName;
@@ -167,7 +167,7 @@ pub(super) struct Replicator {
     pub(super) store: Arc<dyn Store>,
     instance: InstanceId,
     /// Always there, except while a thread has it.
-    pub(super) replica: Option<Replica>,
+    pub(super) index: Option<CommittedIndex>,
     /// The directory was emptied or made anew, and is not judged yet.
     pub(super) remade: Option<Remade>,
     /// See [`Replicator::take_followed`].
@@ -176,7 +176,7 @@ pub(super) struct Replicator {
     pub(super) accepted: Option<Accepted>,
     hold: Option<Hold>,
     progress: Progress,
-    pulse: Pulse,
+    signs_of_life: SignsOfLife,
 }
 
 impl Replicator {
@@ -186,21 +186,21 @@ impl Replicator {
         settings: Settings,
         store: Arc<dyn Store>,
         instance: InstanceId,
-        replica: Replica,
-        pulse: Pulse,
+        index: CommittedIndex,
+        signs_of_life: SignsOfLife,
     ) -> Self {
         Self {
             settings,
-            state: replica.state.clone(),
+            state: index.state.clone(),
             store,
             instance,
-            replica: Some(replica),
+            index: Some(index),
             remade: None,
             followed: false,
             accepted: None,
             hold: None,
             progress: Progress::default(),
-            pulse,
+            signs_of_life,
         }
     }
 
@@ -222,9 +222,9 @@ impl Replicator {
         self.hold.as_ref().and_then(|hold| hold.writer.head())
     }
 
-    /// The replica, while no thread has it.
-    pub(super) fn replica(&mut self) -> Option<&mut Replica> {
-        self.replica.as_mut()
+    /// The index, while no thread has it.
+    pub(super) fn index(&mut self) -> Option<&mut CommittedIndex> {
+        self.index.as_mut()
     }
 
     /// Whether it is attached.
@@ -295,7 +295,7 @@ impl Replicator {
             Err(other) => return Err(BootError::from(other).into()),
         };
         // Reading what is committed may take long, and init has to know of the lease meanwhile.
-        self.pulse.follow(keeper.status());
+        self.signs_of_life.follow(keeper.status());
         // A directory that was made anew may have no marker; the head tells whether nobody else has
         // written.
         let goes_on = ours && marker.as_ref().is_some_and(|marker| marker.epoch == epoch);
@@ -311,12 +311,12 @@ impl Replicator {
                 Outcome::Fenced(other) => return Err(fenced(&other)),
             }
         }
-        let replica = self
-            .replica
+        let index = self
+            .index
             .as_mut()
             .expect("no thread has it while attaching");
-        replica.committed(tree, aside);
-        replica.find_limits(self.settings.restore.owner);
+        index.committed(tree, aside);
+        index.find_limits(self.settings.restore.owner);
         self.hold = Some(Hold {
             writer,
             keeper,
@@ -336,7 +336,7 @@ impl Replicator {
     /// After a start without the store: whether the directory may be committed over the head.
     fn may_continue(&mut self, head: &Head, epoch: u64) -> Result<(), StepError> {
         let directory = self
-            .replica
+            .index
             .as_ref()
             .expect("no thread has it while attaching")
             .directory();
@@ -353,7 +353,7 @@ impl Replicator {
             },
         };
         match decide(&local, &remote) {
-            Plan::Restore(_) if local.has_files => Err(StepError::Fenced(
+            BootPlan::Restore(_) if local.has_files => Err(StepError::Fenced(
                 "the archive moved on while this instance ran without the store; restart it to restore".into(),
             )),
             _ => Ok(()),
@@ -387,12 +387,12 @@ impl Replicator {
             self.was_wiped();
         }
         let hold = self.hold.as_mut().expect("commits are made while attached");
-        let replica = self.replica.as_mut().expect("the thread has ended");
+        let index = self.index.as_mut().expect("the thread has ended");
         let mut committed = Committed {
             later: std::mem::take(&mut gathered.later),
             not_whole: gathered.not_whole,
-            unsaved: replica.unsaved.words(),
-            unreadable: replica.unsaved.count() > replica.unsaved.not_whole(),
+            unsaved: index.unsaved.words(),
+            unreadable: index.unsaved.count() > index.unsaved.not_whole(),
             unasked: std::mem::take(&mut gathered.unasked),
             refused: gathered.refused.take(),
             delayed: gathered.delayed.take(),
@@ -402,16 +402,16 @@ impl Replicator {
             return Ok(committed);
         }
         let Some(built) = gathered.built.take() else {
-            replica.refresh(&mut gathered);
-            committed.logins = replica.take_logins();
+            index.refresh(&mut gathered);
+            committed.logins = index.take_logins();
             return Ok(committed);
         };
         committed.list(&gathered.edits, self.settings.profile);
-        replica.apply(&mut gathered);
+        index.apply(&mut gathered);
         let (files, large) = (gathered.files, built.stored > (4 << 20));
         // A first upload's is as large as the tree, and is not to be there when memory is given back.
         drop(gathered);
-        let summary = replica.summary();
+        let summary = index.summary();
         let outcome = if hold.anew.is_some() {
             let base_bytes = built.stored;
             hold.writer
@@ -425,7 +425,7 @@ impl Replicator {
                 hold.anew = None;
                 info!(target: "sync", seq = header.seq, files, bytes = %human::Bytes(header.bytes), took = %human::Took(begun.elapsed()), "committed");
                 committed.header = Some(*header);
-                committed.logins = replica.take_logins();
+                committed.logins = index.take_logins();
                 committed.took = begun.elapsed();
                 if large {
                     give_back();
@@ -464,16 +464,16 @@ impl Replicator {
 
     async fn gather(&mut self, work: Work, pass: Pass) -> Result<Gathered, StepError> {
         let (sink, upload) = Upload::start(self.store.clone(), self.settings.archive.clone());
-        let mut replica = self.replica.take().expect("one gather at a time");
+        let mut index = self.index.take().expect("one gather at a time");
         let progress = self.progress.clone();
         let thread = tokio::task::spawn_blocking(move || {
-            let gathered = replica.gather(&work, pass, sink, &progress);
-            (replica, gathered)
+            let gathered = index.gather(&work, pass, sink, &progress);
+            (index, gathered)
         });
         let ended = self.progress.show("looking at changed files", thread).await;
         self.progress.end();
-        let (replica, gathered) = ended.map_err(thread_failed)?;
-        self.replica = Some(replica);
+        let (index, gathered) = ended.map_err(thread_failed)?;
+        self.index = Some(index);
         Ok(upload.finish(gathered).await?)
     }
 
@@ -550,8 +550,8 @@ impl Replicator {
             updated_ms: now_ms(),
             unjudged: self.is_remade(),
         };
-        let replica = self.replica.as_ref();
-        if replica.is_some_and(|replica| !replica.directory().is_intact()) {
+        let index = self.index.as_ref();
+        if index.is_some_and(|index| !index.directory().is_intact()) {
             return;
         }
         if let Err(error) = marker.write(&self.state) {

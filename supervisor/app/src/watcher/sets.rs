@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use tracing::debug;
 
+use super::committed_index::CommittedIndex;
 use super::files::WHOLE_MAX;
 use super::gather::Gather;
 use super::gathered::{Blocks, Edit, Pass};
 use super::large::{Large, Read};
 use super::outcome::{FileOutcome, RETRY};
-use super::replica::Replica;
 use super::shape::Becomes;
 use sessionkeep_archive::builder::Builder;
 use sessionkeep_archive::{ArchiveError, Result};
-use sessionkeep_core::entry::{Digest, Kind, Meta, RelPath};
+use sessionkeep_core::entry::{Digest, EntryKind, Meta, RelPath};
 use sessionkeep_session::together::{Copies, copy_in_a_still_moment, copy_while_frozen, members};
 use sessionkeep_session::{
     Directory, Fingerprint, Form, Found, FoundKind, Look, ProcessFreezer, Profile, sqlite, stable,
@@ -64,7 +64,7 @@ impl Sets {
     }
 }
 
-impl Replica {
+impl CommittedIndex {
     /// Puts the file off until all that belongs to it can be looked at, where something does.
     pub(super) fn belongs_to_a_set(&mut self, found: &Found) -> bool {
         if self.is_of_a_set(&found.path) {
@@ -189,7 +189,7 @@ impl Replica {
 
     fn committed_hash(&self, path: &RelPath) -> Option<Digest> {
         match self.tree.get(path)?.kind {
-            Kind::File { hash, .. } => Some(hash),
+            EntryKind::File { hash, .. } => Some(hash),
             _ => None,
         }
     }
@@ -234,7 +234,7 @@ impl Replica {
                 } => {
                     (*meta, *print) = (found.meta, own);
                     match kind {
-                        Kind::File { hash, .. } => Some(*hash),
+                        EntryKind::File { hash, .. } => Some(*hash),
                         _ => None,
                     }
                 }
@@ -306,12 +306,12 @@ impl Replica {
 fn read(
     copies: &Directory,
     found: &Found,
-    known: Option<&Kind>,
+    known: Option<&EntryKind>,
     before: Option<&Blocks>,
     builder: &mut Builder,
 ) -> Result<FileOutcome> {
     let known = match known {
-        Some(Kind::File { size, hash }) => Some((*size, *hash)),
+        Some(EntryKind::File { size, hash }) => Some((*size, *hash)),
         _ => None,
     };
     if found.print.size > WHOLE_MAX {
@@ -341,7 +341,7 @@ fn read(
     let hash = builder.put_file(&found.path, stable.meta, &stable.bytes)?;
     Ok(FileOutcome::Changed {
         meta: stable.meta,
-        kind: Kind::File { size, hash },
+        kind: EntryKind::File { size, hash },
         blocks: None,
         print: stable.print,
         form: Some(Form::Broken),

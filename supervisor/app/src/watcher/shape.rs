@@ -7,9 +7,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::gathered::Seen;
+use super::gathered::IndexEntry;
 use sessionkeep_archive::tree::{Leaf, Tree};
-use sessionkeep_core::entry::{Kind, RelPath};
+use sessionkeep_core::entry::{EntryKind, RelPath};
 
 /// What an edit makes of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,12 @@ pub(super) struct Shape {
 
 impl Shape {
     /// Takes an edit to the committed `tree`, if it fits to those before it.
-    pub(super) fn admit(&mut self, tree: &Tree<Seen>, path: &RelPath, becomes: Becomes) -> bool {
+    pub(super) fn admit(
+        &mut self,
+        tree: &Tree<IndexEntry>,
+        path: &RelPath,
+        becomes: Becomes,
+    ) -> bool {
         if becomes != Becomes::Dir && self.relied_on.contains(path) {
             return false;
         }
@@ -67,7 +72,7 @@ impl Shape {
     }
 
     /// Whether all above `path` are directories.
-    fn stands(&mut self, tree: &Tree<Seen>, path: &RelPath) -> bool {
+    fn stands(&mut self, tree: &Tree<IndexEntry>, path: &RelPath) -> bool {
         let (dir, _) = path.split();
         if dir.is_empty()
             || self
@@ -96,8 +101,8 @@ impl Shape {
     }
 }
 
-fn is_dir(tree: &Tree<Seen>, path: &RelPath) -> bool {
-    let kind = |leaf: &Leaf<Seen>| leaf.kind == Kind::Dir;
+fn is_dir(tree: &Tree<IndexEntry>, path: &RelPath) -> bool {
+    let kind = |leaf: &Leaf<IndexEntry>| leaf.kind == EntryKind::Dir;
     tree.get(path).is_some_and(kind)
 }
 
@@ -127,10 +132,10 @@ mod tests {
         "a", "b", "a/a", "a/b", "b/a", "a/a/a", "a/a/b", "b/a/c", "b/a/c/d",
     ];
 
-    fn leaf(becomes: Becomes) -> Leaf<Seen> {
+    fn leaf(becomes: Becomes) -> Leaf<IndexEntry> {
         let kind = match becomes {
-            Becomes::Dir => Kind::Dir,
-            _ => Kind::File {
+            Becomes::Dir => EntryKind::Dir,
+            _ => EntryKind::File {
                 size: 0,
                 hash: Digest::of(b""),
             },
@@ -138,7 +143,7 @@ mod tests {
         Leaf {
             meta: meta(),
             kind,
-            extra: Seen::default(),
+            extra: IndexEntry::default(),
         }
     }
 
@@ -204,7 +209,7 @@ mod tests {
             rounds in prop::collection::vec(
                 prop::collection::vec((0usize..PATHS.len(), 0u8..3), 1..12), 1..8)
         ) {
-            let mut tree: Tree<Seen> = Tree::new();
+            let mut tree: Tree<IndexEntry> = Tree::new();
             let mut read = Version::empty(header());
             for (number, edits) in (1..).zip(rounds) {
                 let mut shape = Shape::default();
@@ -242,7 +247,7 @@ mod tests {
                 let listing = ListingReader::open(packed, raw_len).expect("opens");
                 prop_assert_eq!(read.apply(number, listing), Ok(()));
                 prop_assert!(read.tree.check_shape().is_ok());
-                tree = read.tree.clone().map(|_| Seen::default());
+                tree = read.tree.clone().map(|_| IndexEntry::default());
             }
         }
     }

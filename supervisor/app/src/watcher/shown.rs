@@ -7,11 +7,11 @@ use tracing::{error, info, warn};
 use super::dirty::Work;
 use super::replicator::{Committed, OUTAGE_POLL_MAX, StepError};
 use super::{End, Watcher};
-use crate::status::incidents::Kind;
+use crate::status::incidents::IncidentKind;
 use crate::status::{self, ErrorKind, ShownCommit};
 use sessionkeep_archive::store::retry::Backoff;
 use sessionkeep_core::control::{Lifecycle, ToInit};
-use sessionkeep_core::human::{Chain, Took};
+use sessionkeep_core::human::{Causes, Took};
 
 /// With so many files it is listed after each commit what each session holds; with more, when
 /// everything is looked at and when a session is new.
@@ -26,7 +26,7 @@ impl Watcher {
         let Some(why) = self.replicator.begins_anew() else {
             return;
         };
-        self.shared.incident(Kind::ArchiveDamaged, "", why);
+        self.shared.incident(IncidentKind::ArchiveDamaged, "", why);
         self.mending = true;
         self.dirty.add(Work::everything(), Instant::now());
     }
@@ -35,7 +35,7 @@ impl Watcher {
     pub(super) fn mended(&mut self) {
         if self.mending && self.replicator.begins_anew().is_none() {
             self.mending = false;
-            self.shared.over(Kind::ArchiveDamaged, "");
+            self.shared.over(IncidentKind::ArchiveDamaged, "");
         }
     }
 
@@ -56,9 +56,10 @@ impl Watcher {
                 return Ok(());
             }
             other => {
-                let words = Chain(&other).to_string();
+                let words = Causes(&other).to_string();
                 if matches!(&other, StepError::Archive(error) if error.is_damage()) {
-                    self.shared.incident(Kind::ArchiveDamaged, "", &words);
+                    self.shared
+                        .incident(IncidentKind::ArchiveDamaged, "", &words);
                 }
                 words
             }
@@ -98,17 +99,17 @@ impl Watcher {
         let commit = committed.header.as_ref().map(ShownCommit::from);
         let current = self.replicator.head().map(ShownCommit::from);
         let profile = self.settings.profile;
-        let Some(replica) = self.replicator.replica() else {
+        let Some(index) = self.replicator.index() else {
             return;
         };
-        let summary = replica.summary();
-        let excluded = replica.excluded.count;
+        let summary = index.summary();
+        let excluded = index.excluded.count;
         let known = self.shared.session_keys();
         let is_new = committed.sessions.iter().any(|key| !known.contains(key));
         // Walking a large tree for each small commit would cost more than the commit.
         let listed = everything || is_new || summary.files <= LISTED_MAX;
-        let sessions = listed.then(|| replica.sessions(profile));
-        let all_credentials = (!self.announced).then(|| replica.credentials());
+        let sessions = listed.then(|| index.sessions(profile));
+        let all_credentials = (!self.announced).then(|| index.credentials());
         let credentials = all_credentials.as_ref().unwrap_or(&committed.credentials);
         self.logins.look(
             &self.directory,
@@ -124,8 +125,8 @@ impl Watcher {
         if committed.not_whole > 0 {
             self.shared.meters().error(ErrorKind::NotWhole);
         }
-        let (unsaved, not_whole) = (replica.unsaved.count(), replica.unsaved.not_whole());
-        let unsaved_paths = replica.unsaved.shown();
+        let (unsaved, not_whole) = (index.unsaved.count(), index.unsaved.not_whole());
+        let unsaved_paths = index.unsaved.shown();
         self.shared.unsaved(unsaved, unsaved_paths);
         self.shared.update(|status| {
             (status.files, status.bytes) = (summary.files, summary.bytes);
@@ -152,7 +153,7 @@ impl Watcher {
         self.shared.update(|status| {
             (status.state, status.lease) = (Lifecycle::Fenced, status::Lease::Lost);
         });
-        self.shared.incident(Kind::Fenced, "", &reason);
+        self.shared.incident(IncidentKind::Fenced, "", &reason);
         self.link.send(ToInit::LeaseLost { reason }).await;
         End::Fenced
     }

@@ -8,8 +8,8 @@ use super::dirty::Work;
 use super::gathered::Pass;
 use super::replicator::{Committed, StepError};
 use super::{Watcher, next_message};
-use crate::status::incidents::Kind;
-use crate::status::{self, Past};
+use crate::status::incidents::IncidentKind;
+use crate::status::{self, LastRun};
 use sessionkeep_core::control::ToInit;
 use sessionkeep_core::state_dir::Presence;
 
@@ -36,7 +36,7 @@ impl Watcher {
             self.shared.update(|status| {
                 (status.epoch, status.lease) = (epoch, status::Lease::Held);
             });
-            self.shared.over(Kind::Fenced, "");
+            self.shared.over(IncidentKind::Fenced, "");
             self.tell_of_damage();
         } else if self.replicator.lease_is_gone() {
             let taken = self.replicator.take_lease_again().await;
@@ -50,16 +50,16 @@ impl Watcher {
     async fn commit_what_is_due(&mut self) -> Result<(), StepError> {
         self.look_after_state();
         // Events may have come since the last look: they join this commit.
-        self.read_hints();
+        self.read_fs_events();
         let (work, since) = self.dirty.take(Instant::now());
         let idle = self.outage.is_none() && !self.replicator.is_pending() && !self.look_again;
         if work.is_empty() && idle {
             return Ok(());
         }
         let outcome = self.replicator.commit(work.clone(), Pass::Live).await;
-        if let Some(replica) = self.replicator.replica() {
-            let overheard = replica.take_overheard();
-            self.dirty.add(overheard, Instant::now());
+        if let Some(index) = self.replicator.index() {
+            let during_read = index.take_events_during_read();
+            self.dirty.add(during_read, Instant::now());
             self.put_off();
         }
         self.note_followed().await;
@@ -98,7 +98,7 @@ impl Watcher {
         }
         if work.everything && committed.is_whole() {
             // What a stop before left unsaved is in the store now, all of it.
-            self.shared.over(Kind::FlushFailed, "");
+            self.shared.over(IncidentKind::FlushFailed, "");
         }
         if committed.header.is_some() {
             self.mended();
@@ -110,15 +110,15 @@ impl Watcher {
         self.announced = true;
         info!(target: "sync", "ready for changes");
         if std::mem::take(&mut self.broken_flush) {
-            Past::forget_broken_flush(&self.state);
+            LastRun::forget_broken_flush(&self.state);
             let detail = "it was ended before it could say what it came to";
-            self.shared.incident(Kind::FlushFailed, "", detail);
+            self.shared.incident(IncidentKind::FlushFailed, "", detail);
         }
         // Whatever was damaged before is passed over, and lies in the store anew.
-        self.shared.over(Kind::DamagedHead, "");
-        self.shared.over(Kind::DirectoryWiped, "");
+        self.shared.over(IncidentKind::DamagedHead, "");
+        self.shared.over(IncidentKind::DirectoryWiped, "");
         if !self.mending {
-            self.shared.over(Kind::ArchiveDamaged, "");
+            self.shared.over(IncidentKind::ArchiveDamaged, "");
         }
         self.link.send(ToInit::Ready).await;
     }
@@ -134,8 +134,8 @@ impl Watcher {
             looked = self.replicator.look_for_damage() => looked,
             // Whatever init has to say does not wait for a store that may be silent. It only looks,
             // and looks again at the next step, which comes at once.
-            message = next_message(&mut self.unheard, &mut self.link) => {
-                self.unheard = Some(message);
+            message = next_message(&mut self.pending, &mut self.link) => {
+                self.pending = Some(message);
                 self.look_again = true;
                 Ok(())
             }
@@ -145,7 +145,7 @@ impl Watcher {
     /// Whether our own directory is still where it was; what it holds is held open in any case.
     pub(super) fn look_after_state(&self) {
         let what = match self.state.presence() {
-            Presence::InPlace => return self.shared.over(Kind::StateDirReplaced, ""),
+            Presence::InPlace => return self.shared.over(IncidentKind::StateDirReplaced, ""),
             // Of one that is gone altogether something else is told.
             Presence::Gone if !self.directory.is_intact() => return,
             Presence::Gone => "removed or renamed",
@@ -153,6 +153,7 @@ impl Watcher {
         };
         let path = self.state.path();
         let detail = format!("{} was {what} while it was in use", path.display());
-        self.shared.incident(Kind::StateDirReplaced, "", &detail);
+        self.shared
+            .incident(IncidentKind::StateDirReplaced, "", &detail);
     }
 }

@@ -1,4 +1,4 @@
-//! The replica against a model: whatever happens to a directory, what is committed is what is
+//! The index against a model: whatever happens to a directory, what is committed is what is
 //! there, found by hints as well as by scans.
 
 use sessionkeep_archive::store::{CommitLog, Packs};
@@ -11,12 +11,12 @@ use std::time::Instant;
 
 use proptest::prelude::*;
 
+use super::committed_index::CommittedIndex;
 use super::dirty::{Dirty, Work};
 use super::gathered::Pass;
 use super::guard::Refusal;
-use super::pulse::Pulse;
-use super::replica::Replica;
 use super::replicator::{Committed, Replicator};
+use super::signs_of_life::SignsOfLife;
 use crate::boot::restore::{FallBack, Place, stage_newest_whole};
 use crate::config::{self, Flags, Settings};
 use crate::progress::Progress;
@@ -65,10 +65,15 @@ impl Site {
         let memory = MemoryStore::new();
         let store: Arc<dyn Store> = Arc::new(memory.clone());
         let state = StateDir::open(&dir).expect("open");
-        let replica = Replica::new(directory.clone(), state, events.clone());
+        let index = CommittedIndex::new(directory.clone(), state, events.clone());
         let instance = "test-1".parse().expect("a name");
-        let mut replicator =
-            Replicator::new(settings.clone(), store, instance, replica, Pulse::default());
+        let mut replicator = Replicator::new(
+            settings.clone(),
+            store,
+            instance,
+            index,
+            SignsOfLife::default(),
+        );
         replicator.attach().await.expect("attaches");
         Self {
             _temp: temp,
@@ -122,8 +127,8 @@ impl Site {
         let dirty = &mut self.dirty;
         let mut events = self.events.lock().expect("no panic");
         events
-            .read(&self.directory, &mut |hint| {
-                dirty.hint(hint, Instant::now());
+            .read(&self.directory, &mut |fs_event| {
+                dirty.fs_event(fs_event, Instant::now());
             })
             .expect("reads");
         dirty.take(Instant::now()).0
@@ -325,7 +330,7 @@ fn a_tree_that_is_already_stored_is_not_sent_again() {
             .await
             .expect("whole");
         site.replicator
-            .replica()
+            .index()
             .expect("no thread has it")
             .committed(version.tree, version.aside);
         site.settle(Work::everything(), Pass::Live).await;
@@ -439,7 +444,7 @@ fn an_empty_replica_has_the_root_of_an_empty_tree() {
         let empty = Tree::<()>::new().root();
         assert_eq!(
             site.replicator
-                .replica()
+                .index()
                 .expect("no thread has it")
                 .summary()
                 .root,

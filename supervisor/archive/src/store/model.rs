@@ -99,10 +99,10 @@ enum Phase {
         epoch: u64,
         head: usize,
         pending: Option<Entry>,
-        makes_way: bool,
+        hands_over: bool,
     },
     /// All is saved; the lease is let go.
-    Releasing { epoch: u64, makes_way: bool },
+    Releasing { epoch: u64, hands_over: bool },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -325,7 +325,7 @@ impl World {
                     epoch,
                     head,
                     pending,
-                    makes_way: true,
+                    hands_over: true,
                 };
             }
         }
@@ -408,8 +408,8 @@ impl World {
                 }
                 self.ask(who, bounds, &Request::Renew(number, epoch), next);
                 // Told to stop; or asked, and making way.
-                for makes_way in [false, true] {
-                    if makes_way && !instance.asked {
+                for hands_over in [false, true] {
+                    if hands_over && !instance.asked {
                         continue;
                     }
                     let mut world = self.clone();
@@ -417,7 +417,7 @@ impl World {
                         epoch,
                         head,
                         pending,
-                        makes_way,
+                        hands_over,
                     };
                     next.push(world);
                 }
@@ -425,11 +425,11 @@ impl World {
             Phase::Saving {
                 epoch,
                 pending: None,
-                makes_way,
+                hands_over,
                 ..
             } => {
                 let mut world = self.clone();
-                world.instances[who].phase = Phase::Releasing { epoch, makes_way };
+                world.instances[who].phase = Phase::Releasing { epoch, hands_over };
                 next.push(world);
             }
             Phase::Releasing { epoch, .. } => {
@@ -568,7 +568,7 @@ impl World {
                 Phase::Saving {
                     epoch,
                     head,
-                    makes_way,
+                    hands_over,
                     ..
                 },
             ) => {
@@ -577,14 +577,14 @@ impl World {
                     epoch,
                     head: head + 1,
                     pending: None,
-                    makes_way,
+                    hands_over,
                 };
             }
             // Fenced by its number.
             (
                 Answer::Appended(false),
                 Phase::Saving {
-                    makes_way: true, ..
+                    hands_over: true, ..
                 },
             ) => {
                 instance.phase = Phase::Claiming {
@@ -593,8 +593,8 @@ impl World {
                 };
             }
             (Answer::Appended(false), _) => instance.phase = Phase::Off,
-            (Answer::Released, Phase::Releasing { makes_way, .. }) => {
-                instance.phase = match makes_way {
+            (Answer::Released, Phase::Releasing { hands_over, .. }) => {
+                instance.phase = match hands_over {
                     true => Phase::Claiming {
                         asks: None,
                         may_ask: false,

@@ -86,7 +86,7 @@ fn a_patched_file_costs_its_changed_blocks_and_verifies_in_any_order() {
                     built.stored
                 );
             }
-            let kind = Kind::File {
+            let kind = EntryKind::File {
                 size: content.len() as u64,
                 hash: Digest::of(&content),
             };
@@ -134,7 +134,7 @@ fn an_append_whose_answer_was_lost_is_asked_for_again_and_is_there_once() {
             .insert(&path("a"), super::super::tree::tests::file(b"2"));
         let leaf = Leaf {
             meta: meta(1),
-            kind: Kind::File {
+            kind: EntryKind::File {
                 size: 1,
                 hash: Digest::of(b"2"),
             },

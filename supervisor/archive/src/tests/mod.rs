@@ -19,7 +19,7 @@ use super::version::Version;
 use super::writer::{Outcome, Summary, Writer};
 use super::{Result, checkpoint};
 use crate::store::{MemoryStore, Store};
-use sessionkeep_core::entry::{Digest, Kind, Meta, Owner, RelPath};
+use sessionkeep_core::entry::{Digest, EntryKind, Meta, Owner, RelPath};
 use sessionkeep_core::record::{ArchiveName, Header};
 
 pub(super) fn path(text: &str) -> RelPath {
@@ -107,7 +107,7 @@ impl Keeper {
         for (path, content) in changes {
             match content {
                 Some(content) => {
-                    let kind = Kind::File {
+                    let kind = EntryKind::File {
                         size: content.len() as u64,
                         hash: Digest::of(&content),
                     };
@@ -172,7 +172,7 @@ pub(super) async fn restored(
     let mut files: BTreeMap<_, _> = version
         .tree
         .iter()
-        .filter(|(_, leaf)| matches!(leaf.kind, Kind::File { size: 0, .. }))
+        .filter(|(_, leaf)| matches!(leaf.kind, EntryKind::File { size: 0, .. }))
         .map(|(path, _)| (path, Vec::new()))
         .collect();
     let fetch = Fetch::plan(&mut version, |_| true);

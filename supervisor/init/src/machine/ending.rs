@@ -206,7 +206,7 @@ impl Machine {
             }
             State::Flushing(flushing) if flushing.is_answered() => {}
             // It was about to wait its turn anyhow, and its gateway is gone.
-            State::Flushing(flushing) if flushing.makes_way() => {
+            State::Flushing(flushing) if flushing.hands_over() => {
                 flushing.fenced(reason, now);
             }
             State::Backoff { .. } | State::Flushing(_) => {

@@ -85,13 +85,13 @@ impl Flushing {
     }
 
     /// Whether this life waits for another turn after it.
-    pub(super) fn makes_way(&self) -> bool {
+    pub(super) fn hands_over(&self) -> bool {
         matches!(self.aim, Aim::MakeWay(_))
     }
 
     /// Its lease ends meanwhile: what cannot be saved is no reason to take the session back.
-    pub(super) fn make_way(&mut self, why: Why) {
-        if self.makes_way() && why != Why::Asked {
+    pub(super) fn hand_over(&mut self, why: Why) {
+        if self.hands_over() && why != Why::Asked {
             self.aim = Aim::MakeWay(why);
         }
     }
@@ -129,7 +129,7 @@ impl Machine {
             }
             Answer::Awaited { .. } if how == Ended::Exited(exit::FENCED) => {
                 let reason = "the watcher lost the session".to_owned();
-                if flushing.makes_way() {
+                if flushing.hands_over() {
                     flushing.fenced(reason.clone(), now);
                     self.finish(Saved::Not(reason), Cause::FlushEnded, now);
                 } else {
@@ -196,7 +196,7 @@ impl Machine {
         };
         let ended = flushing.ended;
         match flushing.aim {
-            Aim::MakeWay(why) => self.made_way(why, saved, ended, now),
+            Aim::MakeWay(why) => self.handed_over(why, saved, ended, now),
             Aim::Exit => {
                 let code = match &saved {
                     Saved::Not(_) | Saved::Except(..) => self.plan.code_unsaved(ended),

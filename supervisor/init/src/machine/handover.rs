@@ -40,23 +40,23 @@ impl Why {
 impl Machine {
     /// Whether this life has made way, so that the restorer waits its turn, and asks nobody.
     #[must_use]
-    pub fn has_made_way(&self) -> bool {
-        self.made_way.is_some()
+    pub fn has_handed_over(&self) -> bool {
+        self.handed_over.is_some()
     }
 
     pub(super) fn on_takeover_requested(&mut self, by: String, now: MonotonicMs) {
         if self.not_again.is_some_and(|until| now < until) {
             self.act(Action::Note(Note::TakeoverRefused(by)));
         } else {
-            self.make_way(Why::Asked, Cause::TakeoverRequested(by), now);
+            self.hand_over(Why::Asked, Cause::TakeoverRequested(by), now);
         }
     }
 
     pub(super) fn on_lease_ending(&mut self, by: MonotonicMs, now: MonotonicMs) {
-        self.make_way(Why::LeaseEnds(by), Cause::LeaseEnding, now);
+        self.hand_over(Why::LeaseEnds(by), Cause::LeaseEnding, now);
     }
 
-    fn make_way(&mut self, why: Why, cause: Cause, now: MonotonicMs) {
+    fn hand_over(&mut self, why: Why, cause: Cause, now: MonotonicMs) {
         if self.plan.mode != Mode::Store {
             return;
         }
@@ -84,7 +84,7 @@ impl Machine {
                     self.transition(State::Ending(ending), cause);
                 }
             }
-            State::Flushing(flushing) => flushing.make_way(why),
+            State::Flushing(flushing) => flushing.hand_over(why),
             State::Backoff { last, .. } => {
                 // Where the gateway was not started at all, the watcher still has to let go.
                 let last = last.unwrap_or(Ended::Killed(libc::SIGTERM));
@@ -108,7 +108,7 @@ impl Machine {
 
     /// The watcher has ended over the last flush: on to *Standby*, or back to the gateway where the
     /// session could not be handed over as it should be.
-    pub(super) fn made_way(&mut self, why: Why, saved: Saved, ended: Ended, now: MonotonicMs) {
+    pub(super) fn handed_over(&mut self, why: Why, saved: Saved, ended: Ended, now: MonotonicMs) {
         self.watcher = Watcher::Unwanted;
         self.liveness.end();
         match saved {
@@ -120,7 +120,7 @@ impl Machine {
                 self.spawn_watcher(now);
             }
             saved => {
-                self.made_way = Some(saved);
+                self.handed_over = Some(saved);
                 self.transition(State::Standby, Cause::MadeWay);
                 self.liveness.forget_lease();
                 self.spawn_restorer(now);
@@ -130,7 +130,7 @@ impl Machine {
 
     /// How a life ends that is told to while nothing of a gateway is there.
     pub(super) fn verdict_without_gateway(&self, signal: i32) -> (u8, Saved) {
-        match &self.made_way {
+        match &self.handed_over {
             None => (self.plan.code(Ended::Killed(signal)), Saved::Nothing),
             Some(saved @ (Saved::Not(_) | Saved::Except(..))) => {
                 (exit::FLUSH_FAILED, saved.clone())

@@ -45,8 +45,8 @@ use crate::options::{ExitMap, Rewrites};
 use sessionkeep_core::control::{Lifecycle, MonotonicMs, Stall, ToInit};
 use sessionkeep_core::exit;
 pub use vocabulary::{
-    Action, Cause, Ended, Event, Mode, Note, Plan, Readiness, Resumer, Role, Saved, SpawnError,
-    Verdict,
+    Action, Cause, Ended, Event, ExitVerdict, InitPlan, Mode, Note, Readiness, Resumer, Role,
+    Saved, SpawnError,
 };
 
 use ending::{Ending, Stop, Then};
@@ -129,7 +129,7 @@ impl Kill {
 /// The machine of one life of the supervisor.
 #[derive(Debug)]
 pub struct Machine {
-    plan: Plan,
+    plan: InitPlan,
     state: State,
     watcher: Watcher,
     crashes: Crashes,
@@ -144,7 +144,7 @@ pub struct Machine {
     suspended: bool,
     /// What became of the last changes when this life made way; `None` while it has the session, or
     /// has not had it.
-    made_way: Option<Saved>,
+    handed_over: Option<Saved>,
     /// Until then nobody is made way to.
     not_again: Option<MonotonicMs>,
     out: Vec<Action>,
@@ -153,7 +153,7 @@ pub struct Machine {
 impl Machine {
     /// A machine that waits for [`Event::Started`].
     #[must_use]
-    pub fn new(plan: Plan) -> Self {
+    pub fn new(plan: InitPlan) -> Self {
         Self {
             plan,
             state: State::New,
@@ -164,7 +164,7 @@ impl Machine {
             in_a_row: 0,
             untold: false,
             suspended: false,
-            made_way: None,
+            handed_over: None,
             not_again: None,
             out: Vec::new(),
         }
@@ -279,7 +279,7 @@ impl Machine {
         self.watcher = Watcher::Unwanted;
         self.liveness.end();
         self.transition(State::Exited, cause);
-        self.act(Action::Exit(Verdict { code, saved }));
+        self.act(Action::Exit(ExitVerdict { code, saved }));
     }
 
     fn spawn_watcher(&mut self, now: MonotonicMs) {
@@ -385,7 +385,7 @@ impl Machine {
         match self.state {
             State::Restoring | State::Standby => match how {
                 Ended::Exited(0) => {
-                    self.made_way = None;
+                    self.handed_over = None;
                     // The watcher first, so that it sees the gateway's first write.
                     self.spawn_watcher(now);
                     self.first_start(now, Cause::RestorerEnded(how));

@@ -106,7 +106,7 @@ fn rewrite() -> impl Strategy<Value = Rewrite> {
     prop::sample::select(TEXTS).prop_map(|text| text.parse().expect("well formed"))
 }
 
-fn plan() -> impl Strategy<Value = Plan> {
+fn plan() -> impl Strategy<Value = InitPlan> {
     (
         prop_oneof![Just(Mode::Store), Just(Mode::File), Just(Mode::InitOnly)],
         prop_oneof![Just(Readiness::Probe), Just(Readiness::AtOnce)],
@@ -138,7 +138,7 @@ fn plan() -> impl Strategy<Value = Plan> {
                 rewrites,
                 (reach, stagger, margin),
             )| {
-                Plan {
+                InitPlan {
                     mode,
                     readiness,
                     total: Duration::from_millis(total),
@@ -160,7 +160,7 @@ fn plan() -> impl Strategy<Value = Plan> {
 }
 
 struct World {
-    plan: Plan,
+    plan: InitPlan,
     machine: Machine,
     nature: Nature,
     now: MonotonicMs,
@@ -178,7 +178,7 @@ struct World {
     kill_from: Option<MonotonicMs>,
     stop_signals: u32,
     exit_by: Option<MonotonicMs>,
-    verdict: Option<Verdict>,
+    verdict: Option<ExitVerdict>,
     /// Since when the watcher is stopped.
     stopped: Option<MonotonicMs>,
     /// When it has to be heard of again, as it said itself or init assumes.
@@ -192,7 +192,7 @@ struct World {
 }
 
 impl World {
-    fn new(plan: Plan, nature: Nature) -> Self {
+    fn new(plan: InitPlan, nature: Nature) -> Self {
         let mut world = Self {
             machine: Machine::new(plan.clone()),
             plan,

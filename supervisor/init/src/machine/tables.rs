@@ -8,8 +8,8 @@ mod liveness;
 const TERM: i32 = libc::SIGTERM;
 const KILL: i32 = libc::SIGKILL;
 
-fn plan() -> Plan {
-    Plan {
+fn plan() -> InitPlan {
+    InitPlan {
         mode: Mode::Store,
         readiness: Readiness::Probe,
         total: Duration::from_secs(9),
@@ -33,7 +33,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(plan: Plan) -> Self {
+    fn new(plan: InitPlan) -> Self {
         Self {
             machine: Machine::new(plan),
             now: MonotonicMs(50_000),
@@ -41,7 +41,7 @@ impl Bench {
     }
 
     /// A gateway that is up.
-    fn running(plan: Plan) -> Self {
+    fn running(plan: InitPlan) -> Self {
         let mut bench = Self::new(plan);
         for event in [
             Event::Started,
@@ -155,7 +155,7 @@ fn a_life_goes_from_restore_to_flush_in_order() {
 fn file_mode_restores_nothing_and_still_asks_for_the_flush() {
     let mode = Mode::File;
     let readiness = Readiness::AtOnce;
-    let mut bench = Bench::new(Plan {
+    let mut bench = Bench::new(InitPlan {
         mode,
         readiness,
         ..plan()
@@ -294,7 +294,7 @@ fn other_signals_reach_the_gateway_only() {
 
 #[test]
 fn stop_signals_stop_whatever_the_gateway_gets_in_their_place() {
-    let rewriting = |rewrites: &[&str]| Plan {
+    let rewriting = |rewrites: &[&str]| InitPlan {
         rewrites: rewrites.iter().map(|r| r.parse().expect("r")).collect(),
         ..plan()
     };
@@ -315,7 +315,7 @@ fn stop_signals_stop_whatever_the_gateway_gets_in_their_place() {
     let actions = bench.step(Event::Signal(libc::SIGHUP));
     assert_eq!(actions, [Action::SignalMain(libc::SIGUSR1)]);
     let reach = Reach::Group;
-    let mut bench = Bench::running(Plan { reach, ..plan() });
+    let mut bench = Bench::running(InitPlan { reach, ..plan() });
     for signal in [libc::SIGHUP, TERM] {
         let actions = bench.step(Event::Signal(signal));
         assert_eq!(actions, [Action::SignalGroup(signal)]);
@@ -398,13 +398,13 @@ fn a_flush_that_fails_shows_in_the_code_only_where_the_gateway_did_well() {
 
 #[test]
 fn a_mapped_code_hides_neither_a_failure_of_ours_nor_what_is_not_saved() {
-    let mapped = |text: &str| Plan {
+    let mapped = |text: &str| InitPlan {
         map_exit: text.split(',').map(|m| m.parse().expect("m")).collect(),
         restart: RestartPolicy::OnFailure,
         ..plan()
     };
     let flushing = |text: &str, how: Ended| {
-        let mut bench = Bench::running(Plan {
+        let mut bench = Bench::running(InitPlan {
             attempts: 0,
             ..mapped(text)
         });
@@ -549,7 +549,7 @@ fn a_fenced_life_ends_fast_and_saves_nothing() {
 #[test]
 fn a_failing_gateway_is_started_again_later_and_later_until_it_is_given_up() {
     let restart = RestartPolicy::OnFailure;
-    let mut bench = Bench::running(Plan { restart, ..plan() });
+    let mut bench = Bench::running(InitPlan { restart, ..plan() });
     let mut waits = Vec::new();
     for nth in 1..=5 {
         bench.steps([exited(Role::Gateway, 9), Event::DescendantsGone]);
@@ -570,7 +570,7 @@ fn a_failing_gateway_is_started_again_later_and_later_until_it_is_given_up() {
 #[test]
 fn a_stable_minute_makes_earlier_failures_forgotten() {
     let restart = RestartPolicy::OnFailure;
-    let mut bench = Bench::running(Plan {
+    let mut bench = Bench::running(InitPlan {
         restart,
         attempts: 1,
         ..plan()
@@ -600,7 +600,7 @@ fn policies_differ_in_which_ends_they_mend() {
         (Always, exited(Role::Gateway, 0), true),
         (Always, missing, false),
     ] {
-        let mut bench = Bench::running(Plan { restart, ..plan() });
+        let mut bench = Bench::running(InitPlan { restart, ..plan() });
         bench.steps([event.clone(), Event::DescendantsGone]);
         bench.is(if again {
             Lifecycle::Backoff
@@ -614,7 +614,7 @@ fn policies_differ_in_which_ends_they_mend() {
 fn an_init_only_has_no_helper_and_nothing_to_save() {
     let (mode, readiness) = (Mode::InitOnly, Readiness::AtOnce);
     let flush = Duration::ZERO;
-    let plan = |restart| Plan {
+    let plan = |restart| InitPlan {
         mode,
         readiness,
         flush,
@@ -649,7 +649,7 @@ fn an_init_only_has_no_helper_and_nothing_to_save() {
 fn a_staggered_start_is_put_off_and_a_stop_before_it_still_lets_go() {
     let stagger = Duration::from_secs(10);
     let restart = RestartPolicy::Always;
-    let plan = |jitter_seed| Plan {
+    let plan = |jitter_seed| InitPlan {
         stagger,
         restart,
         jitter_seed,
@@ -725,7 +725,7 @@ fn a_command_that_cannot_be_started_is_flushed_after_and_named_by_its_code() {
 #[test]
 fn a_stop_during_the_delay_goes_straight_to_the_flush() {
     let restart = RestartPolicy::Always;
-    let mut bench = Bench::running(Plan { restart, ..plan() });
+    let mut bench = Bench::running(InitPlan { restart, ..plan() });
     bench.steps([exited(Role::Gateway, 2), Event::DescendantsGone]);
     bench.is(Lifecycle::Backoff);
     let actions = bench.step(Event::Signal(TERM));
@@ -736,7 +736,7 @@ fn a_stop_during_the_delay_goes_straight_to_the_flush() {
 #[test]
 fn a_stop_while_leftovers_are_awaited_is_a_stop() {
     let restart = RestartPolicy::Always;
-    let mut bench = Bench::running(Plan { restart, ..plan() });
+    let mut bench = Bench::running(InitPlan { restart, ..plan() });
     bench.steps([
         exited(Role::Gateway, 2),
         Event::DescendantsLeft { count: 1 },

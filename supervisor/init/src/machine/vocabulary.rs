@@ -110,7 +110,7 @@ pub enum Readiness {
 
 /// What the machine goes by for its whole life.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct InitPlan {
     /// Whether there is something to restore and commit.
     pub mode: Mode,
     /// How it is known that the gateway is up.
@@ -142,10 +142,10 @@ pub struct Plan {
     pub lease_margin: Option<Duration>,
 }
 
-/// What [`Plan::patience`] is at least: a machine that is short of processor time is no hung one.
+/// What [`InitPlan::patience`] is at least: a machine that is short of processor time is no hung one.
 const PATIENCE: Duration = Duration::from_millis(2500);
 
-impl Plan {
+impl InitPlan {
     /// The plan that a setup asks for.
     #[must_use]
     pub fn new(setup: &Setup, options: &Options, jitter_seed: u64) -> Self {
@@ -311,7 +311,7 @@ pub enum Action {
     /// Log something that is no change of state.
     Note(Note),
     /// It is over.
-    Exit(Verdict),
+    Exit(ExitVerdict),
 }
 
 /// What made the state change.
@@ -459,7 +459,7 @@ pub enum Saved {
 
 /// How this life ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub struct ExitVerdict {
     /// What to exit with.
     pub code: u8,
     /// What became of the last changes.

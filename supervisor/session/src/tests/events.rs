@@ -1,11 +1,11 @@
-//! Hints come for what changed, and only for that.
+//! FsEvents come for what changed, and only for that.
 
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::super::{Directory, Events, Hint};
+use super::super::{Directory, Events, FsEvent};
 use super::{opened, rel};
 
 struct Watched {
@@ -26,12 +26,12 @@ impl Watched {
     }
 
     /// The kernel queues an event before the call that caused it returns: no waiting.
-    fn hints(&mut self) -> Vec<Hint> {
-        let mut hints = Vec::new();
-        let mut each = |hint| hints.push(hint);
+    fn fs_events(&mut self) -> Vec<FsEvent> {
+        let mut fs_events = Vec::new();
+        let mut each = |fs_event| fs_events.push(fs_event);
         self.events.read(&self.dir, &mut each).expect("read");
-        hints.dedup();
-        hints
+        fs_events.dedup();
+        fs_events
     }
 }
 
@@ -42,20 +42,23 @@ fn a_written_file_is_touched_and_then_closed_and_reading_wakes_nobody() {
     fs::create_dir(root.join("a")).expect("mkdir");
     let mut watched = Watched::new(root);
     let mut file = fs::File::create(root.join("a/creds.json")).expect("create");
-    assert_eq!(watched.hints(), [Hint::Touched(rel("a/creds.json"))]);
+    assert_eq!(watched.fs_events(), [FsEvent::Touched(rel("a/creds.json"))]);
     file.write_all(b"{}").expect("write");
-    assert_eq!(watched.hints(), [Hint::Touched(rel("a/creds.json"))]);
+    assert_eq!(watched.fs_events(), [FsEvent::Touched(rel("a/creds.json"))]);
     drop(file);
-    assert_eq!(watched.hints(), [Hint::Closed(rel("a/creds.json"))]);
+    assert_eq!(watched.fs_events(), [FsEvent::Closed(rel("a/creds.json"))]);
     fs::read(root.join("a/creds.json")).expect("read");
     watched.dir.scan(None, &mut |_, _| {}, &mut |_| {});
     let _ = watched.dir.look(&rel("a/creds.json"));
-    assert_eq!(watched.hints(), []);
+    assert_eq!(watched.fs_events(), []);
     fs::rename(root.join("a/creds.json"), root.join("b")).expect("rename");
-    let moved = [Hint::Touched(rel("a/creds.json")), Hint::Closed(rel("b"))];
-    assert_eq!(watched.hints(), moved);
+    let moved = [
+        FsEvent::Touched(rel("a/creds.json")),
+        FsEvent::Closed(rel("b")),
+    ];
+    assert_eq!(watched.fs_events(), moved);
     fs::remove_file(root.join("b")).expect("remove");
-    assert_eq!(watched.hints(), [Hint::Touched(rel("b"))]);
+    assert_eq!(watched.fs_events(), [FsEvent::Touched(rel("b"))]);
 }
 
 #[test]
@@ -69,21 +72,21 @@ fn what_is_left_out_gives_no_hint_and_a_sidecar_speaks_for_its_database() {
     fs::write(root.join("SingletonLock"), "x").expect("write");
     fs::write(root.join("gows.db-shm"), "x").expect("write");
     fs::write(root.join("SingletonDb-wal"), "x").expect("write");
-    assert_eq!(watched.hints(), []);
+    assert_eq!(watched.fs_events(), []);
     fs::write(root.join("gows.db-wal"), "x").expect("write");
-    assert_eq!(watched.hints(), [Hint::Touched(rel("gows.db"))]);
+    assert_eq!(watched.fs_events(), [FsEvent::Touched(rel("gows.db"))]);
     fs::remove_file(root.join("gows.db-wal")).expect("remove");
-    assert_eq!(watched.hints(), [Hint::Touched(rel("gows.db"))]);
+    assert_eq!(watched.fs_events(), [FsEvent::Touched(rel("gows.db"))]);
     fs::rename(root.join("x.tmp"), root.join("x")).expect("rename");
-    assert_eq!(watched.hints(), [Hint::Closed(rel("x"))]);
+    assert_eq!(watched.fs_events(), [FsEvent::Closed(rel("x"))]);
     // Beside what is not known to be a database it may be a file like any other.
     watched.events.note_database(&rel("gows.db"), false);
     for name in ["gows.db-shm", "other-journal"] {
         fs::write(root.join(name), "x").expect("write");
-        let hints = watched.hints();
+        let fs_events = watched.fs_events();
         let beside = rel(name.rsplit_once('-').expect("a sidecar's name").0);
-        for hint in [Hint::Touched(beside), Hint::Closed(rel(name))] {
-            assert!(hints.contains(&hint), "{hint:?}: {hints:?}");
+        for fs_event in [FsEvent::Touched(beside), FsEvent::Closed(rel(name))] {
+            assert!(fs_events.contains(&fs_event), "{fs_event:?}: {fs_events:?}");
         }
     }
 }
@@ -96,11 +99,14 @@ fn a_directory_that_moves_is_known_by_its_new_name_only() {
     let mut watched = Watched::new(root);
     assert_eq!(watched.events.len(), 3);
     fs::rename(root.join("a"), root.join("c")).expect("rename");
-    let hints = watched.hints();
-    assert_eq!(hints, ["a", "c"].map(|path| Hint::Subtree(Some(rel(path)))));
+    let fs_events = watched.fs_events();
+    assert_eq!(
+        fs_events,
+        ["a", "c"].map(|path| FsEvent::Subtree(Some(rel(path))))
+    );
     assert_eq!(watched.events.len(), 1, "what was below it is forgotten");
     fs::write(root.join("c/b/x"), "x").expect("write");
-    assert_eq!(watched.hints(), [], "not watched until it is scanned");
+    assert_eq!(watched.fs_events(), [], "not watched until it is scanned");
     let Watched { dir, events } = &mut watched;
     let mut found = Vec::new();
     dir.scan(
@@ -110,11 +116,11 @@ fn a_directory_that_moves_is_known_by_its_new_name_only() {
     );
     assert_eq!(found, [rel("c/b"), rel("c/b/x")]);
     fs::write(root.join("c/b/y"), "x").expect("write");
-    let hints = watched.hints();
+    let fs_events = watched.fs_events();
     let y = rel("c/b/y");
-    assert_eq!(hints, [Hint::Touched(y.clone()), Hint::Closed(y)]);
+    assert_eq!(fs_events, [FsEvent::Touched(y.clone()), FsEvent::Closed(y)]);
     fs::remove_dir_all(root.join("c")).expect("remove");
-    assert!(watched.hints().contains(&Hint::Touched(rel("c"))));
+    assert!(watched.fs_events().contains(&FsEvent::Touched(rel("c"))));
     assert_eq!(
         watched.events.len(),
         1,
@@ -129,11 +135,11 @@ fn a_directory_that_leaves_is_not_listened_to_any_more() {
     fs::create_dir_all(root.join("a")).expect("mkdir");
     let mut watched = Watched::new(&root);
     fs::rename(root.join("a"), dir.path().join("away")).expect("rename");
-    assert_eq!(watched.hints(), [Hint::Subtree(Some(rel("a")))]);
+    assert_eq!(watched.fs_events(), [FsEvent::Subtree(Some(rel("a")))]);
     fs::write(dir.path().join("away/x"), "x").expect("write");
-    assert_eq!(watched.hints(), []);
+    assert_eq!(watched.fs_events(), []);
     fs::rename(&root, dir.path().join("other")).expect("rename");
-    assert_eq!(watched.hints(), [Hint::RootGone]);
+    assert_eq!(watched.fs_events(), [FsEvent::RootGone]);
 }
 
 #[test]
@@ -152,10 +158,10 @@ fn a_flood_ends_in_an_overflow() {
         let name = ["a", "b"][turn % 2];
         fs::write(dir.path().join(name), "x").expect("write");
     }
-    assert!(watched.hints().contains(&Hint::Overflow));
+    assert!(watched.fs_events().contains(&FsEvent::Overflow));
     fs::write(dir.path().join("c"), "x").expect("write");
     assert!(
-        watched.hints().contains(&Hint::Closed(rel("c"))),
+        watched.fs_events().contains(&FsEvent::Closed(rel("c"))),
         "it goes on"
     );
 }
@@ -177,6 +183,6 @@ fn a_writer_that_is_faster_than_the_reader_does_not_keep_it() {
     read.expect("read");
     assert!(count > 0);
     // And what came meanwhile is there for the next time, to the last event.
-    assert!(!watched.hints().is_empty());
-    assert!(watched.hints().is_empty());
+    assert!(!watched.fs_events().is_empty());
+    assert!(watched.fs_events().is_empty());
 }

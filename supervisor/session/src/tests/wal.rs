@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use rusqlite::Connection;
 
-use super::super::{Moment, Snapshot};
+use super::super::{Snapshot, WalPosition};
 use sessionkeep_core::beneath::Place;
 
 const BUSY: Duration = Duration::from_secs(20);
@@ -16,7 +16,7 @@ struct Site {
     _temp: tempfile::TempDir,
     path: PathBuf,
     writer: Option<Connection>,
-    before: Option<(Moment, Vec<u8>)>,
+    before: Option<(WalPosition, Vec<u8>)>,
 }
 
 /// How the changed pages became known.

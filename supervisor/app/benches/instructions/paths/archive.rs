@@ -9,7 +9,7 @@ use sessionkeep_archive::builder::Builder;
 use sessionkeep_archive::fetch::{Check, Fetch};
 use sessionkeep_archive::tree::Tree;
 use sessionkeep_archive::version::Version;
-use sessionkeep_core::entry::{Digest, Kind};
+use sessionkeep_core::entry::{Digest, EntryKind};
 use sessionkeep_core::state_dir::StateDir;
 use sessionkeep_session::json;
 
@@ -103,7 +103,7 @@ pub(super) fn tree() {
     for dir in 0..30 {
         let at = path(&format!("account-{dir}"));
         let mut leaf = file(0, Digest::default());
-        leaf.kind = Kind::Dir;
+        leaf.kind = EntryKind::Dir;
         tree.insert(&at, leaf);
         for n in 0..ACCOUNT {
             let at = path(&format!("account-{dir}/pre-key-{n}.json"));

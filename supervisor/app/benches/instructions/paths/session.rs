@@ -57,7 +57,7 @@ pub(super) fn hints() {
     let mut dirty = Dirty::default();
     let now = Instant::now();
     let work = counted(|| {
-        let read = events.read(&directory, &mut |hint| dirty.hint(hint, now));
+        let read = events.read(&directory, &mut |fs_event| dirty.fs_event(fs_event, now));
         read.expect("it can be read");
         let due = dirty.due(Duration::from_millis(50), Duration::from_millis(200));
         dirty.take(due.expect("something changed")).0

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sessionkeep_core::control::{Lifecycle, MonotonicMs, ToInit};
 use sessionkeep_init::RestartPolicy;
 use sessionkeep_init::machine::{
-    Action, Ended, Event, Machine, Mode, Plan, Readiness, Role, Saved, Verdict,
+    Action, Ended, Event, ExitVerdict, InitPlan, Machine, Mode, Readiness, Role, Saved,
 };
 use sessionkeep_init::{ExitMap, Reach, Rewrites};
 
@@ -45,7 +45,7 @@ fn life(n: u32) -> Vec<Event> {
 }
 
 pub(super) fn machine() {
-    let plan = Plan {
+    let plan = InitPlan {
         mode: Mode::Store,
         readiness: Readiness::Probe,
         total: Duration::from_secs(25),
@@ -104,7 +104,7 @@ pub(super) fn machine() {
     });
     assert_eq!(machine.restarts(), LIVES);
     assert_eq!(machine.lifecycle(), Lifecycle::Exited);
-    let saved = Verdict {
+    let saved = ExitVerdict {
         code: 0,
         saved: Saved::All(7),
     };

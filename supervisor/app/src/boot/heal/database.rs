@@ -18,9 +18,9 @@ use sessionkeep_archive::fetch::{At, Fetch, Sink, Verifier, Wanted};
 use sessionkeep_archive::version::Version;
 use sessionkeep_archive::{ArchiveError, Result as ArchiveResult};
 use sessionkeep_core::beneath::{self, Place};
-use sessionkeep_core::entry::{Digest, Kind, RelPath};
+use sessionkeep_core::entry::{Digest, EntryKind, RelPath};
 use sessionkeep_core::file_owner::is_refused;
-use sessionkeep_core::human::Chain;
+use sessionkeep_core::human::Causes;
 use sessionkeep_core::state_dir::own_dir;
 use sessionkeep_session::form::{self, may_be_database};
 use sessionkeep_session::frozen::{SCRATCH, clear_scratch};
@@ -91,7 +91,7 @@ fn damaged(site: &Site<'_>, version: &Version) -> Vec<(RelPath, Wrong)> {
         let Some(leaf) = version.tree.get(&found.path) else {
             return;
         };
-        let Kind::File { size, .. } = leaf.kind else {
+        let EntryKind::File { size, .. } = leaf.kind else {
             return;
         };
         let looks_committed = found.print.size == size
@@ -120,7 +120,7 @@ fn wrong_with(site: &Site<'_>, found: &Found, stored: u64) -> Option<Wrong> {
         return match checked {
             Err(SnapshotError::Damaged(words)) => Some(Wrong::Damaged(words)),
             Err(error) => {
-                debug!(target: "boot", path = %found.path, error = %Chain(&error), "database could not be looked at");
+                debug!(target: "boot", path = %found.path, error = %Causes(&error), "database could not be looked at");
                 None
             }
             Ok(()) => None,
@@ -145,7 +145,8 @@ async fn last_whole(
     for _ in 0..OLDER_MAX {
         let version = older.as_mut().unwrap_or(version);
         let seq = version.header.seq;
-        let Some(Kind::File { hash, .. }) = version.tree.get(path).map(|leaf| leaf.kind.clone())
+        let Some(EntryKind::File { hash, .. }) =
+            version.tree.get(path).map(|leaf| leaf.kind.clone())
         else {
             return Ok(None);
         };
@@ -211,7 +212,7 @@ async fn fetch(
         Place::below(scratch.as_fd(), FETCHED.as_bytes()).map_err(|errno| failed(errno.into()))?;
     match snapshot(&copy, BUSY, Check::Quick, &mut |_, _| Ok(())) {
         Ok(_) => Ok(Fetched::Whole),
-        Err(error) => Ok(Fetched::Damaged(Chain(&error).to_string())),
+        Err(error) => Ok(Fetched::Damaged(Causes(&error).to_string())),
     }
 }
 

@@ -9,7 +9,7 @@ use tracing::{debug, error, warn};
 use super::{Hold, Replicator, StepError, fenced};
 use crate::boot::BootError;
 use crate::ownership::{LeaseKeeper, OwnershipError, take_again};
-use sessionkeep_archive::presence::{self, Presence};
+use sessionkeep_archive::presence::{self, ArchivePresence};
 use sessionkeep_archive::store::{Leak, LeaksWhen, StoreError};
 use sessionkeep_archive::tree::Tree;
 use sessionkeep_archive::{ArchiveError, Aside};
@@ -28,8 +28,8 @@ impl Replicator {
         if let Some(hold) = &mut self.hold {
             hold.anew = Some(error.to_string());
         }
-        let replica = self.replica.as_mut().expect("no thread has it");
-        replica.committed(Tree::<()>::new(), Aside::default());
+        let index = self.index.as_mut().expect("no thread has it");
+        index.committed(Tree::<()>::new(), Aside::default());
         StepError::Damaged(error)
     }
 
@@ -51,12 +51,12 @@ impl Replicator {
             return Ok(());
         };
         match presence::look(&*self.store, &hold.writer).await? {
-            Presence::Whole => {
+            ArchivePresence::Whole => {
                 hold.seen_whole = Some(Instant::now());
                 Ok(())
             }
-            Presence::Fenced(other) => Err(fenced(&other)),
-            Presence::Lacking { what, last } => {
+            ArchivePresence::Fenced(other) => Err(fenced(&other)),
+            ArchivePresence::Lacking { what, last } => {
                 hold.writer.skip_to(last);
                 // What was dropped with a collection, such as its indexes, is made again.
                 if let Err(error) = self.store.prepare().await {
@@ -131,7 +131,7 @@ impl Replicator {
         warn!(target: "sync", epoch, "the lease was gone from the store, and is taken again");
         hold.writer.raise_epoch(epoch);
         hold.keeper = keeper;
-        self.pulse.follow(hold.keeper.status());
+        self.signs_of_life.follow(hold.keeper.status());
         self.write_marker();
         self.look_for_damage().await
     }

@@ -32,14 +32,14 @@ impl Replicator {
         let mut when = Instant::now();
         match asked {
             Ok(forms) => {
-                let replica = self.replica.as_mut().expect("no thread has it");
+                let index = self.index.as_mut().expect("no thread has it");
                 for (path, form, login) in forms {
                     debug!(target: "sync", %path, ?form, "the last committed version of a file was looked at");
-                    replica.note_form(&path, form, login);
+                    index.note_form(&path, form, login);
                 }
             }
             Err(error) => {
-                warn!(target: "sync", error = %sessionkeep_core::human::Chain(&error), "the last committed versions of files that are not whole could not be read; trying again");
+                warn!(target: "sync", error = %sessionkeep_core::human::Causes(&error), "the last committed versions of files that are not whole could not be read; trying again");
                 when += ASK_AGAIN;
             }
         }

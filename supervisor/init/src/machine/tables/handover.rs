@@ -24,7 +24,7 @@ fn watcher_ends(bench: &mut Bench, code: u8) -> Vec<Action> {
 }
 
 /// A bench that was asked, and whose gateway is gone.
-fn asked_and_ended(plan: Plan) -> Bench {
+fn asked_and_ended(plan: InitPlan) -> Bench {
     let mut bench = Bench::running(plan);
     assert_eq!(bench.step(asked()), [Action::SignalMain(TERM)]);
     bench.is(Lifecycle::Stopping);
@@ -40,7 +40,7 @@ fn in_standby() -> Bench {
     let actions = watcher_ends(&mut bench, 0);
     assert_eq!(actions, [Action::Spawn(Role::Restorer)]);
     bench.is(Lifecycle::Standby);
-    assert!(bench.machine.has_made_way());
+    assert!(bench.machine.has_handed_over());
     bench
 }
 
@@ -52,7 +52,7 @@ fn who_is_asked_ends_its_gateway_saves_and_waits_for_another_turn() {
     let actions = bench.step(exited(Role::Restorer, 0));
     let expected = [Action::Spawn(Role::Watcher), Action::Spawn(Role::Gateway)];
     assert_eq!(actions, expected);
-    assert!(!bench.machine.has_made_way(), "it has the session again");
+    assert!(!bench.machine.has_handed_over(), "it has the session again");
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn assert_not_taken_back(mut bench: Bench) {
 
 #[test]
 fn who_asks_while_the_lease_ends_does_not_make_it_last() {
-    let mut bench = Bench::running(Plan {
+    let mut bench = Bench::running(InitPlan {
         lease_margin: Some(Duration::from_secs(2)),
         ..plan()
     });
@@ -197,7 +197,7 @@ fn who_is_fenced_while_making_way_waits_all_the_same() {
 #[test]
 fn between_two_starts_of_the_gateway_way_is_made_at_once() {
     let restart = RestartPolicy::Always;
-    let mut bench = Bench::running(Plan { restart, ..plan() });
+    let mut bench = Bench::running(InitPlan { restart, ..plan() });
     bench.steps([exited(Role::Gateway, 2), Event::DescendantsGone]);
     bench.is(Lifecycle::Backoff);
     let actions = bench.step(asked());
@@ -214,7 +214,7 @@ fn without_a_session_of_its_own_nobody_makes_way() {
     assert_eq!(bench.step(asked()), []);
     bench.is(Lifecycle::Restoring);
     let (mode, readiness) = (Mode::File, Readiness::AtOnce);
-    let mut bench = Bench::new(Plan {
+    let mut bench = Bench::new(InitPlan {
         mode,
         readiness,
         ..plan()

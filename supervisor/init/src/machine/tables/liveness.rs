@@ -110,7 +110,7 @@ fn a_watcher_that_does_not_hear_of_the_flush_leaves_time_for_another_one() {
 fn a_lease_that_nobody_renews_ends_the_gateway_in_time_where_it_is_to() {
     let with = |margin| {
         let lease_margin = margin;
-        let mut bench = Bench::running(Plan {
+        let mut bench = Bench::running(InitPlan {
             lease_margin,
             ..plan()
         });
@@ -137,7 +137,7 @@ fn a_lease_that_nobody_renews_ends_the_gateway_in_time_where_it_is_to() {
 
 #[test]
 fn a_stop_takes_no_longer_than_a_lease_that_nobody_renews() {
-    let mut bench = Bench::running(Plan {
+    let mut bench = Bench::running(InitPlan {
         lease_margin: Some(Duration::from_secs(2)),
         ..plan()
     });

@@ -13,7 +13,7 @@ use tokio::time::sleep_until;
 
 /// The kernel's notices, as something to wait for.
 #[derive(Debug)]
-pub(super) struct Hints {
+pub(super) struct FsEvents {
     state: State,
 }
 
@@ -26,7 +26,7 @@ enum State {
     Deaf,
 }
 
-impl Hints {
+impl FsEvents {
     /// Waits for notices on `fd`, or for none.
     ///
     /// # Errors

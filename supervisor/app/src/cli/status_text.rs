@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use sessionkeep_core::human::{Bytes, Moment, Took};
+use sessionkeep_core::human::{Bytes, Timestamp, Took};
 
 /// How many past incidents are listed.
 const PAST: usize = 3;
@@ -129,7 +129,7 @@ fn session_line(session: &Value) -> String {
         Bytes(bytes)
     );
     if let Some(changed) = session["last_change_ms"].as_u64().filter(|at| *at > 0) {
-        let _ = write!(text, ", last change {}", Moment(changed));
+        let _ = write!(text, ", last change {}", Timestamp(changed));
     }
     text
 }
@@ -140,7 +140,7 @@ fn incidents(text: &mut String, status: &Value) {
     let (lasting, over): (Vec<&Value>, Vec<&Value>) =
         all.partition(|incident| incident["until_ms"].is_null());
     for incident in lasting {
-        let since = Moment(incident["since_ms"].as_u64().unwrap_or_default());
+        let since = Timestamp(incident["since_ms"].as_u64().unwrap_or_default());
         let subject = words(&incident["subject"]).map_or(String::new(), |s| format!(" ({s})"));
         let (title, detail) = (word(&incident["title"]), word(&incident["detail"]));
         line(text, "WRONG", &format!("{title}{subject}, since {since}"));
@@ -148,7 +148,7 @@ fn incidents(text: &mut String, status: &Value) {
         line(text, "", &word(&incident["remedy"]));
     }
     for (at, incident) in over.into_iter().take(PAST).enumerate() {
-        let since = Moment(incident["since_ms"].as_u64().unwrap_or_default());
+        let since = Timestamp(incident["since_ms"].as_u64().unwrap_or_default());
         let label = if at == 0 { "past" } else { "" };
         line(
             text,

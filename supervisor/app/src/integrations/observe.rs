@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::config::Settings;
-use crate::status::incidents::Kind;
+use crate::status::incidents::IncidentKind;
 use crate::status::{Disk, Shared, Status};
 use sessionkeep_core::control::Lifecycle;
 use sessionkeep_core::human::{Bytes, Took};
@@ -66,9 +66,9 @@ fn watch_disk(shared: &Shared, disk: Disk) {
             Bytes(disk.needed()),
             Bytes(disk.total_bytes)
         );
-        shared.incident(Kind::DiskFull, "", &detail);
+        shared.incident(IncidentKind::DiskFull, "", &detail);
     } else if disk.is_ample() {
-        shared.over(Kind::DiskFull, "");
+        shared.over(IncidentKind::DiskFull, "");
     }
 }
 
@@ -80,16 +80,18 @@ fn watch_lag(shared: &Shared, status: &Status, limit: Duration) {
         if !status.problem.is_empty() && status.store_reachable {
             detail = format!("{detail}; {}", status.problem);
         }
-        shared.incident(Kind::Lagging, "", &detail);
+        shared.incident(IncidentKind::Lagging, "", &detail);
     } else {
-        shared.over(Kind::Lagging, "");
+        shared.over(IncidentKind::Lagging, "");
     }
 }
 
 fn watch_unsaved(shared: &Shared, status: &Status, limit: Duration) {
     match status.unsaved_words() {
-        None => shared.over(Kind::NotSaved, ""),
-        Some(words) if status.unsaved_for() > limit => shared.incident(Kind::NotSaved, "", &words),
+        None => shared.over(IncidentKind::NotSaved, ""),
+        Some(words) if status.unsaved_for() > limit => {
+            shared.incident(IncidentKind::NotSaved, "", &words);
+        }
         Some(_) => {}
     }
 }
@@ -124,14 +126,14 @@ impl Restarts {
                 status.gateway_restarts,
                 Took(RESTARTS_WITHIN)
             );
-            shared.incident(Kind::GatewayRestarting, "", &detail);
+            shared.incident(IncidentKind::GatewayRestarting, "", &detail);
         }
         if self
             .up_since
             .is_some_and(|since| now.duration_since(since) >= STEADY)
         {
             self.times.clear();
-            shared.over(Kind::GatewayRestarting, "");
+            shared.over(IncidentKind::GatewayRestarting, "");
         }
     }
 }

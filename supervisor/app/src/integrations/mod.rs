@@ -1,5 +1,5 @@
 //! What goes out: questions to the gateway's own API, webhooks, the heartbeat, and a look now and then
-//! at what no event tells. All of it waits for others, and runs in the thread of [`crate::outside`].
+//! at what no event tells. All of it waits for others, and runs in the thread of [`crate::service_thread`].
 
 mod client;
 pub(crate) mod heartbeat;

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tracing::debug;
 
+use super::committed_index::CommittedIndex;
 use super::dirty::Work;
 use super::gather::cpu_time;
-use super::gathered::Seen;
+use super::gathered::IndexEntry;
 use super::read_ahead::{Large, ReadAhead};
-use super::replica::Replica;
 use crate::config::FreezePolicy;
 use sessionkeep_archive::tree::Tree;
 use sessionkeep_core::entry::RelPath;
@@ -66,7 +66,7 @@ const AT_REST: Duration = Duration::from_secs(1);
 
 /// What came of reading files while the gateway stands still.
 #[derive(Debug)]
-pub(super) enum Standing {
+pub(super) enum FreezeOutcome {
     /// They are read.
     Read(ReadAhead),
     /// They are to be tried again then.
@@ -77,7 +77,7 @@ pub(super) enum Standing {
 
 /// When and how a gateway may be made to stand still.
 #[derive(Debug)]
-pub(super) struct Standstill {
+pub(super) struct FreezePacing {
     policy: FreezePolicy,
     gateway: Option<i32>,
     /// Not before then.
@@ -107,7 +107,7 @@ enum Failure {
     Runs(io::Error),
 }
 
-impl Standstill {
+impl FreezePacing {
     /// For a gateway that is not known yet.
     pub(super) fn new(policy: FreezePolicy) -> Self {
         Self {
@@ -134,7 +134,7 @@ impl Standstill {
     }
 
     /// Whether what was read tells by itself that somebody was writing.
-    pub(super) fn is_written(&self, ahead: &ReadAhead, committed: &Tree<Seen>) -> bool {
+    pub(super) fn is_written(&self, ahead: &ReadAhead, committed: &Tree<IndexEntry>) -> bool {
         !ahead.changing().is_empty()
             || ahead
                 .torn(committed)
@@ -142,7 +142,7 @@ impl Standstill {
     }
 
     /// Those that are not whole, and are waited for.
-    fn torn(&self, ahead: &ReadAhead, committed: &Tree<Seen>) -> HashSet<RelPath> {
+    fn torn(&self, ahead: &ReadAhead, committed: &Tree<IndexEntry>) -> HashSet<RelPath> {
         let torn = ahead.torn(committed);
         torn.map(|(path, _)| path)
             .filter(|path| !self.never_whole.contains(*path))
@@ -151,31 +151,31 @@ impl Standstill {
     }
 
     /// Notes that it came to nothing, which is worth another try, a few times in a row.
-    fn again(&mut self, when: Instant) -> Standing {
+    fn again(&mut self, when: Instant) -> FreezeOutcome {
         self.in_vain += 1;
         if self.in_vain <= IN_VAIN_MAX {
-            return Standing::NotYet(when);
+            return FreezeOutcome::NotYet(when);
         }
         self.in_vain = 0;
         if self.never_whole.len() + self.suspects.len() > NEVER_WHOLE_MAX {
             self.never_whole.clear();
         }
         self.never_whole.extend(self.suspects.drain());
-        Standing::Impossible
+        FreezeOutcome::Impossible
     }
 
     /// Notes that there is no such process as the gateway's is thought to be. It was started, or ended and
     /// started anew, a moment ago, and of that it is told next; or it cannot be seen at all.
-    fn unseen(&mut self, now: Instant) -> Standing {
+    fn unseen(&mut self, now: Instant) -> FreezeOutcome {
         match self.again(now + HELD) {
-            Standing::Impossible => self.give_up(GIVEN_UP),
+            FreezeOutcome::Impossible => self.give_up(GIVEN_UP),
             standing => standing,
         }
     }
 
-    fn give_up(&mut self, pause: Duration) -> Standing {
+    fn give_up(&mut self, pause: Duration) -> FreezeOutcome {
         self.given_up = Some(Instant::now() + pause);
-        Standing::Impossible
+        FreezeOutcome::Impossible
     }
 
     /// Notes which files were not whole, each time that it was tried for one version.
@@ -192,22 +192,22 @@ impl Standstill {
     }
 }
 
-impl Replica {
+impl CommittedIndex {
     /// Reads `work` while the gateway stands still, with what has `moved` and what else it has changed by
     /// then, which is added to it.
-    pub(super) fn read_at_a_standstill(&mut self, work: &mut Work, moved: Work) -> Standing {
+    pub(super) fn read_at_a_standstill(&mut self, work: &mut Work, moved: Work) -> FreezeOutcome {
         let mut moved = Some(moved);
         let now = Instant::now();
-        let is_given_up = self.standstill.given_up.is_some_and(|until| now < until);
-        if self.standstill.policy == FreezePolicy::Never || is_given_up {
-            return Standing::Impossible;
+        let is_given_up = self.freeze_pacing.given_up.is_some_and(|until| now < until);
+        if self.freeze_pacing.policy == FreezePolicy::Never || is_given_up {
+            return FreezeOutcome::Impossible;
         }
-        let Some(gateway) = self.standstill.gateway else {
-            return self.standstill.unseen(now);
+        let Some(gateway) = self.freeze_pacing.gateway else {
+            return self.freeze_pacing.unseen(now);
         };
-        if let Some(next) = self.standstill.next.filter(|next| now < *next) {
-            // What has moved was overheard, and is looked at then in any case.
-            return Standing::NotYet(next.min(now + HELD));
+        if let Some(next) = self.freeze_pacing.next.filter(|next| now < *next) {
+            // What has moved gave an event during the read, and is looked at then in any case.
+            return FreezeOutcome::NotYet(next.min(now + HELD));
         }
         let freezer = ProcessFreezer::of_gateway(gateway).within(STOPPED_WITHIN);
         let (mut spent, mut stopped) = (Duration::ZERO, Duration::ZERO);
@@ -234,11 +234,11 @@ impl Replica {
             if let Err(failure) = tried {
                 break Err(failure);
             }
-            let torn = self.standstill.torn(&ahead, &self.tree);
+            let torn = self.freeze_pacing.torn(&ahead, &self.tree);
             if torn.is_empty() {
                 let torn: HashSet<&RelPath> =
                     ahead.torn(&self.tree).map(|(path, _)| path).collect();
-                let never_whole = &mut self.standstill.never_whole;
+                let never_whole = &mut self.freeze_pacing.never_whole;
                 never_whole.retain(|path| !work.paths.contains(path) || torn.contains(path));
                 break Ok(Some(ahead));
             }
@@ -253,37 +253,38 @@ impl Replica {
         };
         let now = Instant::now();
         let next = now + next_after(stopped);
-        self.standstill.next = Some(next);
+        self.freeze_pacing.next = Some(next);
         match read {
             Ok(Some(ahead)) => {
                 debug!(target: "sync", tries, still = ?spent, "gateway stood still for a version of one moment");
-                self.standstill.was_read();
-                Standing::Read(ahead)
+                self.freeze_pacing.was_read();
+                FreezeOutcome::Read(ahead)
             }
             Ok(None) => {
                 debug!(target: "sync", tries, still = ?spent, "a file was not whole whenever the gateway stood still");
-                self.standstill.was_torn(torn_each_time.unwrap_or_default());
-                self.standstill.again(next.min(now + HELD))
+                self.freeze_pacing
+                    .was_torn(torn_each_time.unwrap_or_default());
+                self.freeze_pacing.again(next.min(now + HELD))
             }
             Err(failure @ (Failure::Overflow | Failure::Late)) => {
                 debug!(target: "sync", tries, still = ?spent, ?failure, "files could not be read in time while the gateway stood still");
-                self.standstill.again(next.min(now + HELD))
+                self.freeze_pacing.again(next.min(now + HELD))
             }
             Err(Failure::TooMuch) => {
                 debug!(target: "sync", still = ?spent, "too much changes to be read while the gateway stands still");
-                self.standstill.give_up(TOO_MUCH)
+                self.freeze_pacing.give_up(TOO_MUCH)
             }
             Err(Failure::OthersWrite) => {
                 debug!(target: "sync", still = ?spent, "others than the gateway's processes write; it is not made to stand still");
-                self.standstill.give_up(GIVEN_UP)
+                self.freeze_pacing.give_up(GIVEN_UP)
             }
             Err(Failure::Runs(error)) => {
                 debug!(target: "sync", %error, "the gateway cannot be made to stand still");
                 // On a busy machine it may be quicker the next time.
                 match error.kind() {
-                    io::ErrorKind::TimedOut => self.standstill.again(next.min(now + HELD)),
-                    io::ErrorKind::NotFound => self.standstill.unseen(now),
-                    _ => self.standstill.give_up(GIVEN_UP),
+                    io::ErrorKind::TimedOut => self.freeze_pacing.again(next.min(now + HELD)),
+                    io::ErrorKind::NotFound => self.freeze_pacing.unseen(now),
+                    _ => self.freeze_pacing.give_up(GIVEN_UP),
                 }
             }
         }
@@ -428,16 +429,25 @@ mod tests {
 
     #[test]
     fn a_gateway_that_is_not_known_yet_is_waited_for_and_not_for_ever() {
-        let mut standstill = Standstill::new(FreezePolicy::Auto);
+        let mut freeze_pacing = FreezePacing::new(FreezePolicy::Auto);
         let now = Instant::now();
         for _ in 0..IN_VAIN_MAX {
-            assert!(matches!(standstill.unseen(now), Standing::NotYet(_)));
+            assert!(matches!(
+                freeze_pacing.unseen(now),
+                FreezeOutcome::NotYet(_)
+            ));
         }
-        assert!(matches!(standstill.unseen(now), Standing::Impossible));
-        assert!(standstill.given_up.is_some());
+        assert!(matches!(
+            freeze_pacing.unseen(now),
+            FreezeOutcome::Impossible
+        ));
+        assert!(freeze_pacing.given_up.is_some());
         // One that was started since is another matter.
-        standstill.set_gateway(Some(7));
-        assert!(standstill.given_up.is_none());
-        assert!(matches!(standstill.unseen(now), Standing::NotYet(_)));
+        freeze_pacing.set_gateway(Some(7));
+        assert!(freeze_pacing.given_up.is_none());
+        assert!(matches!(
+            freeze_pacing.unseen(now),
+            FreezeOutcome::NotYet(_)
+        ));
     }
 }

@@ -18,7 +18,7 @@ use super::client::Client;
 use crate::config::Settings;
 use crate::status::incidents::{Incident, Phase, Shown};
 use crate::status::{ErrorKind, Shared};
-use sessionkeep_core::human::Moment;
+use sessionkeep_core::human::Timestamp;
 use sessionkeep_core::secret::Secret;
 
 const ANSWER_MAX: usize = 64 << 10;
@@ -100,7 +100,7 @@ fn body(settings: &Settings, shared: &Shared, incident: &Incident, phase: Phase)
         "archive": settings.archive.to_string(),
         "instance": status.instance,
         "version": status.version,
-        "time": Moment::now().to_string(),
+        "time": Timestamp::now().to_string(),
         "incident": shown,
     });
     Bytes::from(message.to_string())
@@ -112,7 +112,7 @@ fn headers(
     body: &[u8],
 ) -> Vec<(HeaderName, HeaderValue)> {
     let ascii = |text: String| HeaderValue::from_str(&text).expect("it is of plain letters");
-    let timestamp = (Moment::now().0 / 1000).to_string();
+    let timestamp = (Timestamp::now().0 / 1000).to_string();
     let mut headers = vec![
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (

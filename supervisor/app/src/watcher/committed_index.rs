@@ -1,7 +1,7 @@
 //! What the watcher knows of the directory as committed.
 //!
-//! Looking is apart from taking over: [`Replica::gather`] (in `mounts.rs` and `gather.rs`) reads the directory and
-//! fills a commit, [`Replica::apply`] makes the result the known state once the commit's packs are
+//! Looking is apart from taking over: [`CommittedIndex::gather`] (in `mounts.rs` and `gather.rs`) reads the directory and
+//! fills a commit, [`CommittedIndex::apply`] makes the result the known state once the commit's packs are
 //! stored. So a commit that could not be made leaves nothing behind, and is simply gathered again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -15,10 +15,10 @@ use super::dirty::Work;
 use super::everywhere::Scan;
 use super::excluded::Excluded;
 use super::files::Files;
-use super::gathered::{Blocks, Edit, Gathered, Seen};
+use super::freeze_pacing::FreezePacing;
+use super::gathered::{Blocks, Edit, Gathered, IndexEntry};
 use super::mounts::MountGuard;
-use super::standstill::Standstill;
-use super::unheard::Unheard;
+use super::silent_changes::SilentChanges;
 use super::unsaved::Unsaved;
 use crate::boot::survey::CREDENTIALS;
 use crate::config::FreezePolicy;
@@ -27,18 +27,18 @@ use crate::status::{ShownSession, group};
 use sessionkeep_archive::tree::{Leaf, Tree};
 use sessionkeep_archive::writer::Summary;
 use sessionkeep_archive::{ArchiveError, Aside};
-use sessionkeep_core::entry::{Kind, Owner, RelPath};
+use sessionkeep_core::entry::{EntryKind, Owner, RelPath};
 use sessionkeep_core::state_dir::StateDir;
 use sessionkeep_session::rights::RestoreOwner;
 use sessionkeep_session::{Directory, Events, Form, Limits, Login};
 
 /// The directory as committed.
 #[derive(Debug)]
-pub(super) struct Replica {
+pub(super) struct CommittedIndex {
     pub(super) directory: Directory,
     pub(super) state: StateDir,
     pub(super) events: Arc<Mutex<Events>>,
-    pub(super) tree: Tree<Seen>,
+    pub(super) tree: Tree<IndexEntry>,
     /// What is committed besides the entries.
     pub(super) aside: Aside,
     pub(super) blocks: HashMap<RelPath, Blocks>,
@@ -55,18 +55,18 @@ pub(super) struct Replica {
     pub(super) excluded: Excluded,
     /// What is not saved as it is.
     pub(super) unsaved: Unsaved,
-    /// What changed while it was being looked at; see [`Replica::take_overheard`].
-    pub(super) overheard: Work,
+    /// What changed while it was being looked at; see [`CommittedIndex::take_events_during_read`].
+    pub(super) during_read: Work,
     /// What of the archived owners and modes cannot be had in this directory.
     pub(super) limits: Limits,
     /// What is mounted below the directory.
     pub(super) mounts: MountGuard,
-    pub(super) standstill: Standstill,
-    pub(super) unheard: Unheard,
+    pub(super) freeze_pacing: FreezePacing,
+    pub(super) silent_changes: SilentChanges,
 }
 
-impl Replica {
-    /// A replica of which nothing is committed yet.
+impl CommittedIndex {
+    /// An index of which nothing is committed yet.
     #[must_use]
     pub(super) fn new(directory: Directory, state: StateDir, events: Arc<Mutex<Events>>) -> Self {
         let mounts = MountGuard::begin(&directory, state.clone());
@@ -86,25 +86,28 @@ impl Replica {
             scan: Scan::default(),
             excluded: Excluded::default(),
             unsaved: Unsaved::default(),
-            overheard: Work::default(),
+            during_read: Work::default(),
             limits: Limits::default(),
-            standstill: Standstill::new(FreezePolicy::Never),
-            unheard: Unheard::default(),
+            freeze_pacing: FreezePacing::new(FreezePolicy::Never),
+            silent_changes: SilentChanges::default(),
         }
     }
 
     /// With a gateway that may be stopped for a consistent version, where the policy says so.
     #[must_use]
     pub(super) fn freezing(self, policy: FreezePolicy) -> Self {
-        let standstill = Standstill::new(policy);
-        Self { standstill, ..self }
+        let freeze_pacing = FreezePacing::new(policy);
+        Self {
+            freeze_pacing,
+            ..self
+        }
     }
 
     /// Takes `tree`, and `aside` of all else, as what is committed. Every file will be read once to learn its fingerprint.
     pub(super) fn committed<T>(&mut self, tree: Tree<T>, aside: Aside) {
         self.aside = aside;
         let generation = self.generation;
-        self.tree = tree.map(|_| Seen::new(0, generation));
+        self.tree = tree.map(|_| IndexEntry::new(0, generation));
         self.tree.shrink();
         self.blocks.clear();
     }
@@ -162,9 +165,9 @@ impl Replica {
 
     /// The gateway's main process, for what only a freeze can read.
     pub(super) fn set_gateway(&mut self, pid: Option<i32>) {
-        self.unheard.set_gateway(pid);
-        self.standstill.set_gateway(pid);
-        self.files.set_gateway(self.standstill.gateway());
+        self.silent_changes.set_gateway(pid);
+        self.freeze_pacing.set_gateway(pid);
+        self.files.set_gateway(self.freeze_pacing.gateway());
     }
 
     /// Whether this was found to be a database.
@@ -182,7 +185,7 @@ impl Replica {
     /// Whether something was written under a name that is gone, or a file was given another name.
     #[must_use]
     pub(super) fn is_astray(&self) -> bool {
-        if self.unheard.has_unseen_names() {
+        if self.silent_changes.has_unseen_names() {
             return true;
         }
         let events = self.events.lock();
@@ -193,7 +196,7 @@ impl Replica {
     #[must_use]
     pub(super) fn sessions(&self, profile: ProfileName) -> BTreeMap<String, ShownSession> {
         let files = self.tree.iter().filter_map(|(path, leaf)| {
-            let Kind::File { size, .. } = leaf.kind else {
+            let EntryKind::File { size, .. } = leaf.kind else {
                 return None;
             };
             let changed = u64::try_from(leaf.meta.mtime_ns / 1_000_000).unwrap_or(0);
@@ -228,11 +231,11 @@ impl Replica {
                     let was_dir = matches!(
                         self.tree.get(&path),
                         Some(Leaf {
-                            kind: Kind::Dir,
+                            kind: EntryKind::Dir,
                             ..
                         })
                     );
-                    if was_dir && leaf.kind != Kind::Dir {
+                    if was_dir && leaf.kind != EntryKind::Dir {
                         self.drop_below(&path);
                     }
                     self.touched.remove(&path);

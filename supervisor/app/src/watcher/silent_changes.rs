@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use tracing::debug;
 
+use super::committed_index::CommittedIndex;
 use super::dirty::Work;
 use super::gather::is_as_committed;
-use super::replica::Replica;
 use sessionkeep_archive::Links;
 use sessionkeep_core::entry::RelPath;
 use sessionkeep_session::{Directory, Found, FoundKind, Look, ProcessFreezer};
@@ -33,7 +33,7 @@ const FILES_MAX: usize = 1000;
 
 /// The files that may change without an event.
 #[derive(Debug, Default)]
-pub(super) struct Unheard {
+pub(super) struct SilentChanges {
     /// Files with more than one link, with the number of the file.
     linked: BTreeMap<RelPath, u64>,
     /// Files that a process of the gateway can write to through memory.
@@ -48,7 +48,7 @@ pub(super) struct Unheard {
     next_maps: Option<Instant>,
 }
 
-impl Unheard {
+impl SilentChanges {
     /// Takes note of how many links a file has that was looked at.
     pub(super) fn note(&mut self, found: &Found) {
         if found.kind == FoundKind::File && found.links > 1 {
@@ -118,32 +118,32 @@ impl Unheard {
     }
 }
 
-impl Replica {
+impl CommittedIndex {
     /// Looks at the files that may have changed without an event, and says which are to be read.
-    pub(super) fn look_at_unheard(&mut self) -> Work {
+    pub(super) fn look_for_silent_changes(&mut self) -> Work {
         let now = Instant::now();
         let is_due = |at: Option<Instant>| at.is_none_or(|at| now >= at);
         let mut work = Work::default();
-        if let Some(gateway) = self.unheard.gateway
-            && self.unheard.next_maps.is_some_and(|at| now >= at)
+        if let Some(gateway) = self.silent_changes.gateway
+            && self.silent_changes.next_maps.is_some_and(|at| now >= at)
         {
-            self.unheard.next_maps = Some(now + MAPS_EVERY);
+            self.silent_changes.next_maps = Some(now + MAPS_EVERY);
             self.find_mapped(gateway);
         }
-        if is_due(self.unheard.next_look) {
-            self.unheard.next_look = Some(now + EVERY);
-            let linked: Vec<RelPath> = self.unheard.linked.keys().cloned().collect();
+        if is_due(self.silent_changes.next_look) {
+            self.silent_changes.next_look = Some(now + EVERY);
+            let linked: Vec<RelPath> = self.silent_changes.linked.keys().cloned().collect();
             for path in linked {
                 let is_same = match self.directory.look(&path) {
                     Look::Found(found) => {
-                        self.unheard.note(&found);
+                        self.silent_changes.note(&found);
                         let known = self.tree.get(&path);
                         known.is_some_and(|leaf| {
                             is_as_committed(leaf, &found, &self.keyed, &self.limits)
                         })
                     }
                     _ => {
-                        self.unheard.linked.remove(&path);
+                        self.silent_changes.linked.remove(&path);
                         false
                     }
                 };
@@ -152,24 +152,28 @@ impl Replica {
                 }
             }
         }
-        if is_due(self.unheard.next_read) && !self.unheard.mapped.is_empty() {
+        if is_due(self.silent_changes.next_read) && !self.silent_changes.mapped.is_empty() {
             let mut bytes = 0;
-            for path in &self.unheard.mapped {
+            for path in &self.silent_changes.mapped {
                 if let Look::Found(found) = self.directory.look(path) {
                     bytes += found.print.size;
                 }
                 work.paths.insert(path.clone());
             }
             let mib = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
-            self.unheard.next_read = Some(now + EVERY.max(PER_MIB * mib));
+            self.silent_changes.next_read = Some(now + EVERY.max(PER_MIB * mib));
         }
         work
     }
 
     /// Takes away what is known of these files but their content: they are read by the next scan.
     pub(super) fn doubt(&mut self, paths: impl Iterator<Item = RelPath>) {
-        let unheard = &self.unheard;
-        let known = unheard.mapped.iter().chain(unheard.linked.keys()).cloned();
+        let silent_changes = &self.silent_changes;
+        let known = silent_changes
+            .mapped
+            .iter()
+            .chain(silent_changes.linked.keys())
+            .cloned();
         let all: Vec<RelPath> = known.chain(paths).collect();
         for path in all {
             // Of a database, a snapshot of our own is reported as well.
@@ -191,17 +195,17 @@ impl Replica {
                 return;
             }
         };
-        let before = std::mem::take(&mut self.unheard.mapped);
+        let before = std::mem::take(&mut self.silent_changes.mapped);
         for pid in processes {
             // Not readable where the process is another user's.
             if let Ok(maps) = fs::read(format!("/proc/{pid}/maps")) {
                 let found = maps.split(|byte| *byte == b'\n');
                 let found = found.filter_map(|line| writable_below(line, &self.directory));
-                self.unheard.mapped.extend(found.take(FILES_MAX));
+                self.silent_changes.mapped.extend(found.take(FILES_MAX));
             }
         }
         let files = &self.files;
-        let mapped = &mut self.unheard.mapped;
+        let mapped = &mut self.silent_changes.mapped;
         mapped.retain(|path| !files.is_database(path));
         let new = mapped.difference(&before).count();
         if new > 0 {

@@ -19,7 +19,7 @@ use tracing::warn;
 
 use crate::config::Settings;
 use crate::http;
-use crate::outward::{Client, heartbeat, observe, waha, webhook};
+use crate::integrations::{Client, heartbeat, observe, waha, webhook};
 use crate::status::Shared;
 
 /// What the thread needs: TLS takes most of it.
@@ -29,14 +29,14 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// The thread.
 #[derive(Debug)]
-pub(crate) struct Outside {
+pub(crate) struct ServiceThread {
     shared: Shared,
     tells: bool,
     end: Option<oneshot::Sender<Instant>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Outside {
+impl ServiceThread {
     /// Starts it. `sockets` are the inherited listening sockets, if there are any.
     ///
     /// # Errors

@@ -15,10 +15,10 @@ use tracing::{debug, info};
 
 use super::client::{Answer, Client};
 use crate::config::Settings;
-use crate::status::incidents::Kind;
+use crate::status::incidents::IncidentKind;
 use crate::status::{ErrorKind, Shared, ShownSession};
 use sessionkeep_core::control::Lifecycle;
-use sessionkeep_core::human::Moment;
+use sessionkeep_core::human::Timestamp;
 use sessionkeep_core::secret::Secret;
 
 const KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -182,7 +182,7 @@ pub(crate) async fn follow(waha: Waha, shared: Shared) {
         match waha.sessions().await {
             Ok(sessions) => {
                 seen.compare(&sessions, &shared);
-                let now = Moment::now().0;
+                let now = Timestamp::now().0;
                 shared.update(|status| {
                     status.sessions_problem.clear();
                     merge(&mut status.sessions, &sessions, now);
@@ -273,22 +273,22 @@ impl Seen {
             match session.status.as_str() {
                 WORKING => {
                     self.worked.insert(session.name.clone());
-                    shared.over(Kind::LoggedOut, &session.name);
+                    shared.over(IncidentKind::LoggedOut, &session.name);
                 }
                 status if is_logged_out(status) && self.worked.contains(&session.name) => {
                     let detail = format!(
                         "session {} was {WORKING} and is {}",
                         session.name, session.status
                     );
-                    shared.incident(Kind::LoggedOut, &session.name, &detail);
+                    shared.incident(IncidentKind::LoggedOut, &session.name, &detail);
                 }
                 _ => {}
             }
         }
         let named = |name: &String| sessions.iter().any(|session| session.name == *name);
-        for gone in shared.ledger().lasting(Kind::LoggedOut) {
+        for gone in shared.ledger().lasting(IncidentKind::LoggedOut) {
             if !named(&gone) {
-                shared.over(Kind::LoggedOut, &gone);
+                shared.over(IncidentKind::LoggedOut, &gone);
             }
         }
         self.statuses = sessions

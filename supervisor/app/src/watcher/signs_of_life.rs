@@ -12,7 +12,7 @@ use crate::config::Settings;
 use crate::ownership::{LeaseStatus, Policy, events};
 use crate::process::channel::Speaker;
 use crate::status::Shared;
-use crate::status::incidents::Kind;
+use crate::status::incidents::IncidentKind;
 use sessionkeep_core::control::{MonotonicMs, Stall, ToInit};
 
 /// Where there is no lease: how often.
@@ -51,12 +51,12 @@ type Followed = Arc<watch::Sender<Option<watch::Receiver<LeaseStatus>>>>;
 
 /// What the task goes by.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Pulse {
+pub(super) struct SignsOfLife {
     followed: Followed,
     stalled: Arc<Mutex<Option<Instant>>>,
 }
 
-impl Pulse {
+impl SignsOfLife {
     /// From here on the lease stands as this says.
     pub(super) fn follow(&self, status: watch::Receiver<LeaseStatus>) {
         self.followed.send_replace(Some(status));
@@ -69,7 +69,7 @@ impl Pulse {
             Stall::Stopped => "a signal stopped it, and it was let go on",
             Stall::Silent => "it gave no sign of life and was killed; another one has taken over",
         };
-        shared.incident(Kind::WatcherStalled, "", detail);
+        shared.incident(IncidentKind::WatcherStalled, "", detail);
     }
 
     /// Says that the watcher lives, again and again, and when init wants to know at once. Without init
@@ -131,7 +131,7 @@ async fn beat(
             .unwrap_or_else(PoisonError::into_inner)
             .take_if(|since| since.elapsed() >= QUIET);
         if quiet.is_some() {
-            shared.over(Kind::WatcherStalled, "");
+            shared.over(IncidentKind::WatcherStalled, "");
         }
         let renewed = async {
             let ended = match &mut status {

@@ -8,7 +8,7 @@ use hyper::Method;
 use tracing::{info, warn};
 
 use super::client::Client;
-use crate::status::{ErrorKind, Shared, Verdict};
+use crate::status::{ErrorKind, HealthVerdict, Shared};
 use sessionkeep_core::secret::Secret;
 
 /// An answer's content is of no interest.
@@ -18,7 +18,7 @@ pub(crate) async fn beat(client: Client, url: Secret, every: Duration, shared: S
     let mut failing = false;
     loop {
         // A standby is well, and is no sign that the number is.
-        if *shared.checks().verdict() == Verdict::Ok {
+        if *shared.checks().verdict() == HealthVerdict::Ok {
             let asked = client.ask(Method::GET, url.expose(), vec![], Bytes::new(), ANSWER_MAX);
             let why = match asked.await {
                 Ok(answer) if answer.status.is_success() => None,

@@ -15,7 +15,7 @@ const FLUSHING: &str = "flushing";
 
 /// Durations of late.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Past {
+pub struct LastRun {
     /// How long the restore of this life took, if there was one, in milliseconds.
     pub restore_ms: Option<u64>,
     /// How many files it brought.
@@ -24,7 +24,7 @@ pub struct Past {
     pub flush_ms: Option<u64>,
 }
 
-impl Past {
+impl LastRun {
     /// As it was noted in `state`; empty where nothing is known.
     #[must_use]
     pub fn read(state: &StateDir) -> Self {
@@ -100,31 +100,31 @@ mod tests {
     fn each_part_is_kept_until_it_is_noted_anew() {
         let dir = tempfile::tempdir().expect("tempdir");
         let state = StateDir::open(dir.path()).expect("open");
-        assert_eq!(Past::read(&state), Past::default());
-        Past::note_flush(&state, Duration::from_millis(12));
-        Past::note_restore(&state, Duration::from_secs(1), 3);
-        let past = Past {
+        assert_eq!(LastRun::read(&state), LastRun::default());
+        LastRun::note_flush(&state, Duration::from_millis(12));
+        LastRun::note_restore(&state, Duration::from_secs(1), 3);
+        let past = LastRun {
             restore_ms: Some(1000),
             restored_files: 3,
             flush_ms: Some(12),
         };
-        assert_eq!(Past::read(&state), past);
-        Past::note_restore(&state, Duration::from_secs(1), 0);
-        assert_eq!(Past::read(&state).restore_ms, None);
+        assert_eq!(LastRun::read(&state), past);
+        LastRun::note_restore(&state, Duration::from_secs(1), 0);
+        assert_eq!(LastRun::read(&state).restore_ms, None);
     }
 
     #[test]
     fn a_flush_without_an_end_is_known_until_it_is_forgotten() {
         let dir = tempfile::tempdir().expect("tempdir");
         let state = StateDir::open(dir.path()).expect("open");
-        assert!(!Past::was_flush_broken(&state));
-        Past::note_flush_begun(&state);
-        Past::note_flush(&state, Duration::from_millis(12));
-        assert!(!Past::was_flush_broken(&state));
-        Past::note_flush_begun(&state);
-        Past::note_flush_begun(&state);
-        assert!(Past::was_flush_broken(&state));
-        Past::forget_broken_flush(&state);
-        assert!(!Past::was_flush_broken(&state));
+        assert!(!LastRun::was_flush_broken(&state));
+        LastRun::note_flush_begun(&state);
+        LastRun::note_flush(&state, Duration::from_millis(12));
+        assert!(!LastRun::was_flush_broken(&state));
+        LastRun::note_flush_begun(&state);
+        LastRun::note_flush_begun(&state);
+        assert!(LastRun::was_flush_broken(&state));
+        LastRun::forget_broken_flush(&state);
+        assert!(!LastRun::was_flush_broken(&state));
     }
 }

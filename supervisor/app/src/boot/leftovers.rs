@@ -11,14 +11,14 @@ use sessionkeep_archive::tree::Tree;
 use sessionkeep_archive::version::Version;
 use sessionkeep_archive::{ArchiveError, Result as ArchiveResult};
 use sessionkeep_core::beneath::Place;
-use sessionkeep_core::entry::{Kind, RelPath};
+use sessionkeep_core::entry::{EntryKind, RelPath};
 use sessionkeep_core::state_dir::StateDir;
 use sessionkeep_session::identity::{self, Login, NotRead, may_be_login};
 use sessionkeep_session::{Directory, FoundKind};
 
 /// What a directory holds, beside what is committed of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Remains {
+pub struct Leftovers {
     /// How many files and links are committed.
     pub committed: u64,
     /// Under how many of their paths there is something.
@@ -33,11 +33,11 @@ pub struct Remains {
 
 /// Looks at the directory. Nothing is known of one that cannot be listed: it counts as empty.
 #[must_use]
-pub fn look<T>(directory: &Directory, tree: &Tree<T>) -> Remains {
-    let is_entry = |kind: &Kind| *kind != Kind::Dir;
-    let mut remains = Remains {
+pub fn look<T>(directory: &Directory, tree: &Tree<T>) -> Leftovers {
+    let is_entry = |kind: &EntryKind| *kind != EntryKind::Dir;
+    let mut remains = Leftovers {
         committed: tree.iter().filter(|(_, leaf)| is_entry(&leaf.kind)).count() as u64,
-        ..Remains::default()
+        ..Leftovers::default()
     };
     let mut candidates = Vec::new();
     directory.scan(None, &mut |_, _| {}, &mut |found| {
@@ -91,7 +91,7 @@ impl Judgement {
 
 /// Judges what a directory holds against the logins that are stored.
 #[must_use]
-pub fn judge(stored: &[(RelPath, Login)], remains: &Remains) -> Judgement {
+pub fn judge(stored: &[(RelPath, Login)], remains: &Leftovers) -> Judgement {
     if !remains.has_files {
         return Judgement::Empty;
     }
@@ -187,8 +187,8 @@ mod tests {
         (path(&format!("{me}/creds.json")), login(&text))
     }
 
-    fn remains(left: u64, logins: &[(RelPath, Login)]) -> Remains {
-        Remains {
+    fn remains(left: u64, logins: &[(RelPath, Login)]) -> Leftovers {
+        Leftovers {
             committed: 10,
             left,
             has_files: true,
@@ -204,7 +204,12 @@ mod tests {
         let stored = [old.clone()];
         let (ours, theirs) = (path("1/creds.json"), path("2/creds.json"));
         for (what, stored, found, expected) in [
-            ("nothing", &stored[..], Remains::default(), Judgement::Empty),
+            (
+                "nothing",
+                &stored[..],
+                Leftovers::default(),
+                Judgement::Empty,
+            ),
             ("files alone", &stored, remains(3, &[]), Judgement::NoLogin),
             (
                 "the old one from memory",
@@ -265,7 +270,7 @@ mod tests {
             let of = |accounts: &std::collections::BTreeSet<u8>| -> Vec<_> {
                 accounts.iter().copied().map(account).collect()
             };
-            let there = Remains { has_files: has_files || !found.is_empty(), ..remains(left, &of(&found)) };
+            let there = Leftovers { has_files: has_files || !found.is_empty(), ..remains(left, &of(&found)) };
             let accepted = judge(&of(&stored), &there).is_accepted();
             if found.is_empty() {
                 prop_assert!(!accepted);

@@ -30,7 +30,7 @@ const SENT_IN_VAIN: Duration = Duration::from_secs(8);
 const SENT_IN_VAIN_MAX: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
-struct Unrest {
+struct HotFile {
     /// When it last changed under the reader.
     last: Instant,
     /// Since when no reading has come out well.
@@ -46,9 +46,9 @@ struct Unrest {
 
 /// The large files that changed while they were read lately.
 #[derive(Debug, Default)]
-pub(super) struct Restless(HashMap<RelPath, Unrest>);
+pub(super) struct HotFiles(HashMap<RelPath, HotFile>);
 
-impl Restless {
+impl HotFiles {
     /// Whether this is one. It is [put on trial](Self::on_trial) first.
     pub(super) fn contains(&self, path: &RelPath) -> bool {
         self.0.contains_key(path)
@@ -70,7 +70,7 @@ impl Restless {
         let block = LARGE_BLOCK as usize;
         let (dir, name) = (directory.fd(), path.as_bytes());
         let (_, meta) = stable::read_blocks(dir, name, block, &mut |_, _| Ok(()))?;
-        let is_due = |unrest: &Unrest| Instant::now() >= unrest.send_next;
+        let is_due = |unrest: &HotFile| Instant::now() >= unrest.send_next;
         if is_at_rest(&meta) || self.0.get(path).is_none_or(is_due) {
             return Ok(());
         }
@@ -86,8 +86,8 @@ impl Restless {
         unrest.send_next = now + wait.min(SENT_IN_VAIN_MAX);
     }
 
-    fn entry(&mut self, path: &RelPath, now: Instant) -> &mut Unrest {
-        self.0.entry(path.clone()).or_insert(Unrest {
+    fn entry(&mut self, path: &RelPath, now: Instant) -> &mut HotFile {
+        self.0.entry(path.clone()).or_insert(HotFile {
             last: now,
             in_vain_since: None,
             next: now,
