@@ -1,7 +1,9 @@
 //! Which crate may know which, as Cargo resolves it: what the documents say of PID 1, and of what the parts
 //! know of each other, is held here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 /// Names of all packages that one of ours is built from, itself included, on any platform.
@@ -69,4 +71,82 @@ fn init_is_built_without_an_async_runtime_a_driver_or_tls() {
     // It can tell: the binary has them all.
     let all = built_from("sessionkeep");
     assert!(heavy.iter().all(|one| all.contains(*one)), "{all:?}");
+}
+
+/// Modules at the top of the binary's crate, each with those that its code names; tests and fuzzers, which
+/// know everything, are left out.
+fn modules() -> BTreeMap<String, BTreeSet<String>> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut known: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for entry in fs::read_dir(&src).expect("the sources") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_stem().and_then(|name| name.to_str());
+        let name = name.expect("a name in text").to_owned();
+        if !["lib", "main", "fuzzing"].contains(&name.as_str()) {
+            read(&path, &name, known.entry(name.clone()).or_default());
+        }
+    }
+    known
+}
+
+fn read(path: &Path, of: &str, known: &mut BTreeSet<String>) {
+    if path.is_dir() {
+        for entry in fs::read_dir(path).expect("the sources") {
+            read(&entry.expect("an entry").path(), of, known);
+        }
+        return;
+    }
+    let is_source = path.extension().is_some_and(|extension| extension == "rs");
+    let name = path.file_stem().and_then(|name| name.to_str());
+    if !is_source || name.is_some_and(|name| name.ends_with("tests")) {
+        return;
+    }
+    let text = fs::read_to_string(path).expect("a source");
+    let code = text.split("\nmod tests {").next().unwrap_or_default();
+    let code = code
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    let code: String = code.collect();
+    for named in code.split("crate::").skip(1) {
+        // One module, or a list of them in braces.
+        let list = match named.strip_prefix('{') {
+            Some(list) => list.split('}').next().unwrap_or_default(),
+            None => named
+                .split(|c: char| !is_name(c))
+                .next()
+                .unwrap_or_default(),
+        };
+        let modules = list.split(',').map(|one| {
+            let one = one.trim();
+            one.split(|c: char| !is_name(c)).next().unwrap_or_default()
+        });
+        let others = modules.filter(|module| !module.is_empty() && *module != of);
+        known.extend(others.map(str::to_owned));
+    }
+}
+
+fn is_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+#[test]
+fn modules_of_the_binary_know_each_other_in_no_circle() {
+    let mut left = modules();
+    assert!(left["cli"].contains("process"), "{left:?}");
+    // One that knows none of those that are left is at the bottom.
+    loop {
+        let rest: BTreeSet<String> = left.keys().cloned().collect();
+        let bottom = left
+            .iter()
+            .find(|(_, known)| known.is_disjoint(&rest))
+            .map(|(name, _)| name.clone());
+        match bottom {
+            Some(name) => drop(left.remove(&name)),
+            None => break,
+        }
+    }
+    assert!(
+        left.is_empty(),
+        "these know each other in a circle: {left:#?}"
+    );
 }

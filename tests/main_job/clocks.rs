@@ -189,6 +189,9 @@ fn a_clock_that_is_set_before_the_first_renewal_is_told() {
     let stage = &clocked.stage;
     let owner = stage.instance("a").set("lease.ttl=30s");
     let mut owner = owner.set("lease.renew=10s").ready();
+    // The store's clock is first read when the lease is taken up, beside all else: that takes a connection of
+    // its own. A commit is on its way for as long.
+    stage.until_counted();
     clocked.set("+1h");
     owner.wait_for("the store's clock was set");
     assert_eq!(owner.stop().code, 0);

@@ -97,6 +97,7 @@
 
 pub mod boot;
 mod boot_timer;
+mod channel;
 pub mod cli;
 pub mod config;
 #[doc(hidden)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::channel::Link;
+use crate::channel::Link;
 use crate::config::Settings;
 use crate::refused::Refused;
 use sessionkeep_core::control::{MonotonicMs, ToWatcher};

@@ -19,7 +19,7 @@ use sessionkeep_core::control::{Handover, Lifecycle, MonotonicMs, ToInit};
 use sessionkeep_core::human::{Bytes, Causes, Took};
 use sessionkeep_core::state_dir::StateDir;
 
-use super::channel::{Link, Speaker};
+use crate::channel::{Link, Speaker};
 
 /// How often init hears that this process lives. Init has nothing to lose by waiting here: no gateway
 /// runs, and a large restore on a slow machine must not be taken for a hung one.

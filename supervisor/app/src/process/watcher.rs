@@ -9,8 +9,8 @@ use sessionkeep_core::control::{Handover, Lifecycle};
 use sessionkeep_core::record::InstanceId;
 use sessionkeep_core::state_dir::StateDir;
 
-use super::channel::Link;
 use super::{alone, runtime};
+use crate::channel::Link;
 use crate::config::Settings;
 use crate::ownership::Identity;
 use crate::progress::Progress;

@@ -6,8 +6,8 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::probe::{Answer, Probe};
+use crate::channel::Link;
 use crate::config::Settings;
-use crate::process::channel::Link;
 use crate::status::Shared;
 use sessionkeep_core::control::{Lifecycle, ToInit};
 use sessionkeep_core::human::Timestamp;

@@ -66,7 +66,7 @@ use sessionkeep_core::record::InstanceId;
 use sessionkeep_core::state_dir::StateDir;
 use sessionkeep_session::{Directory, Events, FsEvent};
 
-pub use crate::process::channel::Link;
+pub use crate::channel::Link;
 use committed_index::CommittedIndex;
 use dirty::{Dirty, Work};
 use fs_events::FsEvents;

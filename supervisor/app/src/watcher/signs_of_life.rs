@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
+use crate::channel::Speaker;
 use crate::config::Settings;
 use crate::ownership::{LeaseStatus, Policy, events};
-use crate::process::channel::Speaker;
 use crate::status::Shared;
 use crate::status::incidents::IncidentKind;
 use sessionkeep_core::control::{MonotonicMs, Stall, ToInit};
