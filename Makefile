@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 # Most tests wait for processes and servers more than they work.
-export RUST_TEST_THREADS ?= $(shell echo $$(($$(nproc) * 3 / 2 + 1)))
+export RUST_TEST_THREADS ?= $(shell echo $$(($$(nproc) * 3 / 2)))
 
 help: ## List the targets
 	@echo "The stack (MongoDB and WAHA, in Docker):"
