@@ -261,17 +261,13 @@ impl CommittedIndex {
 
     pub(super) fn take_outcome(&mut self, found: Found, outcome: FileOutcome, gather: &mut Gather) {
         let path = found.path;
-        let known = self.tree.get(&path);
         if matches!(
             outcome,
             FileOutcome::Changed { .. } | FileOutcome::Same { .. }
         ) {
-            // It is whole again: the next time it is not is news.
-            self.reported.remove(&(path.clone(), "not whole"));
-            self.reported.remove(&(path.clone(), unreadable(true)));
-            self.reported.remove(&(path.clone(), unreadable(false)));
-            self.unsaved.remove(&path);
+            self.is_whole_again(&path);
         }
+        let known = self.tree.get(&path);
         match outcome {
             FileOutcome::Changed {
                 meta,

@@ -40,6 +40,17 @@ impl CommittedIndex {
         }
     }
 
+    /// A file could be read, and is whole: the next time it is not is news.
+    pub(super) fn is_whole_again(&mut self, path: &RelPath) {
+        // Nearly always. A first upload comes here with each file.
+        if !self.reported.is_empty() {
+            for what in ["not whole", unreadable(true), unreadable(false)] {
+                self.reported.remove(&(path.clone(), what));
+            }
+        }
+        self.unsaved.remove(path);
+    }
+
     pub(super) fn report_once(&mut self, path: Option<&RelPath>, what: &'static str, why: &str) {
         let key = path
             .cloned()
