@@ -79,7 +79,7 @@
 //! # Crates
 //!
 //! This one is the binary: settings, commands, and what brings the others together. Each arrow is a
-//! dependency, and there is no other.
+//! dependency; `app` and `stores` use `core` directly, too, and there is no other.
 //!
 //! ```text
 //!  app ──▶ init ───────────────▶ core
